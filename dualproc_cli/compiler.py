@@ -1,0 +1,196 @@
+"""From a control spec to its loss: which views are shown to the VLM, what is asked about each, and how it is weighed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualproc_cli.spec import ImagePrompt, JitterSpec, LearnSpec, LoadedSpec, Question, VisualPromptSpec
+from dualproc_cli.visual_prompt import composite, draw, picture
+from dualproc_cli.vlm import Inquiry, Vlm, load_processor
+
+
+@dataclass(frozen=True)
+class LossReport:
+    """What one batch of pictures scored.
+
+    Attributes:
+        loss: scalar, sum_q w_q L_q / sum_q w_q, with its graph.
+        losses: L_q by question name: scalars, detached.
+        probabilities: P(answer) by question name: [B] in [0, 1], detached. With alternatives, the answer's share
+            among all candidates; without, the probability of its tokens.
+    """
+
+    loss: Tensor
+    losses: dict[str, Tensor]
+    probabilities: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class View:
+    """The picture as the VLM sees it for some of the questions: under one visual prompt, or bare."""
+
+    name: str
+    layer: Tensor | None  # [4, H, W], laid over the picture
+    beside: Tensor | None  # [3, h, w], shown after it
+    questions: tuple[Question, ...]
+    inquiry: Inquiry  # about all wordings of all questions
+
+    def wordings(self, rng: torch.Generator | None) -> list[int]:
+        """One wording a question, as indices of the inquiry: drawn uniformly, or the main one without ``rng``."""
+        counts = [1 + len(question.paraphrases) for question in self.questions]
+        starts = accumulate(counts[:-1], initial=0)
+        if rng is None or max(counts) == 1:
+            return list(starts)
+        drawn = torch.rand(len(counts), generator=rng, device=rng.device).tolist()
+        return [start + int(share * count) for start, share, count in zip(starts, drawn, counts, strict=True)]
+
+
+class CompositeLoss:
+    """The loss of a control spec for pictures of one size.
+
+    Usage::
+
+        criterion = compile_loss(loaded, vlm, height, width)
+        report = criterion(images, rng)       # images: [B, 3, H, W] in [0, 1]
+        report.loss.backward()
+
+    With ``objective: likelihood``, L_q = mean over batch and answer tokens of -log p(token | picture, question,
+    earlier tokens), equation 1 of "Dual-Process Image Generation" (arXiv 2506.01955). With ``objective: choice``,
+    L_q = mean over the batch of -log P(answer).
+    """
+
+    def __init__(self, views: list[View], learn: LearnSpec) -> None:
+        self.views = views
+        self.learn = learn
+
+    def __call__(self, images: Tensor, rng: torch.Generator | None = None) -> LossReport:
+        """Ask all questions about images [B, 3, H, W] in [0, 1].
+
+        ``rng`` draws the wordings and the jitter while learning; without it the main wordings are asked about the
+        pictures as they are.
+        """
+        total, weights = images.new_zeros(()), 0.0
+        losses, probabilities = {}, {}
+        for view in self.views:
+            asked = view.wordings(rng)
+            seen = images if view.layer is None else composite(images, view.layer)
+            if rng is not None:
+                seen = jittered(seen, self.learn.jitter, rng)
+            scores = view.inquiry(seen, view.beside, asked)
+            for question, likelihood, tokens in zip(view.questions, scores.log_likelihood, scores.tokens, strict=True):
+                log_probability = answer_log_probability(likelihood)
+                if self.learn.objective == "likelihood":
+                    loss = -(likelihood[:, 0] / tokens[0]).mean()
+                else:
+                    loss = -log_probability.mean()
+                total = total + question.weight * loss
+                weights += question.weight
+                losses[question.name] = loss.detach()
+                probabilities[question.name] = log_probability.detach().exp()
+        return LossReport(total / weights, losses, probabilities)
+
+
+def compile_loss(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> CompositeLoss:
+    """Draw the visual prompts, plan all questions and check the VLM's answers for pictures of this size in pixels.
+
+    Raises:
+        UserError: a visual prompt cannot be drawn, or the VLM cannot be learned from.
+    """
+    views = list(_views(loaded, vlm, height, width))
+    for view in views:
+        view.inquiry.prepare(height, width, view.beside)
+    return CompositeLoss(views, loaded.spec.learn)
+
+
+def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
+    """What will be asked, view by view; loads the VLM's processor, not its weights.
+
+    Returns:
+        for each view ``view`` (the visual prompt's name, or "none"), ``size`` [height, width], the intended ``mode``,
+        ``prefix_tokens`` and ``questions``: dicts of ``name``, ``question``, ``answer``, ``suffix_tokens`` (after the
+        shared prefix, the answer included) and ``weight``.
+
+    Raises:
+        UserError: a visual prompt cannot be drawn, or the processor cannot be loaded.
+    """
+    size = loaded.spec.generator.height, loaded.spec.generator.width
+    planned = []
+    for view in _views(loaded, load_processor(loaded.spec.vlm), *size):
+        described = view.inquiry.describe(*size, view.beside)
+        questions = [
+            {
+                "name": question.name,
+                "question": question.question,
+                "answer": question.answer,
+                "suffix_tokens": described["suffix_tokens"][main][0],
+                "weight": question.weight,
+            }
+            for question, main in zip(view.questions, view.wordings(None), strict=True)
+        ]
+        planned.append(
+            {
+                "view": view.name,
+                "size": list(size),
+                "mode": described["mode"],
+                "prefix_tokens": described["prefix_tokens"],
+                "questions": questions,
+            }
+        )
+    return planned
+
+
+def answer_log_probability(log_likelihood: Tensor) -> Tensor:
+    """log P(answer) [B] from the candidates' log-likelihoods [B, A], the expected answer first.
+
+    The answer's share among the candidates; a lone answer has none to compete with, so its own likelihood.
+    """
+    return (log_likelihood if log_likelihood.shape[1] == 1 else log_likelihood.log_softmax(1))[:, 0]
+
+
+def jittered(images: Tensor, jitter: JitterSpec, rng: torch.Generator) -> Tensor:
+    """Shift each picture by whole pixels, its border repeated, and add noise: [B, 3, H, W] in [0, 1], differentiable."""
+    if jitter.shift > 0:
+        images = _shifted(images, jitter.shift, rng)
+    if jitter.noise > 0:
+        noise = torch.randn(images.shape, generator=rng, device=rng.device)
+        images = (images + jitter.noise * noise.to(images)).clamp(0, 1)
+    return images
+
+
+def _shifted(images: Tensor, shift: float, rng: torch.Generator) -> Tensor:
+    batch, channels, height, width = images.shape
+    indices = []
+    for side in (height, width):
+        most = round(shift * side)
+        offset = torch.randint(-most, most + 1, (batch, 1), generator=rng, device=rng.device)
+        indices.append((torch.arange(side, device=rng.device) + offset).clamp(0, side - 1).to(images.device))
+    rows, columns = indices
+    each = torch.arange(batch, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[None, :, None, None]
+    return images[each, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def _views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[View]:
+    """One view for each distinct visual prompt, whatever its name, in the order of the questions."""
+    prompts = loaded.spec.visual_prompts
+    groups: dict[VisualPromptSpec | None, list[Question]] = {}
+    for question in loaded.spec.questions:
+        prompt = prompts[question.visual_prompt] if question.visual_prompt is not None else None
+        groups.setdefault(prompt, []).append(question)
+    for prompt, questions in groups.items():
+        layer = beside = None
+        if isinstance(prompt, ImagePrompt) and prompt.mode == "beside":
+            beside = picture(prompt, loaded.folder).to(vlm.device)
+        elif prompt is not None:
+            layer = draw(prompt, height, width, loaded.folder).to(vlm.device)
+        wordings = [(text, question) for question in questions for text in (question.question, *question.paraphrases)]
+        inquiry = Inquiry(
+            vlm,
+            [text for text, _ in wordings],
+            [[question.answer, *question.alternatives] for _, question in wordings],
+        )
+        yield View(questions[0].visual_prompt or "none", layer, beside, tuple(questions), inquiry)

@@ -1,0 +1,49 @@
+"""Where tensors live and in which precision: decided here and nowhere else."""
+
+import torch
+
+from dualproc_cli.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``, ``mps``); without a name the fastest one there is.
+
+    Raises:
+        UserError: the name is unknown, or this machine has no such device.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    available = _available()
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or str(device) not in available:
+        raise UserError(f"--device {name}: no such device here (expected one of: {', '.join(available)})")
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision called ``name``; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise UserError(f"dtype: unknown value {name!r} (expected auto, {', '.join(DTYPES)})")
+    return DTYPES[name]
+
+
+def _available() -> list[str]:
+    names = ["cpu"]
+    if torch.cuda.is_available():
+        names += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        names += ["mps"]
+    return names

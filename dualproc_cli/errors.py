@@ -1,0 +1,13 @@
+"""The two ways a command can end badly, each with its exit status."""
+
+
+class UserError(Exception):
+    """A user's mistake: one line saying what was wrong, where, what was expected and what to do. Exit status 2."""
+
+    exit_status = 2
+
+
+class RunFailed(Exception):
+    """A run that started well and failed (a NaN loss, a full disk). Exit status 1."""
+
+    exit_status = 1

@@ -1,0 +1,14 @@
+"""The generator: a frozen diffusers pipeline, differentiated through its own ``__call__``, with a LoRA adapter.
+
+Usage::
+
+    generator = load_generator(spec.generator, pick_device(None))
+    generator.add_adapter(spec.learn.adapter, seed=0)
+    images = generator.render(["a house"], seeds=[7], gradient=spec.learn.gradient)  # [1, 3, H, W] in [0, 1]
+    loss(images).backward()  # into generator.adapter_parameters()
+"""
+
+from dualproc_cli.generator.generator import Generator
+from dualproc_cli.generator.load import load_generator
+
+__all__ = ["Generator", "load_generator"]

@@ -1,0 +1,135 @@
+"""A diffusers pipeline run through its own ``__call__``, with a gradient through chosen denoising steps.
+
+``DiffusionPipeline.__call__`` is wrapped by ``torch.no_grad``, which keeps the bare function; called directly it draws
+the same pictures with an autograd graph. Which steps are in that graph is decided at the one place every pipeline
+passes through: its scheduler, whose instance is wrapped for the length of the call.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+
+from dualproc_cli.generator.clean_estimate import clean_estimate
+from dualproc_cli.spec import GradientSpec
+
+
+def draw(
+    pipeline: DiffusionPipeline,
+    denoiser: nn.Module,
+    arguments: dict[str, Any],
+    gradient: GradientSpec | None,
+    idle_timesteps: int,
+) -> tuple[Any, int]:
+    """Call ``pipeline`` with ``arguments``, recording a graph only where ``gradient`` asks for it.
+
+    ``last-steps`` with K steps records the last K calls of the scheduler's ``step``, and the decoder.
+    ``x0-jump`` with K steps records the K-th call alone: the clean picture predicted there is decoded at once, and the
+    rest of the way is skipped (Luo et al. 2025). Without ``gradient`` nothing is recorded.
+
+    Args:
+        pipeline: whose ``scheduler`` decides the steps.
+        denoiser: the transformer or UNet of ``pipeline``.
+        arguments: of the pipeline's ``__call__``; its generators also serve schedulers that draw noise on the way.
+        gradient: through which steps to differentiate.
+        idle_timesteps: how many of the scheduler's timesteps the pipeline never steps through.
+
+    Returns:
+        What the pipeline gives as its pictures, and how often it stepped.
+    """
+    steps = _Steps(pipeline.scheduler, denoiser, gradient, idle_timesteps, arguments.get("generator"))
+    call = inspect.unwrap(type(pipeline).__call__)
+    with torch.set_grad_enabled(False), steps.watched():  # as a context, so that an exception restores the mode
+        images = call(pipeline, **arguments)[0]
+    return images, steps.taken
+
+
+class _Steps:
+    """Counts the scheduler's steps of one call, and switches the recording of gradients on where it begins."""
+
+    def __init__(
+        self,
+        scheduler: Any,
+        denoiser: nn.Module,
+        gradient: GradientSpec | None,
+        idle_timesteps: int,
+        noise: Sequence[torch.Generator] | None,
+    ) -> None:
+        self.scheduler, self.denoiser, self.gradient = scheduler, denoiser, gradient
+        self.idle_timesteps = idle_timesteps
+        self.jumps = gradient is not None and gradient.through == "x0-jump"
+        self.taken, self.first, self.clean = 0, math.inf, None
+        # Flow-matching pipelines do not hand their generators to a stochastic scheduler: it would draw from torch's
+        # global state, and a picture would depend on what was drawn before it.
+        self.noise = noise if "generator" in inspect.signature(scheduler.step).parameters else None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Wrap the scheduler and, to skip it after a jump, the denoiser."""
+        # Pipelines inspect the signatures of these methods, so the wrappers keep them.
+        wrappers = [(self.scheduler, self._set_timesteps), (self.scheduler, self._step)]
+        if self.jumps:
+            wrappers.append((self.denoiser, self._forward))
+        with _wrapped(wrappers):
+            yield
+
+    def _set_timesteps(self, original: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        self.taken, self.clean = 0, None
+        self.first = self._first_recorded(len(self.scheduler.timesteps) - self.idle_timesteps)
+        torch.set_grad_enabled(self.first == 0)
+        return result
+
+    def _first_recorded(self, total: int) -> float:
+        if self.gradient is None:
+            return math.inf
+        if self.jumps:
+            return min(self.gradient.steps, total) - 1
+        return max(total - self.gradient.steps, 0)
+
+    def _step(self, original: Any, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if self.clean is not None:
+            return _step_output(self.clean, kwargs)
+        if self.noise is not None and kwargs.get("generator") is None:
+            kwargs["generator"] = self.noise
+        if self.jumps and self.taken == self.first:
+            self.clean = clean_estimate(self.scheduler, original, model_output, timestep, sample, **kwargs)
+            return _step_output(self.clean, kwargs)
+        result = original(model_output, timestep, sample, *args, **kwargs)
+        self.taken += 1
+        if self.taken == self.first:
+            torch.set_grad_enabled(True)
+        return result
+
+    def _forward(self, original: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.clean is None:
+            self.prediction = original(*args, **kwargs)
+        return self.prediction
+
+
+def _step_output(clean: Tensor, kwargs: dict[str, Any]) -> Any:
+    # Pipelines that read a second value (LCM, SANA-Sprint) want the clean latents there, and here both are.
+    if kwargs.get("return_dict", True):
+        return SimpleNamespace(prev_sample=clean, pred_original_sample=clean, denoised=clean)
+    return clean, clean
+
+
+@contextmanager
+def _wrapped(wrappers: list[tuple[Any, Any]]) -> Iterator[None]:
+    """Let each ``wrapper`` stand before the method of its name on one instance; undone even after an exception."""
+    targets = [(instance, wrapper.__name__.removeprefix("_"), wrapper) for instance, wrapper in wrappers]
+    try:
+        for instance, name, wrapper in targets:
+            original = getattr(instance, name)
+            setattr(instance, name, functools.wraps(original)(functools.partial(wrapper, original)))
+        yield
+    finally:
+        for instance, name, _ in targets:
+            vars(instance).pop(name, None)

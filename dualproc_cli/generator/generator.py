@@ -1,0 +1,219 @@
+"""A frozen text-to-image pipeline that renders differentiably and carries adapters."""
+
+import inspect
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+
+from dualproc_cli.errors import UserError
+from dualproc_cli.generator import adapter, self_test
+from dualproc_cli.generator.adapter_file import AdapterFile, to_rest
+from dualproc_cli.generator.differentiate import draw
+from dualproc_cli.generator.remedies import CALL_ARGUMENTS, Remedy
+from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
+
+LEARNED = "learned"  # the name of the adapter that learns, inside peft
+
+
+class Generator:
+    """A text-to-image pipeline of diffusers, frozen, with the adapters on its denoiser.
+
+    Attributes:
+        pipeline: the diffusers pipeline.
+        component: the name of its denoiser, ``transformer`` or ``unet``.
+        denoiser: the denoiser itself, which alone carries adapters.
+        device: where it all lives.
+        revision: the commit that a hub model was resolved to; None for a local folder.
+        remedies: what had to be changed in the pipeline, with the reasons.
+    """
+
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        component: str,
+        spec: GeneratorSpec,
+        device: torch.device,
+        revision: str | None,
+        remedies: tuple[Remedy, ...],
+    ) -> None:
+        self.pipeline, self.component, self.spec = pipeline, component, spec
+        self.device, self.revision, self.remedies = device, revision, remedies
+        self.denoiser: nn.Module = getattr(pipeline, component)
+        self._parameters = inspect.signature(type(pipeline).__call__).parameters
+        self._max_sequence_length = _max_sequence_length(pipeline, self._parameters)
+        self._loaded = 0
+        self._rank, self._alpha = 0, 0.0
+        self.conventions = self_test.Conventions(width=spec.width, height=spec.height)
+        self.conventions = self_test.measure(self)
+
+    def render(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        gradient: GradientSpec | None = None,
+        steps: int | None = None,
+    ) -> Tensor:
+        """Draw one picture per prompt and seed.
+
+        Args:
+            prompts: B prompts.
+            seeds: B seeds, one per picture: picture k depends on its own prompt and seed alone.
+            gradient: through which denoising steps to record an autograd graph; None records nothing.
+            steps: of denoising, instead of the spec's.
+
+        Returns:
+            images [B, 3, H, W], float32, in [0, 1], on the generator's device.
+
+        Raises:
+            UserError: ``gradient`` is an x0-jump and the scheduler gives no clean estimate.
+        """
+        images, _ = self.call(prompts, seeds, gradient=gradient, steps=steps or self.spec.steps)
+        low = self.conventions.low
+        return ((images.float() - low) / (1 - low)).clamp(0, 1)
+
+    def call(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        gradient: GradientSpec | None = None,
+        steps: int,
+        width: int | None = None,
+        height: int | None = None,
+        output_type: str = "pt",
+    ) -> tuple[Any, int]:
+        """Call the pipeline itself: its raw pictures, and how many scheduler steps it took (see `render`)."""
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; expected one seed per prompt")
+        offered = {
+            "prompt": list(prompts),
+            # On the CPU, so that a seed gives the same noise on every device.
+            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+            "num_inference_steps": steps,
+            "width": width or self.spec.width,
+            "height": height or self.spec.height,
+            "guidance_scale": self.spec.guidance_scale,
+            "max_sequence_length": self._max_sequence_length,
+            "output_type": output_type,
+            **CALL_ARGUMENTS,
+        }
+        arguments = {
+            name: value for name, value in offered.items() if name in self._parameters and value is not None
+        }
+        return draw(self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps)
+
+    def add_adapter(self, spec: AdapterSpec, seed: int) -> None:
+        """Add the adapter that learns, and check that gradients reach it.
+
+        It starts without effect: pictures are the base's until it is trained. Its update is multiplied by
+        ``spec.scale``, in the file too, so that plain diffusers draws the learned pictures at weight 1.
+
+        Raises:
+            UserError: ``spec.target_modules`` fits nothing, or no gradient reaches a weight that matters.
+        """
+        targets = adapter.auto_targets(self.denoiser) if spec.target_modules == "auto" else spec.target_modules
+        self._rank, self._alpha = spec.rank, spec.scale * spec.rank
+        adapter.inject(self.denoiser, LEARNED, self._rank, self._alpha, targets, seed)
+        for parameter in self.adapter_parameters():
+            parameter.requires_grad_(True)
+        self_test.check_gradients(self, adapter.tensors(self.denoiser, LEARNED))
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """The weights that learn, float32."""
+        return list(adapter.tensors(self.denoiser, LEARNED).values())
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """A copy of the learning adapter's weights on the CPU, for a checkpoint."""
+        return to_rest(adapter.tensors(self.denoiser, LEARNED))
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """Put the weights of `adapter_state` back, in place, so that an optimiser keeps its hold on them.
+
+        Raises:
+            UserError: the weights are those of another adapter.
+        """
+        self._fill(LEARNED, state, "checkpoint")
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """Inside the block, pictures are exactly the base generator's."""
+        return adapter.suspended(self.denoiser)
+
+    def save_adapter(self, folder: Path) -> Path:
+        """Write the learning adapter to ``folder`` as plain diffusers loads it; returns the file."""
+        return AdapterFile(self.component, self._rank, self._alpha, self.adapter_state()).write(folder)
+
+    def load_adapters(self, adapters: Sequence[tuple[Path, float]]) -> None:
+        """Load saved adapters, each multiplied by its own scale; they add up, also with those loaded before.
+
+        All are checked before the first is loaded. An adapter at scale 0 leaves the pictures exactly as they were.
+
+        Raises:
+            UserError: a file is missing or damaged, or was made for another generator.
+        """
+        files = [(folder, AdapterFile.read(folder), scale) for folder, scale in adapters]
+        for folder, file, _ in files:
+            self._check_fits(file, folder)
+        for folder, file, scale in files:
+            if scale == 0:
+                continue
+            name = f"loaded-{self._loaded}"
+            adapter.inject(self.denoiser, name, file.rank, file.alpha, file.target_modules, seed=0)
+            for parameter in adapter.tensors(self.denoiser, name).values():
+                parameter.requires_grad_(False)
+            self._fill(name, file.tensors, str(folder))
+            for layer in adapter.layers(self.denoiser):
+                layer.set_scale(name, scale)
+            self._loaded += 1
+
+    def _fill(self, name: str, state: dict[str, Tensor], source: str) -> None:
+        tensors = adapter.tensors(self.denoiser, name)
+        odd = sorted(tensors.keys() ^ state.keys()) or [
+            key for key in tensors if tensors[key].shape != state[key].shape
+        ]
+        if odd:
+            raise UserError(f"{source}: its weights are those of another adapter ({odd[0]} and {len(odd) - 1} more)")
+        with torch.no_grad():
+            for key, tensor in tensors.items():
+                tensor.copy_(state[key])
+
+    def _check_fits(self, file: AdapterFile, folder: Path) -> None:
+        name = type(self.pipeline).__name__
+        if file.component != self.component:
+            raise UserError(
+                f"{folder}: the adapter was made for another generator: it adapts a {file.component}, and {name} "
+                f"({self.spec.model}) has a {self.component}; use the model named in its bundle"
+            )
+        modules = dict(self.denoiser.named_modules())
+        for target in file.target_modules:
+            module, down = modules.get(target), file.tensors[f"{target}.lora_A.weight"]
+            up = file.tensors[f"{target}.lora_B.weight"]
+            if module is None or _features(module) != (down.shape[1], up.shape[0]):
+                found = "no such layer" if module is None else "a layer of {} x {}".format(*_features(module))
+                raise UserError(
+                    f"{folder}: the adapter was made for another generator: it adapts {target} with "
+                    f"{down.shape[1]} x {up.shape[0]}, and {name} ({self.spec.model}) has {found}; use the model "
+                    "named in its bundle"
+                )
+
+
+def _features(layer: Any) -> tuple[int, int]:
+    if hasattr(layer, "in_features"):  # linear layers, quantised ones, and those that carry adapters
+        return layer.in_features, layer.out_features
+    return getattr(layer, "in_channels", 0), getattr(layer, "out_channels", 0)
+
+
+def _max_sequence_length(pipeline: DiffusionPipeline, parameters: Any) -> int | None:
+    """The pipeline's own limit of prompt tokens, or its longest tokenizer's where that is shorter."""
+    default = parameters["max_sequence_length"].default if "max_sequence_length" in parameters else None
+    tokenizers = [part for name, part in pipeline.components.items() if name.startswith("tokenizer") and part]
+    # A multimodal model's processor holds its tokenizer.
+    limits = [getattr(getattr(part, "tokenizer", part), "model_max_length", None) for part in tokenizers]
+    known = [limit for limit in limits if limit is not None]
+    return min(default, max(known)) if isinstance(default, int) and known else None

@@ -1,0 +1,73 @@
+"""Text encoders that encode each prompt once."""
+
+import functools
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def remember(encoder: nn.Module) -> None:
+    """Make a frozen text encoder remember its outputs, prompt by prompt.
+
+    Works below the pipeline's ``encode_prompt``, whose outputs differ from pipeline to pipeline: here a batch of
+    prompts is a batch of rows of token ids [B, L] and masks [B, L], and each row's output is kept under the row's own
+    bytes. So a prompt costs one forward pass however the batches mix, and its embedding does not depend on the batch.
+    Calls that are no such batch reach the encoder unchanged.
+
+    The outputs stay on the encoder's device for as long as the encoder lives.
+    """
+    forward = encoder.forward
+    memory: dict[Hashable, Any] = {}
+
+    @functools.wraps(forward)
+    def remembered(*args: Any, **kwargs: Any) -> Any:
+        inputs = [*enumerate(args), *kwargs.items()]
+        count = _rows(inputs)
+        if count is None:
+            return forward(*args, **kwargs)
+        outputs = []
+        for row in range(count):
+            own = [(name, _row(value, row)) for name, value in inputs]
+            key = tuple((name, _key(value)) for name, value in own)
+            if key not in memory:
+                with torch.no_grad():
+                    memory[key] = forward(
+                        *(value for name, value in own if isinstance(name, int)),
+                        **{name: value for name, value in own if isinstance(name, str)},
+                    )
+            outputs.append(memory[key])
+        return _batch(outputs)
+
+    encoder.forward = remembered
+
+
+def _rows(inputs: list[tuple[int | str, Any]]) -> int | None:
+    """The number of rows that all input tensors share, or None where they are no batch of rows."""
+    tensors = [value for _, value in inputs if isinstance(value, Tensor)]
+    plain = all(value is None or isinstance(value, (Tensor, bool, int, float, str)) for _, value in inputs)
+    sizes = {tensor.shape[0] if tensor.ndim else None for tensor in tensors}
+    return sizes.pop() if plain and len(sizes) == 1 else None
+
+
+def _row(value: Any, row: int) -> Any:
+    return value[row : row + 1] if isinstance(value, Tensor) else value
+
+
+def _key(value: Any) -> Hashable:
+    if not isinstance(value, Tensor):
+        return value
+    return value.dtype, value.shape, value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _batch(rows: list[Any]) -> Any:
+    """Stack the outputs of single rows: tensors [1, ...] become [B, ...], within tuples and model outputs too."""
+    first = rows[0]
+    if isinstance(first, Tensor):
+        return torch.cat(rows)
+    if isinstance(first, Mapping):
+        return type(first)(**{name: _batch([row[name] for row in rows]) for name in first})
+    if isinstance(first, (tuple, list)):
+        return type(first)(_batch(list(values)) for values in zip(*rows, strict=True))
+    return None  # a decoder's key-value cache, which nobody reads from a text encoder

@@ -1,0 +1,75 @@
+"""What single pipelines need before they can be differentiated, as data: each remedy with its reason."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+# Components that are not loaded: the safety checker turns the picture into an array, which cuts the graph.
+LEFT_OUT = ("safety_checker",)
+
+# Arguments that a pipeline is called with where it takes them.
+CALL_ARGUMENTS = {
+    # PixArt, SANA and others would draw at the nearest of their trained sizes and resize; the spec's size counts.
+    "use_resolution_binning": False,
+    # PixArt and others would rewrite the prompt where two further packages happen to be installed.
+    "clean_caption": False,
+}
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change to a loaded pipeline, made once."""
+
+    name: str
+    reason: str
+    apply: Callable[[DiffusionPipeline, nn.Module], bool]
+    """Takes the pipeline and its denoiser, and says whether there was anything to change."""
+
+
+def apply_remedies(pipeline: DiffusionPipeline, denoiser: nn.Module) -> tuple[Remedy, ...]:
+    """Apply what ``pipeline`` needs; returns the remedies that changed something."""
+    return tuple(remedy for remedy in REMEDIES if remedy.apply(pipeline, denoiser))
+
+
+def _drop_watermark(pipeline: DiffusionPipeline, denoiser: nn.Module) -> bool:
+    found = [name for name in ("watermark", "watermarker") if getattr(pipeline, name, None) is not None]
+    for name in found:
+        setattr(pipeline, name, None)
+    return bool(found)
+
+
+def _train_experts(pipeline: DiffusionPipeline, denoiser: nn.Module) -> bool:
+    experts = [module for module in denoiser.modules() if hasattr(module, "moe_infer")]
+    for module in experts:
+        module.training = True  # this module alone: its children stay in eval mode
+    return bool(experts)
+
+
+def _leave_float16(pipeline: DiffusionPipeline, denoiser: nn.Module) -> bool:
+    vae = getattr(pipeline, "vae", None)
+    if vae is None or vae.dtype != torch.float16 or not getattr(vae.config, "force_upcast", False):
+        return False
+    pipeline.to(dtype=torch.bfloat16)
+    return True
+
+
+REMEDIES = (
+    Remedy(
+        "no watermark",
+        "drawing it turns the picture into an array, which cuts the graph",
+        _drop_watermark,
+    ),
+    Remedy(
+        "experts in training mode",
+        "HiDream's mixture of experts runs without gradients in eval mode; its training path draws the same picture",
+        _train_experts,
+    ),
+    Remedy(
+        "bfloat16 for float16",
+        "SDXL's VAE is cast to float32 and back to float16 around decoding, which spoils the graph before backward",
+        _leave_float16,
+    ),
+)

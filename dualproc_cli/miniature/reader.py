@@ -1,0 +1,136 @@
+"""A small convolutional network that reads a scene's parameters off a picture, and the fit that makes them exact.
+
+It shares nothing with the VLM: another architecture, another seed, other training pictures, no questions. What it
+reads is refined by descending the distance between the picture and the scene rendered from it, so that a number
+means what the renderer means by it, and what is left over is what no scene of the world looks like.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dualproc_cli.miniature.render import render
+from dualproc_cli.miniature.scene import HORIZON, LOOKS, NOBODY, OUTLINE, SIZE, SUBJECTS, Scene
+
+FIT_STEPS = 24
+FIT_RATE = 0.25  # pixels a step for positions; other parameters are scaled to it
+
+# The numbers that describe a scene, as networks predict them: shifted and scaled to about one.
+SCENE_NUMBERS = {
+    "horizon": 1, "outline": 1, "colors": 9, "place": 6, "on": 2,
+    "near": len(SUBJECTS), "far": len(SUBJECTS) + 1, "look": len(LOOKS),
+}  # fmt: skip
+READER_NUMBERS = {**SCENE_NUMBERS, "sun": 1}
+
+
+class Reader(nn.Module):
+    """Pictures [B, 3, 64, 64] in [0, 1] to READER_NUMBERS, a dictionary of [B, size]."""
+
+    def __init__(self, width: int = 40) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 5, stride=2, padding=2), nn.ReLU(), _down(width, 2 * width), _Residual(2 * width),
+            _down(2 * width, 3 * width), _Residual(3 * width), _Residual(3 * width),
+        )  # fmt: skip
+        cells = 3 * width * (SIZE // 8) ** 2
+        self.head = nn.Sequential(nn.Linear(cells, 256), nn.ReLU(), nn.Linear(256, sum(READER_NUMBERS.values())))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        numbers = self.head(self.stem(images - 0.5).flatten(1))
+        return dict(zip(READER_NUMBERS, numbers.split(list(READER_NUMBERS.values()), 1), strict=True))
+
+
+@dataclass
+class Reading:
+    """What was read off B pictures."""
+
+    scene: Scene
+    residual: Tensor  # [B] root mean square difference between the picture and the scene rendered
+    confidence: Tensor  # [B] the reader's probability of the subjects that it names
+
+
+def read(reader: Reader, images: Tensor) -> Reading:
+    """Read scenes off images [B, 3, 64, 64] in [0, 1]: the network's reading, then the fit."""
+    with torch.no_grad():
+        found = reader(images)
+    scene = scene_from_numbers(found)
+    confidence = found["near"].softmax(1).amax(1) * found["far"].softmax(1).amax(1)
+    return Reading(*_fit(scene, images), confidence)
+
+
+def scene_from_numbers(found: dict[str, Tensor]) -> Scene:
+    """Undo the shifts and scales of SCENE_NUMBERS."""
+    place = found["place"].view(-1, 2, 3)
+    far = found["far"].argmax(1)
+    near = found["near"].argmax(1)
+    return Scene(
+        kind=torch.stack([near, torch.where(far == len(SUBJECTS), NOBODY, far)], 1),
+        look=found["look"].argmax(1),
+        horizon=(found["horizon"][:, 0] + 4) * 8,
+        family=torch.zeros(len(near), dtype=torch.long),
+        colors=(found["colors"].view(-1, 3, 3) + 2) / 4,
+        outline=found["outline"][:, 0] + 2,
+        x=(place[..., 0] + 2) * 16,
+        base=(place[..., 1] + 2) * 16,
+        scale=place[..., 2] / 4 + 1,
+        on=found["on"] > 0,
+        sun_x=(found["sun"][:, 0] + 2) * 16,
+    )
+
+
+def scene_numbers(scene: Scene) -> dict[str, Tensor]:
+    """The continuous ones of SCENE_NUMBERS of a scene, [B, size], and "sun"."""
+    place = torch.stack([scene.x / 16 - 2, scene.base / 16 - 2, 4 * scene.scale - 4], 2)
+    return {
+        "horizon": scene.horizon[:, None] / 8 - 4,
+        "outline": scene.outline[:, None] - 2,
+        "colors": (4 * scene.colors - 2).flatten(1),
+        "place": place.flatten(1),
+        "sun": scene.sun_x[:, None] / 16 - 2,
+    }
+
+
+def _fit(scene: Scene, images: Tensor) -> tuple[Scene, Tensor]:
+    """Adam on the scene's continuous parameters, each scaled so that a step means about as much in the picture."""
+    scales = {"horizon": 1.0, "outline": 0.6, "colors": 0.04, "x": 1.0, "base": 1.0, "scale": 0.04, "sun_x": 1.0}
+    free = {name: torch.zeros_like(getattr(scene, name), requires_grad=True) for name in scales}
+    optimizer = torch.optim.Adam(free.values(), FIT_RATE, betas=(0.8, 0.95))
+    moved = lambda: _inside(replace(scene, **{n: getattr(scene, n) + scales[n] * free[n] for n in free}))  # noqa: E731
+    with torch.enable_grad():
+        for step in range(FIT_STEPS):
+            optimizer.param_groups[0]["lr"] = FIT_RATE * (1 - step / FIT_STEPS)
+            error = render(moved()).images - images
+            # Robust: what the scene cannot explain should not pull at what it can.
+            loss = (torch.sqrt(error.square() + 0.01) - 0.1).mean((1, 2, 3)).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    with torch.no_grad():
+        fitted = moved()
+        residual = (render(fitted).images - images).square().mean((1, 2, 3)).sqrt()
+    return fitted, residual
+
+
+def _inside(scene: Scene) -> Scene:
+    return replace(
+        scene,
+        horizon=scene.horizon.clamp(SIZE * (HORIZON[0] - 0.1), SIZE * (HORIZON[1] + 0.1)),
+        outline=scene.outline.clamp(OUTLINE[0] / 2, OUTLINE[1] + 1),
+        colors=scene.colors.clamp(0, 1),
+        scale=scene.scale.clamp(0.3, 2),
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+def _down(width: int, wider: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(width, wider, 3, stride=2, padding=1), nn.ReLU())

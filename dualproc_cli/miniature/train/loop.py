@@ -1,0 +1,161 @@
+"""The one training loop of all four networks: seeded, logged to a file, resumable bit for bit."""
+
+import json
+import logging
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from dualproc_cli.files import write_atomically
+
+log = logging.getLogger("dualproc.miniature")
+
+WARM_UP = 200  # steps
+COOL_DOWN = 0.4  # the last share of the steps, in which the learning rate falls linearly to zero
+AVERAGE = 400  # steps that the exponential moving average of the weights spans
+LOG_EVERY = 100  # steps
+
+
+@dataclass
+class Task:
+    """What is trained, and how one step's loss is computed."""
+
+    name: str
+    modules: nn.Module
+    loss: Callable[[torch.Generator, int], dict[str, Tensor]]  # (random numbers, batch size) -> named terms, summed
+    samples: int
+    batch_size: int
+    learning_rate: float
+    muon: Callable[[str, nn.Parameter], bool] = field(default=lambda name, parameter: False)  # who gets Muon
+
+
+class Training:
+    """The state of one training: parameters, their average, optimisers, random numbers, steps and minutes."""
+
+    def __init__(self, task: Task, folder: Path, seed: int) -> None:
+        self.task, self.folder, self.seed = task, folder, seed
+        named = [(name, p) for name, p in task.modules.named_parameters() if p.requires_grad]
+        self.parameters = [p for _, p in named]
+        self.average = [p.detach().clone() for p in self.parameters]
+        hidden = [p for name, p in named if task.muon(name, p)]
+        rest = [p for name, p in named if not task.muon(name, p)]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, task.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+        ]
+        if hidden:
+            muon = torch.optim.Muon(hidden, task.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+            self.optimizers.append(muon)
+        self.rng = torch.Generator().manual_seed(seed)
+        self.step, self.minutes = 0, 0.0
+
+    @property
+    def steps(self) -> int:
+        return self.task.samples // self.task.batch_size
+
+    def run(self, checkpoint_every: int = 500) -> None:
+        """Train to the end, or until interrupted; either way the last checkpoint is on the disk."""
+        stop = _StopOnSignal()
+        totals: dict[str, Tensor] = {}
+        mark = time.monotonic()
+        while self.step < self.steps and not stop.requested:
+            for name, value in self._one_step().items():
+                totals[name] = totals.get(name, torch.zeros(())) + value.detach()
+            if self.step % LOG_EVERY == 0:
+                self.minutes += (time.monotonic() - mark) / 60
+                mark = time.monotonic()
+                means = " ".join(f"{name} {float(value) / LOG_EVERY:.4f}" for name, value in totals.items())
+                log.info("%s: %d samples, %.1f min: %s", self.task.name, self.samples_seen, self.minutes, means)
+                totals = {}
+            if self.step % checkpoint_every == 0:
+                self.save()
+        self.save()
+        if stop.requested:
+            raise KeyboardInterrupt
+
+    def _one_step(self) -> dict[str, Tensor]:
+        rate = self.task.learning_rate * _schedule(self.step, self.steps)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        terms = self.task.loss(self.rng, self.task.batch_size)
+        torch.stack(list(terms.values())).sum().backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        weight = max(1 / (self.step + 1), 1 / AVERAGE)
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], weight)
+        return terms
+
+    @property
+    def samples_seen(self) -> int:
+        return self.step * self.task.batch_size
+
+    @torch.no_grad()
+    def use_average(self) -> None:
+        """Put the averaged weights into the modules, for evaluation and export."""
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            parameter.copy_(average)
+
+    def save(self) -> None:
+        """Write the whole state; an interruption leaves the previous one."""
+        tensors = {f"module.{name}": value for name, value in self.task.modules.state_dict().items()}
+        tensors |= {f"average.{index}": value for index, value in enumerate(self.average)}
+        for number, optimizer in enumerate(self.optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{number}.{index}.{key}": torch.as_tensor(v) for key, v in state.items()}
+        tensors["rng"] = self.rng.get_state()
+        header = {"step": self.step, "minutes": self.minutes, "seed": self.seed}
+        tensors = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.checkpoint, save(tensors, {"state": json.dumps(header)}))
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / f"{self.task.name}.safetensors"
+
+    def resume(self) -> None:
+        """Continue from the checkpoint, if there is one."""
+        if not self.checkpoint.exists():
+            return
+        from safetensors import safe_open
+
+        with safe_open(self.checkpoint, "pt") as file:
+            header = json.loads(file.metadata()["state"])
+        tensors = load_file(self.checkpoint)
+        part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+        self.task.modules.load_state_dict(part("module."))
+        self.average = [tensors[f"average.{index}"] for index in range(len(self.average))]
+        for number, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in part(f"optimizer.{number}.").items():
+                index, name = key.split(".")
+                state.setdefault(int(index), {})[name] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        self.rng.set_state(tensors["rng"])
+        self.step, self.minutes, self.seed = header["step"], header["minutes"], header["seed"]
+
+
+def _schedule(step: int, steps: int) -> float:
+    warm = min(1.0, (step + 1) / WARM_UP)
+    left = (steps - step) / max(COOL_DOWN * steps, 1)
+    return warm * min(1.0, left)
+
+
+class _StopOnSignal:
+    """Finish the step in hand, then stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._request)
+
+    def _request(self, *_: object) -> None:
+        self.requested = True

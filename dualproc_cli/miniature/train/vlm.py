@@ -1,0 +1,170 @@
+"""The VLM: several questions about each picture, packed behind one shared picture prefix."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dualproc_cli.miniature.overlays import sample_overlays
+from dualproc_cli.miniature.questions import OPEN_KINDS, SURE, WORDINGS, YES_NO_KINDS, margins, open_answers
+from dualproc_cli.miniature.render import render
+from dualproc_cli.miniature.scene import Scene, sample_scenes
+from dualproc_cli.miniature.train.heads import SceneHeads
+from dualproc_cli.miniature.train.loop import Task, Training
+from dualproc_cli.miniature.train.pictures import Pictures
+from dualproc_cli.miniature.train.vlm_model import IMAGE_TOKENS, PATCH, SHUFFLE, WIDTH, build_model, build_processor, build_tokenizer
+from dualproc_cli.miniature.train.wear import wear
+
+QUESTIONS = 3  # asked about each picture
+OPEN_WEIGHT = 0.35  # how often an open question is asked, relative to the margins' weights
+ANSWER_LENGTH = 6  # tokens, <eos> among them
+IGNORE = -100
+
+
+@dataclass
+class Quiz:
+    """Questions about B pictures: wording [B, Q], log-odds of Yes [B, Q] (NaN for open ones), answers' labels."""
+
+    wording: Tensor
+    margin: Tensor
+    answers: Tensor  # [B, Q, ANSWER_LENGTH] token ids of open answers, IGNORE elsewhere
+
+
+class Packer:
+    """Token ids, positions and the attention mask of one picture prefix and Q question suffixes in one row."""
+
+    def __init__(self) -> None:
+        self.tokenizer = build_tokenizer()
+        ids = lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+        around = "<fake_token_around_image>"
+        self.prefix = torch.tensor(ids(f"<bos><user>{around}<global-img>{'<image>' * IMAGE_TOKENS}{around}"))
+        self.image_positions = (self.prefix == self.tokenizer.convert_tokens_to_ids("<image>")).nonzero()[:, 0]
+        asked = [ids(f"{wording.text}<assistant>") for wording in WORDINGS]
+        self.lengths = torch.tensor([len(tokens) for tokens in asked])
+        self.length = int(self.lengths.max()) + ANSWER_LENGTH - 1
+        pad = self.tokenizer.pad_token_id
+        self.asked = torch.tensor([tokens + [pad] * (self.length - len(tokens)) for tokens in asked])
+        self.yes, self.no = self.tokenizer.convert_tokens_to_ids(["yes", "no"])
+        self.eos = self.tokenizer.eos_token_id
+        self.answer_ids = ids
+        n, total = len(self.prefix), len(self.prefix) + QUESTIONS * self.length
+        segment = torch.cat([torch.full((n,), -1), torch.arange(QUESTIONS).repeat_interleave(self.length)])
+        allowed = ((segment[None] == segment[:, None]) | (segment[None] == -1)) & torch.ones(total, total).tril().bool()
+        self.mask = torch.zeros(1, 1, total, total).masked_fill(~allowed, float("-inf"))
+        suffix = torch.arange(self.length).repeat(QUESTIONS) + n
+        self.positions = torch.cat([torch.arange(n), suffix])[None]
+
+    def rows(self, quiz: Quiz) -> tuple[Tensor, Tensor, Tensor]:
+        """Suffix tokens and labels [B, Q, length], and where the soft Yes-No target stands [B, Q, length]."""
+        tokens = self.asked[quiz.wording].clone()
+        labels = torch.full_like(tokens, IGNORE)
+        answers = quiz.answers.clone()
+        yes_no = ~quiz.margin.isnan()
+        answers[..., 0] = torch.where(yes_no, torch.where(quiz.margin > 0, self.yes, self.no), answers[..., 0])
+        answers[..., 1] = torch.where(yes_no, self.eos, answers[..., 1])
+        at = self.lengths[quiz.wording][..., None] - 1 + torch.arange(ANSWER_LENGTH)  # where each answer token is predicted
+        labels.scatter_(2, at, answers)
+        # The answer is read in one step later than it is predicted; the last token is never an input.
+        tokens.scatter_(2, at[..., 1:], torch.where(answers[..., :-1] == IGNORE, self.tokenizer.pad_token_id, answers[..., :-1]))
+        soft = torch.zeros_like(labels, dtype=torch.bool).scatter_(2, at[..., :1], yes_no[..., None])
+        return tokens, labels, soft
+
+
+def draw_quiz(scene: Scene, found: dict[str, tuple[Tensor, Tensor]], packer: Packer, rng: torch.Generator) -> Quiz:
+    """QUESTIONS different kinds a picture, by their weights, each in a wording drawn at random."""
+    count = len(scene)
+    kinds = (*YES_NO_KINDS, *OPEN_KINDS)
+    weights = torch.stack([found[kind][1].expand(count) for kind in YES_NO_KINDS], 1)
+    weights = torch.cat([weights, torch.full((count, len(OPEN_KINDS)), OPEN_WEIGHT)], 1)
+    picked = torch.multinomial(weights, QUESTIONS, generator=rng)  # [B, Q]
+    odds = torch.stack([found[kind][0] for kind in YES_NO_KINDS], 1)
+    odds = torch.cat([odds, torch.full((count, len(OPEN_KINDS)), float("nan"))], 1).gather(1, picked)
+    choice = torch.rand(count, QUESTIONS, generator=rng)
+    by_kind = [[i for i, wording in enumerate(WORDINGS) if wording.kind == kind] for kind in kinds]
+    table = torch.tensor([[some[j % len(some)] for j in range(60)] for some in by_kind])  # 60: divided by 1 to 6
+    wording = table[picked].gather(2, (choice * 60).long()[..., None])[..., 0]
+    signs = torch.tensor([w.sign for w in WORDINGS])[wording]
+    texts = open_answers(scene)
+    answers = torch.full((count, QUESTIONS, ANSWER_LENGTH), IGNORE)
+    for row, column in (picked >= len(YES_NO_KINDS)).nonzero().tolist():
+        tokens = [*packer.answer_ids(texts[kinds[picked[row, column]]][row]), packer.eos]
+        answers[row, column, : len(tokens)] = torch.tensor(tokens)
+    return Quiz(wording, odds * signs, answers)
+
+
+class Learner(nn.Module):
+    """The VLM and its auxiliary heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packer = Packer()
+        self.vlm = build_model(self.packer.tokenizer)
+        self.vlm.set_attn_implementation("eager")
+        self.heads = SceneHeads(WIDTH, PATCH, WIDTH, IMAGE_TOKENS)
+
+    def see(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches [B, N, D] and the language model's picture tokens [B, T, D] of images in [0, 1]."""
+        pixels = (images - 0.5) / 0.5
+        mask = torch.ones(len(images), images.shape[-1] // PATCH, images.shape[-1] // PATCH, dtype=torch.bool)
+        patches = self.vlm.model.vision_model(pixels, patch_attention_mask=mask).last_hidden_state
+        return patches, self.vlm.model.connector(patches)
+
+    def read(self, tokens: Tensor, suffixes: Tensor) -> Tensor:
+        """Hidden states [B, Q, length, D] of packed suffixes [B, Q, length] behind the picture's tokens."""
+        packer, embed = self.packer, self.vlm.get_input_embeddings()
+        prefix = embed(packer.prefix)[None].repeat(len(tokens), 1, 1)
+        prefix = prefix.index_copy(1, packer.image_positions, tokens)
+        row = torch.cat([prefix, embed(suffixes.flatten(1))], 1)
+        out = self.vlm.model.text_model(
+            inputs_embeds=row, attention_mask=packer.mask.expand(len(row), -1, -1, -1), position_ids=packer.positions,
+            use_cache=False,
+        ).last_hidden_state  # fmt: skip
+        return out[:, len(packer.prefix) :].unflatten(1, (suffixes.shape[1], packer.length))
+
+    def answer_loss(self, hidden: Tensor, labels: Tensor, soft: Tensor, margin: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of the answers, against soft Yes-No targets in excess of their own entropy."""
+        chosen = labels != IGNORE
+        logits = self.vlm.lm_head(hidden[chosen])
+        log_p = logits.log_softmax(-1)
+        hard = F.nll_loss(log_p, labels[chosen], reduction="none")
+        at = soft[chosen]
+        odds = margin[soft.any(-1)]
+        p = torch.sigmoid(odds)
+        yes, no = log_p[at, self.packer.yes], log_p[at, self.packer.no]
+        entropy = -(p * torch.log(p) + (1 - p) * torch.log1p(-p))
+        excess = -(p * yes + (1 - p) * no) - entropy
+        return {
+            "answer": excess.mean(),
+            "margin": 0.1 * F.smooth_l1_loss((yes - no).clamp(-SURE, SURE), odds),
+            "text": hard[~at].mean() * 0.5,
+        }
+
+
+def task(samples: int, folder: Path) -> Task:
+    learner = Learner()
+    pictures = Pictures(folder)
+
+    def loss(rng: torch.Generator, batch_size: int) -> dict[str, Tensor]:
+        scene = sample_scenes(batch_size, rng)
+        rendering = render(scene)
+        overlays = sample_overlays(scene, rendering, rng)
+        images = wear(overlays.lay_over(wear(pictures.worn_by_decoder(rendering.images, rng), rng)), rng)
+        quiz = draw_quiz(scene, margins(scene, rendering, overlays), learner.packer, rng)
+        patches, tokens = learner.see(images)
+        suffixes, labels, soft = learner.packer.rows(quiz)
+        terms = learner.answer_loss(learner.read(tokens, suffixes), labels, soft, quiz.margin)
+        return {**terms, "scene": learner.heads.loss(patches, tokens, scene, rendering, overlays)}
+
+    hidden = lambda name, p: p.ndim == 2 and ".layers." in name  # noqa: E731
+    return Task("vlm", learner, loss, samples, batch_size=32, learning_rate=1.2e-3, muon=hidden)
+
+
+def export(training: Training, folder: Path) -> dict[str, float]:
+    """Save the averaged VLM with its processor, in half precision."""
+    training.use_average()
+    learner: Learner = training.task.modules  # type: ignore[assignment]
+    learner.vlm.to(torch.float16).save_pretrained(folder / "vlm_folder")
+    build_processor(learner.packer.tokenizer).save_pretrained(folder / "vlm_folder")
+    return {}

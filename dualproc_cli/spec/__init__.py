@@ -1,0 +1,63 @@
+"""Control specs: the language, from YAML to a validated ``ControlSpec``, without torch.
+
+loaded = load_spec(Path("specs/horizon-position.yaml"), ["learn.steps=50"])
+loaded.spec.questions[0].answer   # "Yes"
+loaded.origins["learn.steps"]     # "--set"
+"""
+
+from dualproc_cli.spec.canonical import canonical, json_schema, spec_digest
+from dualproc_cli.spec.faults import Fault, Place, SpecError
+from dualproc_cli.spec.fields import rgb
+from dualproc_cli.spec.load import LoadedSpec, load_spec
+from dualproc_cli.spec.model import (
+    AdapterSpec,
+    ControlSpec,
+    EvaluateSpec,
+    GeneratorSpec,
+    GradientSpec,
+    JitterSpec,
+    KeepSpec,
+    LearnSpec,
+    PromptsSpec,
+    Question,
+    VlmSpec,
+)
+from dualproc_cli.spec.visual_prompts import (
+    BoxPrompt,
+    ImagePrompt,
+    LinePrompt,
+    PalettePrompt,
+    PointSpec,
+    PointsPrompt,
+    VisualPromptSpec,
+)
+
+__all__ = [
+    "AdapterSpec",
+    "BoxPrompt",
+    "ControlSpec",
+    "EvaluateSpec",
+    "Fault",
+    "GeneratorSpec",
+    "GradientSpec",
+    "ImagePrompt",
+    "JitterSpec",
+    "KeepSpec",
+    "LearnSpec",
+    "LinePrompt",
+    "LoadedSpec",
+    "PalettePrompt",
+    "Place",
+    "PointSpec",
+    "PointsPrompt",
+    "PromptsSpec",
+    "Question",
+    "SpecError",
+    "VisualPromptSpec",
+    "VlmSpec",
+    "canonical",
+    "json_schema",
+    "load_spec",
+    "rgb",
+    "spec_digest",
+]

@@ -1,0 +1,48 @@
+"""One form for equal specs, its digest, and the JSON Schema of the language."""
+
+import hashlib
+import json
+import re
+from functools import cache
+from typing import Any
+
+from dualproc_cli.spec.model import ControlSpec
+
+# JSON may hold these as they are; YAML folds or refuses them.
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+def canonical(spec: ControlSpec) -> str:
+    """The spec as one line of JSON with sorted keys and every default written out.
+
+    It is YAML too: loaded as a spec, it gives an equal one, whatever the presets have become since.
+    """
+    text = json.dumps(
+        spec.model_dump(mode="json"),
+        sort_keys=True,
+        ensure_ascii=False,
+        allow_nan=False,
+        separators=(", ", ": "),
+    )
+    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def spec_digest(spec: ControlSpec) -> str:
+    """SHA-256 of the canonical form, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(spec).encode()).hexdigest()
+
+
+@cache
+def _schema_text() -> str:
+    schema = ControlSpec.model_json_schema(mode="validation")
+    header = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:dualproc:control-spec:1",
+        "title": "dualproc control spec",
+    }
+    return json.dumps(header | {key: value for key, value in schema.items() if key != "title"})
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a control spec. What it rejects, ``load_spec`` rejects."""
+    return json.loads(_schema_text())

@@ -1,0 +1,75 @@
+"""What the keys of a control spec are made of: the base model and the constrained types."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic_core import PydanticCustomError
+
+NAME = "^[a-z0-9][a-z0-9-]*$"
+SOME_TEXT = r"\S"
+COLOR = "^(#[0-9a-fA-F]{3}|#[0-9a-fA-F]{6}|[a-zA-Z]+)$"
+MAX_TEXT = 4000  # characters
+
+EXPECTED_OF_PATTERN = {
+    NAME: "lower-case letters, digits and hyphens, such as horizon-low",
+    SOME_TEXT: "some text",
+    COLOR: 'a CSS colour name, or hex in quotes such as "#bc4749"',
+}
+
+
+class SpecModel(BaseModel):
+    """A part of a spec: immutable, and without keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _no_negative_zero(cls, value: Any) -> Any:
+        # -0.0 equals 0.0 but prints differently: it would give two digests to one spec.
+        return value + 0.0 if isinstance(value, float) else value
+
+
+def number(**limits: float) -> Any:
+    """Constraints of a number: finite, within ``limits`` (ge, gt, le, lt, multiple_of), never made from text."""
+    return Field(strict=True, allow_inf_nan=False, **limits)  # type: ignore[arg-type]
+
+
+def whole(**limits: int) -> Any:
+    """Constraints of a whole number within ``limits``; 4.0 and true are none."""
+    return Field(strict=True, **limits)
+
+
+def rgb(color: str) -> tuple[float, float, float]:
+    """Red, green and blue in [0, 1] of a CSS colour name or of ``#rgb`` or ``#rrggbb``.
+
+    Raises:
+        ValueError: no such colour.
+    """
+    from PIL import ImageColor  # a spec without colours need not wait for Pillow
+
+    red, green, blue = ImageColor.getrgb(color)[:3]
+    return red / 255, green / 255, blue / 255
+
+
+def _known_color(color: str) -> str:
+    try:
+        rgb(color)
+    except ValueError as error:
+        raise PydanticCustomError(
+            "color", "Input should be {what}", {"what": EXPECTED_OF_PATTERN[COLOR]}
+        ) from error
+    return color
+
+
+Text = Annotated[str, Field(pattern=SOME_TEXT, max_length=MAX_TEXT)]
+Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Color = Annotated[str, Field(pattern=COLOR), AfterValidator(_known_color)]
+Flag = Annotated[bool, Field(strict=True)]
+Fraction = Annotated[float, number(ge=0, le=1)]  # of the picture's width or height
+Side = Annotated[int, whole(ge=8, le=4096, multiple_of=8)]  # pixels
+
+# An answer is taken as it is written: unquoted Yes is a truth value to YAML 1.1, but "Yes" to whoever wrote it.
+Answer = Annotated[
+    Text,
+    WithJsonSchema({"type": ["string", "boolean", "number"], "pattern": SOME_TEXT, "maxLength": MAX_TEXT}),
+]

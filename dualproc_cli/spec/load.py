@@ -1,0 +1,147 @@
+"""A spec file to a validated, fully resolved control spec, with the origin of each value."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from dualproc_cli.spec.faults import Fault, KeyPath, Place, SpecError, dotted, shown
+from dualproc_cli.spec.model import ControlSpec
+from dualproc_cli.spec.overrides import override
+from dualproc_cli.spec.presets import fill_in
+from dualproc_cli.spec.relations import relations
+from dualproc_cli.spec.source import Entry, Tree, read_yaml
+from dualproc_cli.spec.translate import translate
+
+MAX_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A control spec and where it came from."""
+
+    spec: ControlSpec
+    folder: Path  # image paths are relative to it
+    text: str  # of the file, as it was written
+    origins: dict[str, str]  # dotted key of every value -> spec | preset | default | --set
+
+
+def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
+    """Read, complete and validate a spec.
+
+    Args:
+        path: a YAML file.
+        overrides: ``key.path=value`` each, typed like YAML; they win over the file.
+
+    Raises:
+        SpecError: with every fault of the file and the overrides, one ``file:line:column: key: problem
+            (expected ...)`` a line.
+    """
+    text = _read(path)
+
+    def locate(mark: yaml.Mark | None) -> Place:
+        return Place(str(path), mark.line + 1, mark.column + 1) if mark else Place(str(path), 1, 1)
+
+    tree, faults = read_yaml(text, locate, "spec")
+    if not isinstance(tree.data, dict):
+        expected = "keys such as name, prompts and questions; `dualproc init` writes a spec to start from"
+        raise SpecError([*faults, Fault(locate(None), "", f"the file is {shown(tree.data)}", expected)])
+    for setting in overrides:
+        faults += override(tree, setting)
+    fill_in(tree)
+    _take_answers_as_written(tree)
+
+    spec, wrong = _validate(tree)
+    faults += [fault for _, fault in wrong]
+    for at, problem, expected in relations(_without([at for at, _ in wrong], tree.data), path.parent):
+        faults.append(Fault(tree.entry(at).value, dotted(at), problem, expected))
+    if spec is None or faults:
+        raise SpecError(faults)
+    return LoadedSpec(spec, path.parent, text, _origins(spec, tree))
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SpecError(
+            [Fault(Place(str(path)), "", f"cannot be read: {reason}", "a spec in YAML")]
+        ) from error
+    if len(data) > MAX_BYTES:
+        raise SpecError(
+            [Fault(Place(str(path)), "", "is too large", f"a spec of at most {MAX_BYTES // 1024} KiB")]
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "ignore")) + 1
+        place = Place(str(path), before.count(b"\n") + 1, column)
+        raise SpecError(
+            [Fault(place, "", f"the byte 0x{data[error.start]:02x} is no UTF-8", "UTF-8 text")]
+        ) from error
+
+
+def _take_answers_as_written(tree: Tree) -> None:
+    """Make ``answer: Yes`` the text Yes: YAML 1.1 takes it for a truth value, and 12 for a number."""
+    for path, entry in tree.entries.items():
+        if entry.text is None or path[:1] != ("questions",):
+            continue
+        if len(path) == 3 and path[2] == "answer":
+            container = tree.data["questions"][path[1]]
+        elif len(path) == 4 and path[2] == "alternatives":
+            container = tree.data["questions"][path[1]]["alternatives"]
+        else:
+            continue
+        if isinstance(container[path[-1]], bool | int | float):
+            container[path[-1]] = entry.text
+
+
+def _validate(tree: Tree) -> tuple[ControlSpec | None, list[tuple[KeyPath, Fault]]]:
+    try:
+        return ControlSpec.model_validate(tree.data), []
+    except ValidationError as error:
+        return None, list(translate(error, tree))
+
+
+def _without(paths: list[KeyPath], data: Any) -> Any:
+    """A copy of the values without those at ``paths``; an item of a list becomes None, so that indices stay."""
+    data = copy.deepcopy(data)
+    for path in paths:
+        container = data
+        for part in path[:-1]:
+            if container is not None:
+                container = container.get(part) if isinstance(container, dict) else container[part]
+        if isinstance(container, dict):
+            container.pop(path[-1], None)
+        elif isinstance(container, list):
+            container[path[-1]] = None
+    return data
+
+
+def _origins(spec: ControlSpec, tree: Tree) -> dict[str, str]:
+    """Origin of every leaf; a list of texts or numbers is one leaf, and --set if any of its items is."""
+    origins = dict.fromkeys(leaves(spec.model_dump()), "default")
+    for path, entry in tree.entries.items():
+        for cut in range(len(path), 0, -1):
+            if path[:cut] in origins and origins[path[:cut]] != "--set":
+                origins[path[:cut]] = entry.origin
+    return {dotted(path): origin for path, origin in origins.items()}
+
+
+def leaves(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Paths of the values that are no mapping and no list of mappings, in the spec's order."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from leaves(item, (*path, key))
+    elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+        for index, item in enumerate(value):
+            yield from leaves(item, (*path, index))
+    else:
+        yield path

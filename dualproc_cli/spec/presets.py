@@ -1,0 +1,38 @@
+"""Defaults that depend on the generator, from ``presets.yaml``."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dualproc_cli.spec.faults import KeyPath, Place
+from dualproc_cli.spec.model import MINIATURE
+from dualproc_cli.spec.source import Entry, Tree
+
+PRESETS = Path(__file__).with_name("presets.yaml")
+ORIGIN = "preset"
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """Model id -> the part of a spec that suits it."""
+    return yaml.safe_load(PRESETS.read_text("utf-8"))
+
+
+def fill_in(tree: Tree) -> None:
+    """Give the tree the values of its generator's preset wherever it has none of its own."""
+    generator = tree.data.get("generator", {})
+    model = generator.get("model", MINIATURE) if isinstance(generator, dict) else None
+    if isinstance(model, str):
+        _fill(tree, (), tree.data, presets().get(model, {}))
+
+
+def _fill(tree: Tree, path: KeyPath, data: dict[str, Any], preset: dict[str, Any]) -> None:
+    place = Place(str(PRESETS))
+    for key, value in preset.items():
+        if isinstance(value, dict):
+            section = data.setdefault(key, {})
+            if isinstance(section, dict):  # otherwise the spec is at fault there, which validation says
+                _fill(tree, (*path, key), section, value)
+        elif key not in data:
+            data[key] = value
+            tree.entries[(*path, key)] = Entry(place, place, ORIGIN)

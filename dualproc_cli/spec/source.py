@@ -1,0 +1,212 @@
+"""YAML text to plain values that remember where they were written.
+
+The safe subset of YAML 1.1 that ``yaml.safe_load`` reads, with two differences that bring it to YAML 1.2: ``1e-4``
+is a number, and a date is text. Duplicate keys, foreign tags and documents that expand beyond reason are refused.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import SafeConstructor
+from yaml.reader import ReaderError
+
+from dualproc_cli.spec.faults import Fault, KeyPath, Place, SpecError, dotted, shortened
+
+MAX_DEPTH = 24  # levels of nesting; the language has five
+MAX_EXPANDED = 500_000  # characters and nodes once every alias is written out
+MAX_NUMBER = 100  # characters: a longer one would take Python a while to convert
+
+_TAG = "tag:yaml.org,2002:"
+_CONVERTED = {_TAG + kind for kind in ("int", "float", "bool", "null")}
+_AS_TEXT = {_TAG + kind for kind in ("str", "timestamp", "value", "merge")}
+_MERGE = _TAG + "merge"
+
+Locate: TypeAlias = Callable[[yaml.Mark | None], Place]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a value of a spec comes from."""
+
+    key: Place
+    value: Place
+    origin: str  # spec | preset | --set
+    text: str | None = None  # a scalar as it was written
+
+
+@dataclass
+class Tree:
+    """Plain values (dict, list, str, int, float, bool, None) and the entry of each of them."""
+
+    data: Any = None
+    entries: dict[KeyPath, Entry] = field(default_factory=dict)
+
+    def entry(self, path: KeyPath) -> Entry:
+        """The entry at ``path``, or that of the nearest value around it."""
+        while path not in self.entries:
+            path = path[:-1]
+        return self.entries[path]
+
+
+def read_yaml(text: str, locate: Locate, origin: str) -> tuple[Tree, list[Fault]]:
+    """Values of a YAML text, with the faults that leave the rest of it readable (such as a duplicate key).
+
+    Args:
+        text: one YAML document.
+        locate: turns a position within the text into a place; None is its beginning.
+        origin: what to call this source, "spec" or "--set".
+
+    Raises:
+        SpecError: the text is no YAML, or expands beyond reason.
+    """
+    try:
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        problem = ": ".join(part for part in (error.context, error.problem) if part)
+        raise SpecError(
+            [Fault(locate(error.problem_mark or error.context_mark), "", problem, "valid YAML")]
+        ) from error
+    except ReaderError as error:
+        before = text[: error.position]
+        mark = yaml.Mark(
+            "", error.position, before.count("\n"), error.position - before.rfind("\n") - 1, None, 0
+        )
+        problem = f"the character U+{ord(error.character):04X} is not allowed"
+        raise SpecError([Fault(locate(mark), "", problem, "printable text")]) from error
+    builder = _Builder(locate, origin)
+    if root is None:
+        builder.tree.entries[()] = Entry(locate(None), locate(None), origin)
+    else:
+        builder.tree.data = builder.build((), root, root)
+    return builder.tree, builder.faults
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes, and refuses a document as soon as it is nested or expanded too far.
+
+    A node is measured when it is complete. An alias to one that is not complete stands inside it.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = 0
+        self.measures: dict[yaml.Node, tuple[int, int]] = {}  # node -> levels, expanded size
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if node is None:
+            return None
+        if node not in self.measures:
+            if isinstance(event, yaml.AliasEvent):
+                raise ComposerError(
+                    None, None, f"alias *{event.anchor} stands inside itself", event.start_mark
+                )
+            self.measures[node] = self._measure(node)
+        levels, size = self.measures[node]
+        if self.depth + levels > MAX_DEPTH or size > MAX_EXPANDED:
+            raise ComposerError(None, None, "too large once its aliases are written out", event.start_mark)
+        return node
+
+    def _measure(self, node: yaml.Node) -> tuple[int, int]:
+        if isinstance(node, yaml.ScalarNode):
+            return 1, 1 + len(node.value)
+        children = (
+            node.value
+            if isinstance(node, yaml.SequenceNode)
+            else [part for pair in node.value for part in pair]
+        )
+        measures = [self.measures[child] for child in children]
+        return 1 + max((levels for levels, _ in measures), default=0), 1 + sum(size for _, size in measures)
+
+
+# PyYAML wants a dot and a sign in 1.0e-4; what everybody writes is 1e-4.
+_Loader.add_implicit_resolver(
+    _TAG + "float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+class _Builder:
+    """Nodes to values. Every alias becomes a value of its own, so that an override changes one place only."""
+
+    def __init__(self, locate: Locate, origin: str) -> None:
+        self.locate, self.origin = locate, origin
+        self.tree = Tree()
+        self.faults: list[Fault] = []
+
+    def build(self, path: KeyPath, key: yaml.Node, node: yaml.Node) -> Any:
+        text = node.value if isinstance(node, yaml.ScalarNode) else None
+        self.tree.entries[path] = Entry(
+            self.locate(key.start_mark), self.locate(node.start_mark), self.origin, text
+        )
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(path, node)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return [self.build((*path, index), item, item) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            pairs = self._pairs(path, node)
+            return {name: self.build((*path, name), *pair) for name, pair in pairs.items()}
+        self._foreign_tag(path, node)
+        return None
+
+    def _scalar(self, path: KeyPath, node: yaml.ScalarNode) -> Any:
+        if node.tag in _AS_TEXT:
+            return node.value
+        if node.tag not in _CONVERTED:
+            self._foreign_tag(path, node)
+        elif len(node.value) > MAX_NUMBER:
+            self._fault(
+                path,
+                node,
+                f"is too long for a number: {shortened(node.value)}",
+                "a number, or text in quotes",
+            )
+        else:
+            try:
+                return SafeConstructor().construct_object(node)
+            except (ValueError, KeyError, IndexError):  # an explicit tag on what is none, such as !!int x
+                kind = node.tag.removeprefix(_TAG)
+                self._fault(
+                    path, node, f"cannot be read as {kind}: {shortened(node.value)}", f"a valid {kind}"
+                )
+        return None
+
+    def _pairs(self, path: KeyPath, mapping: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """The nodes of each key and its value; a mapping's own keys win over merged ones, earlier merges over later."""
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in mapping.value:
+            if key.tag == _MERGE:
+                for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if isinstance(source, yaml.MappingNode):
+                        merged = self._pairs(path, source) | merged
+                    else:
+                        self._fault(
+                            (*path, "<<"), source, "merges what is no mapping", "an alias of a mapping"
+                        )
+            elif not isinstance(key, yaml.ScalarNode):
+                self._fault(path, key, "has a key that is no single word", "text before the colon")
+            elif key.value in own:
+                first = self.locate(own[key.value][0].start_mark)
+                self._fault((*path, key.value), key, f"is given twice, first at {first}", "every key once")
+            else:
+                own[key.value] = (key, value)
+        return merged | own
+
+    def _foreign_tag(self, path: KeyPath, node: yaml.Node) -> None:
+        self._fault(path, node, f"has the tag {shortened(node.tag)}", "plain YAML")
+
+    def _fault(self, path: KeyPath, node: yaml.Node, problem: str, expected: str) -> None:
+        self.faults.append(Fault(self.locate(node.start_mark), dotted(path), problem, expected))

@@ -1,0 +1,85 @@
+"""Pydantic's errors as faults: which key, what is wrong with it, what was expected."""
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from dualproc_cli.spec.faults import Fault, KeyPath, did_you_mean, dotted, shown
+from dualproc_cli.spec.fields import EXPECTED_OF_PATTERN
+from dualproc_cli.spec.source import Tree
+from dualproc_cli.spec.vocabulary import VISUAL_PROMPT_TYPES, hint, keys_at
+
+_MAPPING = "keys and values below it, or leave it out"
+_EXPECTED_OF_TYPE = {
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "dict_type": _MAPPING,
+    "tuple_type": "a list",
+    "string_type": "text",
+}
+_AT_KEY = {"extra_forbidden", "missing", "union_tag_not_found"}
+
+
+def translate(error: ValidationError, tree: Tree) -> Iterator[tuple[KeyPath, Fault]]:
+    """The path and the fault of every error, the fault placed at the key or the value that is wrong."""
+    for detail in error.errors(include_url=False):
+        path, at_key = _path(detail)
+        entry = tree.entry(path)
+        problem, expected = _describe(detail, path, tree)
+        yield path, Fault(entry.key if at_key else entry.value, dotted(path), problem, expected)
+
+
+def _path(detail: ErrorDetails) -> tuple[KeyPath, bool]:
+    """The key path of an error, and whether the key itself is at fault rather than its value.
+
+    Pydantic's location also names the member of a union that was tried, and ends in ``[key]`` for a key.
+    """
+    path: KeyPath = detail["loc"]
+    if path[:1] == ("visual_prompts",) and len(path) > 3:
+        path = path[:2] + path[3:]
+    if path[:3] == ("learn", "adapter", "target_modules"):
+        path = path[:3] + path[4:]
+    if path[-1:] == ("[key]",):
+        return path[:-1], True
+    if detail["type"].startswith("union_tag"):
+        path = (*path, "type")
+    return path, detail["type"] in _AT_KEY
+
+
+def _describe(detail: ErrorDetails, path: KeyPath, tree: Tree) -> tuple[str, str]:
+    """What is wrong with a value, and what was expected."""
+    value, limits = detail["input"], detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            known = sorted(keys_at(path[:-1], tree.data))
+            return "unknown key" + hint(str(path[-1]), known), "one of " + ", ".join(known)
+        case "missing":
+            return "is missing", keys_at(path[:-1], tree.data)[str(path[-1])]["description"].rstrip(".")
+        case "union_tag_not_found":
+            return "is missing", "one of " + ", ".join(VISUAL_PROMPT_TYPES)
+        case "union_tag_invalid":
+            return _none_of(limits["tag"], VISUAL_PROMPT_TYPES)
+        case "literal_error":
+            return _none_of(
+                value, tuple(limits["expected"].replace("'", "").replace(" or ", ", ").split(", "))
+            )
+        case "string_type" if isinstance(value, bool | int | float):
+            written = tree.entry(path).text or shown(value)
+            return f"is {written}, which YAML does not take for text", f'quotes around it: "{written}"'
+        case "string_pattern_mismatch":
+            return f"is {shown(value)}", EXPECTED_OF_PATTERN[limits["pattern"]]
+        case "string_too_long":
+            return f"has {len(value)} characters", f"at most {limits['max_length']}"
+        case "too_short":
+            return f"has {limits['actual_length']} items", f"at least {limits['min_length']}"
+        case "too_long":
+            return f"has {limits['actual_length']} items", f"at most {limits['max_length']}"
+    return f"is {shown(value)}", _EXPECTED_OF_TYPE.get(detail["type"]) or detail["msg"].removeprefix(
+        "Input should be "
+    )
+
+
+def _none_of(value: object, choices: tuple[str, ...]) -> tuple[str, str]:
+    near = did_you_mean(value, choices) if isinstance(value, str) else ""
+    return f"is {shown(value)}{near}", ("one of " if len(choices) > 1 else "") + ", ".join(choices)

@@ -1,0 +1,88 @@
+"""The visual prompts of a spec: what is laid over a picture before the VLM sees it.
+
+Positions and sizes are fractions of the picture, the origin at its top left.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from dualproc_cli.spec.fields import Color, Fraction, SpecModel, Text, number
+
+Thickness: TypeAlias = Annotated[float, number(gt=0, le=0.5)]
+
+
+class LinePrompt(SpecModel):
+    """A straight line from edge to edge."""
+
+    type: Literal["line"] = Field("line", description="A straight line from edge to edge.")
+    orientation: Literal["horizontal", "vertical"] = Field(
+        "horizontal", description="Which way the line runs."
+    )
+    position: Fraction = Field(
+        description="Middle of the line: from the top if horizontal, from the left if vertical."
+    )
+    thickness: Thickness = Field(0.03, description="Thickness, as a fraction of the side that the line cuts.")
+    color: Color = Field("red", description="CSS colour name or hex.")
+
+
+class PalettePrompt(SpecModel):
+    """A strip of colour swatches along one edge."""
+
+    type: Literal["palette"] = Field("palette", description="A strip of colour swatches along one edge.")
+    colors: tuple[Color, ...] = Field(
+        min_length=1,
+        max_length=16,
+        description="The swatches from left to right or top to bottom: CSS names or hex.",
+    )
+    edge: Literal["bottom", "top", "left", "right"] = Field("bottom", description="Where the strip lies.")
+    size: Thickness = Field(0.12, description="Depth of the strip, as a fraction of the side that it cuts.")
+
+
+class PointSpec(SpecModel):
+    """One labelled point."""
+
+    label: Annotated[Text, Field(max_length=8)] = Field(
+        description="Letter or short word that a question can name."
+    )
+    x: Fraction = Field(description="From the left.")
+    y: Fraction = Field(description="From the top.")
+
+
+class PointsPrompt(SpecModel):
+    """Labelled discs."""
+
+    type: Literal["points"] = Field("points", description="Discs with a label inside.")
+    points: tuple[PointSpec, ...] = Field(
+        min_length=1, max_length=26, description="The points; labels differ."
+    )
+    color: Color = Field("red", description="Colour of the discs: CSS name or hex.")
+
+
+class BoxPrompt(SpecModel):
+    """An empty rectangle."""
+
+    type: Literal["box"] = Field("box", description="An empty rectangle.")
+    left: Fraction = Field(description="Left edge.")
+    top: Fraction = Field(description="Top edge.")
+    right: Fraction = Field(description="Right edge, beyond the left one.")
+    bottom: Fraction = Field(description="Bottom edge, below the top one.")
+    color: Color = Field("red", description="CSS colour name or hex.")
+
+
+class ImagePrompt(SpecModel):
+    """A picture from a file."""
+
+    type: Literal["image"] = Field("image", description="A picture from a file.")
+    path: Text = Field(description="PNG, JPEG or WebP file, relative to the spec and inside its folder.")
+    mode: Literal["solid", "transparent", "beside"] = Field(
+        "solid",
+        description="solid: laid over, white is transparent; transparent: blended by opacity; "
+        "beside: given to the VLM as a second picture.",
+    )
+    opacity: Fraction = Field(0.5, description="Opacity in mode transparent.")
+
+
+VisualPromptSpec: TypeAlias = Annotated[
+    LinePrompt | PalettePrompt | PointsPrompt | BoxPrompt | ImagePrompt, Field(discriminator="type")
+]

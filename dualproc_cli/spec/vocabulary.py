@@ -1,0 +1,48 @@
+"""Which keys the language knows where, read off its JSON Schema."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from dualproc_cli.spec.canonical import json_schema
+from dualproc_cli.spec.faults import KeyPath, did_you_mean
+
+VISUAL_PROMPT_TYPES = ("line", "palette", "points", "box", "image")
+
+
+def keys_at(path: KeyPath, data: Any) -> dict[str, Any]:
+    """The keys of the mapping at ``path`` with their schemas; ``data`` (the spec's values) decides between unions."""
+    schema = json_schema()
+    node = _resolve(schema, data, schema)
+    for part in path:
+        data = data[part]
+        if isinstance(part, int):
+            node = node["items"]
+        elif "properties" in node:
+            node = node["properties"][part]
+        else:  # the visual prompts: any name, one kind of value
+            node = node.get("additionalProperties") or next(iter(node["patternProperties"].values()))
+        node = _resolve(node, data, schema)
+    return node["properties"]
+
+
+def hint(word: str, siblings: list[str]) -> str:
+    """``; did you mean ...?`` for an unknown key: a near word beside it, or the same word elsewhere."""
+    schema = json_schema()
+    elsewhere = (key for key in _dotted_keys(schema, schema) if key.endswith(f".{word}"))
+    found = next(elsewhere, None)
+    return did_you_mean(word, siblings) or (f"; did you mean '{found}'?" if found else "")
+
+
+def _resolve(node: dict[str, Any], data: Any, schema: dict[str, Any]) -> dict[str, Any]:
+    if "discriminator" in node:
+        node = {"$ref": node["discriminator"]["mapping"][data["type"]]}
+    elif "anyOf" in node:
+        node = next(choice for choice in node["anyOf"] if choice.get("type") != "null")
+    return schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+
+
+def _dotted_keys(node: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in node.get("properties", {}).items():
+        yield prefix + key
+        if "$ref" in value:
+            yield from _dotted_keys(_resolve(value, None, schema), schema, f"{prefix}{key}.")

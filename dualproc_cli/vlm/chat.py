@@ -1,0 +1,161 @@
+"""Questions and answers as the tokens, and pictures as the tensors, that a VLM's own processor makes of them."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+from transformers import ProcessorMixin
+
+from dualproc_cli.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What is asked about a picture of one size, as tokens.
+
+    Attributes:
+        tokens: one prompt a question, from the first token to the generation prompt.
+        answers: the candidate answers of each question.
+        sides: one dict a question of inputs [1, prompt length, ...] that go with its tokens (token types, ...).
+        shared: length of the longest token prefix that all prompts have in common.
+        holds_pictures: every picture token lies within the shared prefix.
+        pixel_keys: names of the inputs that hold the pictures.
+    """
+
+    tokens: tuple[Tokens, ...]
+    answers: tuple[tuple[Tokens, ...], ...]
+    sides: tuple[dict[str, Tensor], ...]
+    shared: int
+    holds_pictures: bool
+    pixel_keys: tuple[str, ...]
+
+
+def plan_prompts(
+    processor: ProcessorMixin, questions: Sequence[str], answers: Sequence[Sequence[str]], sizes: Sequence[tuple[int, int]]
+) -> Prompts:
+    """Encode every question once, for pictures of the given (height, width) in pixels, several to a message.
+
+    The tokens depend on the pictures' sizes only, so blank ones stand in for them.
+
+    Raises:
+        UserError: an answer has no tokens, or two candidates of a question have the same ones.
+    """
+    blanks = [to_pil_image(torch.full((3, *size), 0.3)) for size in sizes]
+    encoded = [_encode(processor, question, blanks) for question in questions]
+    tokens = tuple(tuple(inputs["input_ids"][0].tolist()) for inputs in encoded)
+    shared = _common_prefix(tokens)
+    placeholder = _picture_token(processor)
+    return Prompts(
+        tokens=tokens,
+        answers=tuple(
+            _candidates(processor, question, prompt, candidates)
+            for question, prompt, candidates in zip(questions, tokens, answers, strict=True)
+        ),
+        sides=tuple(
+            {key: value for key, value in inputs.items() if _beside_tokens(value, inputs) and key != "input_ids"}
+            for inputs in encoded
+        ),
+        shared=shared,
+        holds_pictures=all(placeholder not in prompt[shared:] for prompt in tokens),
+        pixel_keys=tuple(key for key, value in encoded[0].items() if not _beside_tokens(value, encoded[0])),
+    )
+
+
+def picture_inputs(processor: ProcessorMixin, pictures: Sequence[Sequence[Tensor]], keys: Sequence[str]) -> dict[str, Tensor]:
+    """The VLM's picture inputs, with their graph.
+
+    Args:
+        processor: of the VLM; its torchvision image processor works on float tensors and keeps the graph.
+        pictures: for each message its pictures [3, H, W] in [0, 1].
+        keys: the inputs that the model takes.
+    """
+    options = {"return_tensors": "pt", **getattr(processor, "images_kwargs", {})}
+    # do_rescale=False: the pictures are in [0, 1] already, and are never stretched to their own extremes.
+    inputs = processor.image_processor([list(group) for group in pictures], do_rescale=False, **options)
+    return {key: inputs[key] for key in keys}
+
+
+def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -> dict[str, Tensor]:
+    inputs = processor.apply_chat_template(
+        [_ask(question, pictures)],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    # Nothing is padded, so the mask is all ones; labels are for training the VLM itself.
+    return {key: value for key, value in inputs.items() if torch.is_tensor(value) and key not in ("attention_mask", "labels")}
+
+
+def _ask(question: str, pictures: Sequence[Any]) -> dict[str, Any]:
+    content = [{"type": "image", "image": picture} for picture in pictures]
+    return {"role": "user", "content": [*content, {"type": "text", "text": question}]}
+
+
+def _beside_tokens(value: Tensor, inputs: dict[str, Tensor]) -> bool:
+    return value.shape[:2] == inputs["input_ids"].shape
+
+
+def _common_prefix(prompts: Sequence[Tokens]) -> int:
+    columns = enumerate(zip(*prompts, strict=False))
+    return next((index for index, column in columns if len(set(column)) > 1), min(map(len, prompts)))
+
+
+def _picture_token(processor: ProcessorMixin) -> int | None:
+    if (token := getattr(processor, "image_token_id", None)) is not None:
+        return token
+    name = getattr(processor, "image_token", None)
+    return None if name is None else processor.tokenizer.convert_tokens_to_ids(name)
+
+
+def _candidates(processor: ProcessorMixin, question: str, prompt: Tokens, answers: Sequence[str]) -> tuple[Tokens, ...]:
+    found = tuple(_answer_tokens(processor, question, prompt, answer) for answer in answers)
+    for tokens, answer in zip(found, answers, strict=True):
+        if not tokens:
+            raise UserError(f"question {question!r}: the VLM has no tokens for the answer {answer!r}")
+        if processor.tokenizer.unk_token_id in tokens and processor.tokenizer.unk_token_id is not None:
+            logger.warning("question %r: the VLM does not know all words of the answer %r", question, answer)
+    if len(set(found)) < len(found):
+        raise UserError(f"question {question!r}: the VLM reads two of its answers as the same: {', '.join(answers)}")
+    return found
+
+
+def _answer_tokens(processor: ProcessorMixin, question: str, prompt: Tokens, answer: str) -> Tokens:
+    """The tokens that the VLM itself would write for ``answer`` right after the generation prompt.
+
+    Two conventions decide whether that is "Yes" or " Yes". The chat template: after "Assistant:" some write a space
+    before an assistant's words, after "assistant\\n" none; so a rendered dialogue is read for it. The tokenizer:
+    SentencePiece puts a space before any text that stands alone; so the answer is tokenised after the prompt's last
+    token, whose own tokens are then taken off again.
+    """
+    encode = processor.tokenizer.encode
+    last = processor.tokenizer.decode([prompt[-1]])
+    lead = "" if last[-1:].isspace() else _lead(processor, question, answer)
+    before, after = encode(last, add_special_tokens=False), encode(last + lead + answer, add_special_tokens=False)
+    if after[: len(before)] == before:
+        return tuple(after[len(before) :])
+    return tuple(encode(lead + answer, add_special_tokens=False))  # the tokenizer merges the two
+
+
+def _lead(processor: ProcessorMixin, question: str, answer: str) -> str:
+    """The white space that the chat template writes between the generation prompt and an assistant's words."""
+    asked = _ask(question, [None])
+    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    try:
+        prompt = processor.apply_chat_template([asked], add_generation_prompt=True, tokenize=False)
+        dialogue = processor.apply_chat_template([asked, reply], tokenize=False)
+    except (TemplateError, TypeError):  # a template for questions only
+        return ""
+    if not dialogue.startswith(prompt):
+        return ""
+    lead, _, _ = dialogue[len(prompt) :].partition(answer)
+    return lead if lead.isspace() else ""
