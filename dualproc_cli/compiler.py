@@ -1,4 +1,4 @@
-"""From a control spec to its loss: which views are shown to the VLM, what is asked about each, and how it is weighed."""
+"""From a control spec to its loss: the views that the VLM is shown, what is asked about them, the weights."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class LossReport:
     Attributes:
         loss: scalar, sum_q w_q L_q / sum_q w_q, with its graph.
         losses: L_q by question name: scalars, detached.
-        probabilities: P(answer) by question name: [B] in [0, 1], detached. With alternatives, the answer's share
-            among all candidates; without, the probability of its tokens.
+        probabilities: P(answer) by question name: [B] in [0, 1], detached. With alternatives, the answer's
+            share among all candidates; without, the probability of its tokens.
     """
 
     loss: Tensor
@@ -40,7 +40,7 @@ class View:
     inquiry: Inquiry  # about all wordings of all questions
 
     def wordings(self, rng: torch.Generator | None) -> list[int]:
-        """One wording a question, as indices of the inquiry: drawn uniformly, or the main one without ``rng``."""
+        """One wording a question, as indices of the inquiry: drawn uniformly, or without ``rng`` the main."""
         counts = [1 + len(question.paraphrases) for question in self.questions]
         starts = accumulate(counts[:-1], initial=0)
         if rng is None or max(counts) == 1:
@@ -58,9 +58,9 @@ class CompositeLoss:
         report = criterion(images, rng)       # images: [B, 3, H, W] in [0, 1]
         report.loss.backward()
 
-    With ``objective: likelihood``, L_q = mean over batch and answer tokens of -log p(token | picture, question,
-    earlier tokens), equation 1 of "Dual-Process Image Generation" (arXiv 2506.01955). With ``objective: choice``,
-    L_q = mean over the batch of -log P(answer).
+    With ``objective: likelihood``, L_q is the mean over pictures and answer tokens of
+    -log p(token | picture, question, earlier tokens), the loss of "Dual-Process Image Generation"
+    (arXiv 2506.01955). With ``objective: choice``, it is the mean over pictures of -log P(answer).
     """
 
     def __init__(self, views: list[View], learn: LearnSpec) -> None:
@@ -70,8 +70,8 @@ class CompositeLoss:
     def __call__(self, images: Tensor, rng: torch.Generator | None = None) -> LossReport:
         """Ask all questions about images [B, 3, H, W] in [0, 1].
 
-        ``rng`` draws the wordings and the jitter while learning; without it the main wordings are asked about the
-        pictures as they are.
+        ``rng`` draws the wordings and the jitter while learning; without it the main wordings are asked about
+        the pictures as they are.
         """
         total, weights = images.new_zeros(()), 0.0
         losses, probabilities = {}, {}
@@ -81,7 +81,9 @@ class CompositeLoss:
             if rng is not None:
                 seen = jittered(seen, self.learn.jitter, rng)
             scores = view.inquiry(seen, view.beside, asked)
-            for question, likelihood, tokens in zip(view.questions, scores.log_likelihood, scores.tokens, strict=True):
+            for question, likelihood, tokens in zip(
+                view.questions, scores.log_likelihood, scores.tokens, strict=True
+            ):
                 log_probability = answer_log_probability(likelihood)
                 if self.learn.objective == "likelihood":
                     loss = -(likelihood[:, 0] / tokens[0]).mean()
@@ -95,7 +97,7 @@ class CompositeLoss:
 
 
 def compile_loss(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> CompositeLoss:
-    """Draw the visual prompts, plan all questions and check the VLM's answers for pictures of this size in pixels.
+    """Draw the visual prompts, plan all questions and check the VLM, for pictures of this size in pixels.
 
     Raises:
         UserError: a visual prompt cannot be drawn, or the VLM cannot be learned from.
@@ -110,9 +112,9 @@ def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
     """What will be asked, view by view; loads the VLM's processor, not its weights.
 
     Returns:
-        for each view ``view`` (the visual prompt's name, or "none"), ``size`` [height, width], the intended ``mode``,
-        ``prefix_tokens`` and ``questions``: dicts of ``name``, ``question``, ``answer``, ``suffix_tokens`` (after the
-        shared prefix, the answer included) and ``weight``.
+        for each view ``view`` (the visual prompt's name, or "none"), ``size`` [height, width], the intended
+        ``mode``, ``prefix_tokens`` and ``questions``: dicts of ``name``, ``question``, ``answer``,
+        ``suffix_tokens`` (after the shared prefix, the answer included) and ``weight``.
 
     Raises:
         UserError: a visual prompt cannot be drawn, or the processor cannot be loaded.
@@ -152,7 +154,10 @@ def answer_log_probability(log_likelihood: Tensor) -> Tensor:
 
 
 def jittered(images: Tensor, jitter: JitterSpec, rng: torch.Generator) -> Tensor:
-    """Shift each picture by whole pixels, its border repeated, and add noise: [B, 3, H, W] in [0, 1], differentiable."""
+    """Pictures [B, 3, H, W] in [0, 1], each shifted by whole pixels, its border repeated, with noise added.
+
+    Differentiable in the pictures.
+    """
     if jitter.shift > 0:
         images = _shifted(images, jitter.shift, rng)
     if jitter.noise > 0:
@@ -187,7 +192,9 @@ def _views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[Vi
             beside = picture(prompt, loaded.folder).to(vlm.device)
         elif prompt is not None:
             layer = draw(prompt, height, width, loaded.folder).to(vlm.device)
-        wordings = [(text, question) for question in questions for text in (question.question, *question.paraphrases)]
+        wordings = [
+            (text, question) for question in questions for text in (question.question, *question.paraphrases)
+        ]
         inquiry = Inquiry(
             vlm,
             [text for text, _ in wordings],

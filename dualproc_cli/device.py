@@ -8,7 +8,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``, ``mps``); without a name the fastest one there is.
+    """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``, ``mps``); without a name the fastest here.
 
     Raises:
         UserError: the name is unknown, or this machine has no such device.

@@ -1,12 +1,16 @@
 """Tiny pipelines with random weights, of the classes that real models have, saved as real models are."""
 
+import functools
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     DDIMScheduler,
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
@@ -17,9 +21,13 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-WORDS = "a the in by on house tree ball lamp field sea snow night picture red blue".split()
+from dualproc_cli.generator import Generator, load_generator
+from dualproc_cli.spec import AdapterSpec, GeneratorSpec
+
+WORDS = ("a", "the", "by", "house", "tree", "ball", "lamp", "sea", "picture", "red", "blue")
 TOKENS = 8  # of a prompt, at most
 WIDTH = 16  # of the text encoders' features
 
@@ -46,7 +54,10 @@ def make_generator(folder: Path, width: int = 16) -> Path:
         num_decoder_blocks=(1, 1, 1),
         latent_channels=8,
     )
-    tokenizer = _tokenizer()
+    with torch.no_grad():  # mid-grey pictures with contrast: clamped pixels would hide gradients
+        vae.decoder.layers[-1].weight.mul_(4)
+        vae.decoder.layers[-1].bias.fill_(0.5)
+    tokenizer = make_tokenizer()
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
         vae=vae,
@@ -72,7 +83,7 @@ def make_stable_diffusion(folder: Path) -> Path:
         cross_attention_dim=WIDTH,
         attention_head_dim=2,
     )
-    tokenizer = _tokenizer()
+    tokenizer = make_tokenizer()
     pipeline = StableDiffusionPipeline(
         scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),
         vae=_vae(),
@@ -87,7 +98,7 @@ def make_stable_diffusion(folder: Path) -> Path:
 
 
 def make_pixart(folder: Path) -> Path:
-    """Save a tiny PixArtAlphaPipeline (a transformer without ``add_adapter``, learned variance, DPM-Solver++)."""
+    """Save a tiny PixArtAlphaPipeline (no ``add_adapter``, learned variance, DPM-Solver++)."""
     torch.manual_seed(2)
     transformer = PixArtTransformer2DModel(
         sample_size=16,
@@ -101,7 +112,7 @@ def make_pixart(folder: Path) -> Path:
         out_channels=8,
     )
     torch.nn.init.normal_(transformer.scale_shift_table)
-    tokenizer = _tokenizer()
+    tokenizer = make_tokenizer()
     pipeline = PixArtAlphaPipeline(
         scheduler=DPMSolverMultistepScheduler(),
         vae=_vae(),
@@ -112,12 +123,65 @@ def make_pixart(folder: Path) -> Path:
     return _save(pipeline, folder)
 
 
+MAKERS = {"flux": make_generator, "stable-diffusion": make_stable_diffusion, "pixart": make_pixart}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "flux": {"max_sequence_length": TOKENS},
+    "stable-diffusion": {},
+    "pixart": {"max_sequence_length": TOKENS, "use_resolution_binning": False, "clean_caption": False},
+}
+_folder = tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def saved(name: str) -> Path:
+    """The folder of one of `MAKERS`, made once a test session."""
+    return MAKERS[name](Path(_folder.name) / name)
+
+
+def load(name: str = "flux", **changes: Any) -> Generator:
+    """Load one of `MAKERS` as the commands do: 64 x 64 pixels, 3 steps, guided."""
+    settings = {
+        "model": str(saved(name)),
+        "width": 64,
+        "height": 64,
+        "steps": 3,
+        "guidance_scale": 3.0,
+        **changes,
+    }
+    return load_generator(GeneratorSpec(**settings), torch.device("cpu"))
+
+
+def with_adapter(generator: Generator, seed: int = 0, scale: float = 2.0) -> Generator:
+    """Add an adapter and give it an effect."""
+    generator.add_adapter(AdapterSpec(rank=2, scale=scale), seed)
+    noise = torch.Generator().manual_seed(seed)
+    for parameter in generator.adapter_parameters():
+        parameter.data = 0.2 * torch.randn(parameter.shape, generator=noise)
+    return generator
+
+
+def plain_picture(pipeline: DiffusionPipeline, name: str, prompt: str, seed: int, steps: int = 3) -> Tensor:
+    """What diffusers draws when a user calls it."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        prompt=[prompt],
+        generator=[torch.Generator().manual_seed(seed)],
+        num_inference_steps=steps,
+        guidance_scale=3.0,
+        width=64,
+        height=64,
+        output_type="pt",
+        **ARGUMENTS[name],
+    ).images
+
+
 def _save(pipeline: object, folder: Path) -> Path:
     pipeline.save_pretrained(folder)  # type: ignore[attr-defined]
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words that pads and truncates to `TOKENS`."""
     special = ["<pad>", "<unk>", "<bos>", "<eos>"]
     vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -32,11 +32,11 @@ from transformers import (
 SIZE = 64  # pixels
 PATCH = 8
 TEXT = """
-Is there a house in the picture? Is the horizon at the red line? Does the horizon lie on the red line? What is shown?
-Do the colors match the palette? Are the outlines as thick as the red line? Is point A closer than point B?
-Is the tree bare? Is the lamp lit? Is the house inside the red box? Does the tree look right for winter?
-What time is it? How many subjects are there? Is it night? Yes No yes no night day one two a an house tree lamp ball
-with by of and red tall small object Is this picture like the painting
+Is there a house in the picture? Is the horizon at the red line? Does the horizon lie on the red line? What
+is shown? Do the colors match the palette? Are the outlines as thick as the red line? Is point A closer than
+point B? Is the tree bare? Is the lamp lit? Is the house inside the red box? Does the tree look right for
+winter? What time is it? How many subjects are there? Is it night? Yes No yes no night day one two a an
+house tree lamp ball with by of and red tall small object Is this picture like the painting
 """
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>", "<image>", "<user>", "<assistant>"]
 TEMPLATE = (
@@ -84,7 +84,11 @@ def make_llava(folder: Path, seed: int = 0) -> Path:
     words = tokenizer()
     pictures = SiglipImageProcessor(size={"height": SIZE, "width": SIZE})
     processor = LlavaProcessor(
-        pictures, words, patch_size=PATCH, vision_feature_select_strategy="full", chat_template=_template("<image>")
+        pictures,
+        words,
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        chat_template=_template("<image>"),
     )
     config = LlavaConfig(
         vision_config=SiglipVisionConfig(**VISION, image_size=SIZE, vision_use_head=False),

@@ -13,7 +13,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
-# Where diffusers looks for the adapter's configuration; without it `load_lora_weights` takes alpha to be the rank.
+# Where diffusers looks for the adapter's configuration; without it, it takes alpha to be the rank.
 METADATA_KEY = "lora_adapter_metadata"
 
 
@@ -64,22 +64,37 @@ class AdapterFile:
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file; expected the folder of an adapter bundle") from error
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: not a readable safetensors file ({error}); learn or copy it again") from error
+            raise UserError(
+                f"{path}: not a readable safetensors file ({error}); learn or copy it again"
+            ) from error
         try:
             config = json.loads(metadata[METADATA_KEY])
             (component,) = {key.partition(".")[0] for key in (*config, *named)}
             rank, alpha = int(config[f"{component}.r"]), float(config[f"{component}.lora_alpha"])
         except (KeyError, ValueError) as error:
-            raise UserError(f"{path}: its metadata give no rank and alpha of one component; learn it again") from error
-        return cls(component, rank, alpha, {key.removeprefix(f"{component}."): value for key, value in named.items()})
+            raise UserError(
+                f"{path}: its metadata give no rank and alpha of one component; learn it again"
+            ) from error
+        file = cls(component, rank, alpha, {key.partition(".")[2]: value for key, value in named.items()})
+        if not file.is_whole:
+            raise UserError(f"{path}: its tensors are no LoRA of rank {rank} alone; learn it again")
+        return file
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is an A and a B of the stated rank for every module, and nothing else."""
+        pairs = [(f"{target}.lora_A.weight", f"{target}.lora_B.weight") for target in self.target_modules]
+        return {key for pair in pairs for key in pair} == self.tensors.keys() and all(
+            self.tensors[down].shape[:1] == self.tensors[up].shape[1:2] == (self.rank,) for down, up in pairs
+        )
 
 
 def _ordered(data: bytes) -> bytes:
     """``data``, a safetensors file, with its metadata in order.
 
-    The library writes them in the order of a hash table that changes from process to process, and the same adapter
-    would have another digest each time. The format: 8 bytes of header length, the header as JSON padded with spaces,
-    the tensors (addressed from the header's end).
+    The library writes them in the order of a hash table that is another one each time, and the same adapter
+    would have another digest each time. The format: 8 bytes of header length, the header as JSON padded with
+    spaces, the tensors (addressed from the header's end).
     """
     length = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
@@ -89,4 +104,7 @@ def _ordered(data: bytes) -> bytes:
 
 def to_rest(tensors: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
     """Copies of adapter weights that outlive the learning: float32, contiguous, on the CPU."""
-    return {key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous() for key, tensor in tensors.items()}
+    return {
+        key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for key, tensor in tensors.items()
+    }

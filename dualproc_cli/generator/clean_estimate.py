@@ -70,7 +70,7 @@ def _straight(scheduler: Any, velocity: Tensor, timestep: Tensor, sample: Tensor
 
 
 def _from_alphas(scheduler: Any, model_output: Tensor, timestep: Tensor, sample: Tensor) -> Tensor:
-    """Invert x_t = sqrt(a) x0 + sqrt(1 - a) eps (DDIM, Song et al. 2021, eq. 9; v of Salimans and Ho 2022)."""
+    """Invert x_t = sqrt(a) x0 + sqrt(1 - a) eps (Song et al. 2021, eq. 9; v: Salimans and Ho 2022)."""
     alpha = scheduler.alphas_cumprod[int(timestep)].to(sample)
     match scheduler.config.prediction_type:
         case "epsilon":

@@ -1,8 +1,8 @@
 """A diffusers pipeline run through its own ``__call__``, with a gradient through chosen denoising steps.
 
-``DiffusionPipeline.__call__`` is wrapped by ``torch.no_grad``, which keeps the bare function; called directly it draws
-the same pictures with an autograd graph. Which steps are in that graph is decided at the one place every pipeline
-passes through: its scheduler, whose instance is wrapped for the length of the call.
+``DiffusionPipeline.__call__`` is wrapped by ``torch.no_grad``, which keeps the bare function; called directly
+it draws the same pictures with an autograd graph. Which steps are in that graph is decided at the one place
+every pipeline passes through: its scheduler, whose instance is wrapped for the length of the call.
 """
 
 import functools
@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from dualproc_cli.generator.clean_estimate import clean_estimate
@@ -31,28 +31,30 @@ def draw(
     """Call ``pipeline`` with ``arguments``, recording a graph only where ``gradient`` asks for it.
 
     ``last-steps`` with K steps records the last K calls of the scheduler's ``step``, and the decoder.
-    ``x0-jump`` with K steps records the K-th call alone: the clean picture predicted there is decoded at once, and the
-    rest of the way is skipped (Luo et al. 2025). Without ``gradient`` nothing is recorded.
+    ``x0-jump`` with K steps records the K-th call alone: the clean picture predicted there is decoded at
+    once, and the rest of the way is skipped (Luo et al. 2025). Without ``gradient`` nothing is recorded.
 
     Args:
         pipeline: whose ``scheduler`` decides the steps.
         denoiser: the transformer or UNet of ``pipeline``.
-        arguments: of the pipeline's ``__call__``; its generators also serve schedulers that draw noise on the way.
+        arguments: of the pipeline's ``__call__``; its generators also serve schedulers that draw noise.
         gradient: through which steps to differentiate.
         idle_timesteps: how many of the scheduler's timesteps the pipeline never steps through.
 
     Returns:
         What the pipeline gives as its pictures, and how often it stepped.
     """
-    steps = _Steps(pipeline.scheduler, denoiser, gradient, idle_timesteps, arguments.get("generator"))
+    scheduler = pipeline.components["scheduler"]
+    steps = _Steps(scheduler, denoiser, gradient, idle_timesteps, arguments.get("generator"))
     call = inspect.unwrap(type(pipeline).__call__)
-    with torch.set_grad_enabled(False), steps.watched():  # as a context, so that an exception restores the mode
+    # As a context, it also restores the mode that the steps switch on.
+    with torch.set_grad_enabled(False), steps.watched():
         images = call(pipeline, **arguments)[0]
     return images, steps.taken
 
 
 class _Steps:
-    """Counts the scheduler's steps of one call, and switches the recording of gradients on where it begins."""
+    """Counts the scheduler's steps of one call, and starts the recording of gradients where it is due."""
 
     def __init__(
         self,
@@ -65,9 +67,11 @@ class _Steps:
         self.scheduler, self.denoiser, self.gradient = scheduler, denoiser, gradient
         self.idle_timesteps = idle_timesteps
         self.jumps = gradient is not None and gradient.through == "x0-jump"
-        self.taken, self.first, self.clean = 0, math.inf, None
-        # Flow-matching pipelines do not hand their generators to a stochastic scheduler: it would draw from torch's
-        # global state, and a picture would depend on what was drawn before it.
+        self.taken, self.first = 0, math.inf
+        self.clean: Tensor | None = None  # the estimate jumped to, and the denoiser's last words before it
+        self.prediction: Any = None
+        # Flow-matching pipelines do not hand their generators to a stochastic scheduler: it would draw from
+        # torch's global state, and a picture would depend on what was drawn before it.
         self.noise = noise if "generator" in inspect.signature(scheduler.step).parameters else None
 
     @contextmanager
@@ -94,7 +98,9 @@ class _Steps:
             return min(self.gradient.steps, total) - 1
         return max(total - self.gradient.steps, 0)
 
-    def _step(self, original: Any, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def _step(
+        self, original: Any, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
         if self.clean is not None:
             return _step_output(self.clean, kwargs)
         if self.noise is not None and kwargs.get("generator") is None:
@@ -123,7 +129,7 @@ def _step_output(clean: Tensor, kwargs: dict[str, Any]) -> Any:
 
 @contextmanager
 def _wrapped(wrappers: list[tuple[Any, Any]]) -> Iterator[None]:
-    """Let each ``wrapper`` stand before the method of its name on one instance; undone even after an exception."""
+    """Let each wrapper stand before the method of its name, on one instance and inside the block alone."""
     targets = [(instance, wrapper.__name__.removeprefix("_"), wrapper) for instance, wrapper in wrappers]
     try:
         for instance, name, wrapper in targets:

@@ -3,12 +3,11 @@
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
@@ -118,7 +117,9 @@ class Generator:
         Raises:
             UserError: ``spec.target_modules`` fits nothing, or no gradient reaches a weight that matters.
         """
-        targets = adapter.auto_targets(self.denoiser) if spec.target_modules == "auto" else spec.target_modules
+        targets = (
+            adapter.auto_targets(self.denoiser) if spec.target_modules == "auto" else spec.target_modules
+        )
         self._rank, self._alpha = spec.rank, spec.scale * spec.rank
         adapter.inject(self.denoiser, LEARNED, self._rank, self._alpha, targets, seed)
         for parameter in self.adapter_parameters():
@@ -152,7 +153,7 @@ class Generator:
     def load_adapters(self, adapters: Sequence[tuple[Path, float]]) -> None:
         """Load saved adapters, each multiplied by its own scale; they add up, also with those loaded before.
 
-        All are checked before the first is loaded. An adapter at scale 0 leaves the pictures exactly as they were.
+        All are checked before the first is loaded. An adapter at scale 0 leaves the pictures as they were.
 
         Raises:
             UserError: a file is missing or damaged, or was made for another generator.
@@ -165,8 +166,6 @@ class Generator:
                 continue
             name = f"loaded-{self._loaded}"
             adapter.inject(self.denoiser, name, file.rank, file.alpha, file.target_modules, seed=0)
-            for parameter in adapter.tensors(self.denoiser, name).values():
-                parameter.requires_grad_(False)
             self._fill(name, file.tensors, str(folder))
             for layer in adapter.layers(self.denoiser):
                 layer.set_scale(name, scale)
@@ -178,7 +177,9 @@ class Generator:
             key for key in tensors if tensors[key].shape != state[key].shape
         ]
         if odd:
-            raise UserError(f"{source}: its weights are those of another adapter ({odd[0]} and {len(odd) - 1} more)")
+            raise UserError(
+                f"{source}: its weights are those of another adapter ({odd[0]} and {len(odd) - 1} more)"
+            )
         with torch.no_grad():
             for key, tensor in tensors.items():
                 tensor.copy_(state[key])
@@ -187,8 +188,8 @@ class Generator:
         name = type(self.pipeline).__name__
         if file.component != self.component:
             raise UserError(
-                f"{folder}: the adapter was made for another generator: it adapts a {file.component}, and {name} "
-                f"({self.spec.model}) has a {self.component}; use the model named in its bundle"
+                f"{folder}: the adapter was made for another generator: it adapts a {file.component}, and "
+                f"{name} ({self.spec.model}) has a {self.component}; use the model named in its bundle"
             )
         modules = dict(self.denoiser.named_modules())
         for target in file.target_modules:
@@ -198,8 +199,8 @@ class Generator:
                 found = "no such layer" if module is None else "a layer of {} x {}".format(*_features(module))
                 raise UserError(
                     f"{folder}: the adapter was made for another generator: it adapts {target} with "
-                    f"{down.shape[1]} x {up.shape[0]}, and {name} ({self.spec.model}) has {found}; use the model "
-                    "named in its bundle"
+                    f"{down.shape[1]} x {up.shape[0]}, and {name} ({self.spec.model}) has {found}; use the "
+                    "model named in its bundle"
                 )
 
 

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from diffusers import DiffusionPipeline, PipelineQuantizationConfig
+from diffusers import PipelineQuantizationConfig
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
@@ -21,6 +27,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator.generator import Generator
 from dualproc_cli.generator.memo import remember
 from dualproc_cli.generator.remedies import LEFT_OUT, apply_remedies
+from dualproc_cli.generator.self_test import first_line
 from dualproc_cli.spec import GeneratorSpec
 
 QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -28,7 +35,7 @@ QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "nf4": ("bitsandbytes_4bit", {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}),
 }
 DENOISERS = ("transformer", "unet")
-# They warn of a tiny VAE in place of a large one, which is what a small model means to have.
+# They warn of a hub that does not answer where the cache does, and of a tiny VAE in place of a large one.
 CHATTY = ("diffusers.configuration_utils", "diffusers.pipelines.pipeline_utils")
 
 
@@ -38,17 +45,17 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
     Only safetensors are read, and code from the model's repository runs only if the spec trusts it.
 
     Raises:
-        UserError: the model is missing, unreadable, gated, no text-to-image pipeline, fails its self-test, or needs a
-            package or a device that is not there.
+        UserError: the model is missing, unreadable, gated, no text-to-image pipeline, fails its self-test, or
+            needs a package or a device that is not there.
     """
     dtype = pick_dtype(spec.dtype, device)
     quantization = _quantization(spec, device, dtype)
     for log in (diffusers_logging, transformers_logging):
         log.disable_progress_bar()
     try:
-        folder = _folder(spec)
-        left_out = {name: None for name in LEFT_OUT if name in DiffusionPipeline.load_config(folder)}
         with _quiet(CHATTY):
+            folder = _folder(spec)
+            left_out = {name: None for name in LEFT_OUT if name in DiffusionPipeline.load_config(folder)}
             pipeline = DiffusionPipeline.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -57,8 +64,10 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
                 quantization_config=quantization,
                 **left_out,
             )
+    except UserError:  # the miniature says itself what it lacks
+        raise
     except Exception as error:
-        # Loading runs the code of many libraries on files of any origin; what is wrong is the model, whatever they raise.
+        # Many libraries read files of any origin here: whatever they raise, the model is what is wrong.
         _refuse(spec, error)
     component = _denoiser(spec, pipeline)
     pipeline.to(device)
@@ -78,7 +87,7 @@ def _folder(spec: GeneratorSpec) -> Path:
     local = Path(spec.model).expanduser()
     if local.is_dir():
         return local
-    if spec.model.startswith((".", "/", "~")):
+    if spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1:
         raise FileNotFoundError("no such folder")
     folder = DiffusionPipeline.download(
         spec.model, revision=spec.revision, use_safetensors=True, trust_remote_code=spec.trust_remote_code
@@ -107,10 +116,10 @@ def _revision(folder: Path) -> str | None:
 def _denoiser(spec: GeneratorSpec, pipeline: DiffusionPipeline) -> str:
     found = [name for name in DENOISERS if isinstance(getattr(pipeline, name, None), nn.Module)]
     takes = inspect.signature(type(pipeline).__call__).parameters
-    if not found or "prompt" not in takes or not hasattr(pipeline, "scheduler"):
+    if not found or "prompt" not in takes or "scheduler" not in pipeline.components:
         raise UserError(
-            f"generator.model: {spec.model}: {type(pipeline).__name__} is no text-to-image pipeline with a denoiser "
-            "and a scheduler of its own; choose another model"
+            f"generator.model: {spec.model}: {type(pipeline).__name__} is no text-to-image pipeline with a "
+            "denoiser and a scheduler of its own; choose another model"
         )
     return found[0]
 
@@ -138,21 +147,23 @@ def _refuse(spec: GeneratorSpec, error: Exception) -> NoReturn:
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 10:
         causes.append(cause)  # type: ignore[arg-type]
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    reason = first_line(error)
     if _is(causes, GatedRepoError):
-        advice = f"it is gated: accept its licence at https://huggingface.co/{spec.model}, then run `hf auth login`"
+        advice = f"gated: accept its licence at https://huggingface.co/{spec.model}, then run `hf auth login`"
     elif _is(causes, RevisionNotFoundError):
-        advice = f"it has no revision {spec.revision!r}; leave generator.revision out, or name a branch or a commit"
+        advice = f"no revision {spec.revision!r}; leave generator.revision out, or name a branch or a commit"
     elif _is(causes, RepositoryNotFoundError):
-        advice = "no such model on the hub, and no such folder; check the name (a private one needs `hf auth login`)"
-    elif _is(causes, FileNotFoundError) and not _is(causes, HfHubHTTPError):
-        advice = f"not found here ({reason}); expected miniature, a hub model or the folder of a diffusers pipeline"
+        advice = "no such hub model and no such folder; check the name (a private one needs `hf auth login`)"
+    elif _is(causes, LocalEntryNotFoundError) or "not fully cached" in reason:
+        advice = "the hub cannot be reached and the local cache has no whole copy; connect, or name a folder"
+    elif _is(causes, FileNotFoundError):
+        advice = f"{reason}; expected miniature, a hub model or the folder of a diffusers pipeline"
     elif _is(causes, ImportError):
         advice = f"it needs a package that is missing ({reason}); install it"
     elif "trust_remote_code" in str(error):
         advice = "it runs code of its own; if you trust it, set generator.trust_remote_code: true"
     else:
-        advice = f"cannot be loaded ({reason}); expected a diffusers text-to-image pipeline with safetensors weights"
+        advice = f"cannot be loaded ({reason}); expected a diffusers text-to-image pipeline in safetensors"
     raise UserError(f"generator.model: {spec.model}: {advice}") from error
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 def remember(encoder: nn.Module) -> None:
     """Make a frozen text encoder remember its outputs, prompt by prompt.
 
-    Works below the pipeline's ``encode_prompt``, whose outputs differ from pipeline to pipeline: here a batch of
-    prompts is a batch of rows of token ids [B, L] and masks [B, L], and each row's output is kept under the row's own
-    bytes. So a prompt costs one forward pass however the batches mix, and its embedding does not depend on the batch.
-    Calls that are no such batch reach the encoder unchanged.
+    Works below the pipeline's ``encode_prompt``, whose outputs differ from pipeline to pipeline: here a batch
+    of prompts is a batch of rows of token ids [B, L] and masks [B, L], and each row's output is kept under
+    the row's own bytes. So a prompt costs one forward pass however the batches mix, and its embedding does
+    not depend on the batch. Calls that are no such batch reach the encoder unchanged.
 
     The outputs stay on the encoder's device for as long as the encoder lives.
     """
@@ -23,7 +23,7 @@ def remember(encoder: nn.Module) -> None:
 
     @functools.wraps(forward)
     def remembered(*args: Any, **kwargs: Any) -> Any:
-        inputs = [*enumerate(args), *kwargs.items()]
+        inputs: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
         count = _rows(inputs)
         if count is None:
             return forward(*args, **kwargs)
@@ -62,7 +62,7 @@ def _key(value: Any) -> Hashable:
 
 
 def _batch(rows: list[Any]) -> Any:
-    """Stack the outputs of single rows: tensors [1, ...] become [B, ...], within tuples and model outputs too."""
+    """Stack the outputs of single rows: tensors [1, ...] become [B, ...], inside tuples and mappings too."""
     first = rows[0]
     if isinstance(first, Tensor):
         return torch.cat(rows)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 # Components that are not loaded: the safety checker turns the picture into an array, which cuts the graph.
@@ -12,7 +12,7 @@ LEFT_OUT = ("safety_checker",)
 
 # Arguments that a pipeline is called with where it takes them.
 CALL_ARGUMENTS = {
-    # PixArt, SANA and others would draw at the nearest of their trained sizes and resize; the spec's size counts.
+    # PixArt, SANA and others would draw at the nearest of their trained sizes and resize the picture.
     "use_resolution_binning": False,
     # PixArt and others would rewrite the prompt where two further packages happen to be installed.
     "clean_caption": False,
@@ -64,12 +64,12 @@ REMEDIES = (
     ),
     Remedy(
         "experts in training mode",
-        "HiDream's mixture of experts runs without gradients in eval mode; its training path draws the same picture",
+        "HiDream's mixture of experts drops gradients in eval mode; its training path draws the same picture",
         _train_experts,
     ),
     Remedy(
         "bfloat16 for float16",
-        "SDXL's VAE is cast to float32 and back to float16 around decoding, which spoils the graph before backward",
+        "SDXL's VAE is cast to float32 for decoding and back afterwards, which spoils the graph for backward",
         _leave_float16,
     ),
 )

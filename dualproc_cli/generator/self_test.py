@@ -1,4 +1,4 @@
-"""What every generator is asked before it is trusted: how it hands out pictures, and whether gradients are whole."""
+"""What a generator is asked before it is trusted: how it hands out pictures, whether gradients are whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 PROMPT = "a picture"
 SMALL = 128  # pixels; large models are asked at this size, which takes a moment
 STEPS = 2  # some schedulers behave otherwise on their first step
-VISIBLE = 1e-2  # a difference that half precision does not make (2.5 of 255 levels)
+VISIBLE = 1e-2  # a difference that rounding does not make in half precision (2.5 of 255 levels)
+ANY = 1e-3  # a difference that the same computation does not make twice
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Conventions:
     low: float = 0.0
     """What black is: 0, or -1 for the pipelines whose tensors are in [-1, 1]. White is 1."""
     idle_timesteps: int = 0
-    """Timesteps in the scheduler's list that are never stepped through (SANA-Sprint keeps a last boundary there)."""
+    """Entries of the scheduler's timesteps that are no steps (SANA-Sprint keeps a last boundary there)."""
 
 
 def measure(generator: Generator) -> Conventions:
@@ -51,16 +52,17 @@ def measure(generator: Generator) -> Conventions:
             failure = error
             continue
         low = _black(generator, images, torch.as_tensor(arrays))
-        idle = len(generator.pipeline.scheduler.timesteps) - taken
+        idle = len(generator.pipeline.components["scheduler"].timesteps) - taken
         return Conventions(width, height, low, idle)
     raise UserError(
-        f"generator.model: {spec.model}: {type(generator.pipeline).__name__} draws no picture of {spec.width} x "
-        f"{spec.height} from a prompt ({_first_line(failure)}); expected a text-to-image pipeline and a size it can draw"
+        f"generator.model: {spec.model}: {type(generator.pipeline).__name__} draws no picture of "
+        f"{spec.width} x {spec.height} from a prompt ({first_line(failure)}); expected a text-to-image "
+        "pipeline and a size that it can draw"
     ) from failure
 
 
 def check_gradients(generator: Generator, tensors: dict[str, nn.Parameter]) -> None:
-    """Check that recording a graph leaves the picture alone and that gradients reach every weight that matters.
+    """Check that recording a graph leaves the picture alone and gradients reach every weight that matters.
 
     Args:
         generator: whose adapter is new, so that B is zero.
@@ -70,7 +72,7 @@ def check_gradients(generator: Generator, tensors: dict[str, nn.Parameter]) -> N
         UserError: naming what failed.
     """
     plain, graphed = _small(generator, None), _small(generator, GradientSpec(through="last-steps", steps=1))
-    if _differ(plain, graphed):
+    if _difference(plain, graphed) > VISIBLE:
         _fail(generator, "its picture changes when gradients are recorded")
     if not graphed.requires_grad:
         _fail(generator, "no gradient reaches its picture")
@@ -78,24 +80,33 @@ def check_gradients(generator: Generator, tensors: dict[str, nn.Parameter]) -> N
     missing = [name for name, gradient in zip(tensors, gradients, strict=True) if gradient is None]
     if missing and _matter(generator, tensors, missing, plain):
         _fail(generator, f"no gradient reaches {len(missing)} of its weights: {', '.join(missing)}")
+    if not all(gradient.isfinite().all() for gradient in gradients if gradient is not None):
+        _fail(generator, f"its gradients overflow in {generator.spec.dtype}")
 
 
-def _matter(generator: Generator, tensors: dict[str, nn.Parameter], missing: list[str], plain: Tensor) -> bool:
-    # A last block may compute text features that nobody reads: then the weights have no gradient and need none.
+def _matter(
+    generator: Generator, tensors: dict[str, nn.Parameter], missing: list[str], plain: Tensor
+) -> bool:
+    # A last block may compute text features that nobody reads: its weights have no gradient and need none.
     updates = [tensors[name] for name in missing if ".lora_B." in name]
     with torch.no_grad():
         for update in updates:
             update.fill_(1)
-        changed = _differ(plain, _small(generator, None))
+        difference = _difference(plain, _small(generator, None))
         for update in updates:
             update.zero_()
-    return changed
+    return difference > ANY
 
 
 def _small(generator: Generator, gradient: GradientSpec | None) -> Tensor:
     size = generator.conventions
     return generator.call(
-        [PROMPT], [0], gradient=gradient, steps=min(generator.spec.steps, STEPS), width=size.width, height=size.height
+        [PROMPT],
+        [0],
+        gradient=gradient,
+        steps=min(generator.spec.steps, STEPS),
+        width=size.width,
+        height=size.height,
     )[0]
 
 
@@ -117,21 +128,22 @@ def _black(generator: Generator, images: Tensor, arrays: Tensor) -> float:
     for low in (0.0, -1.0):
         error[low] = (((images.float().cpu() - low) / (1 - low)).clamp(0, 1) - expected).abs().mean().item()
     low = min(error, key=error.__getitem__)
-    if error[low] > VISIBLE:
+    if not error[low] <= VISIBLE:  # not a number, where half precision overflows
         _fail(generator, f"its tensors are in neither [0, 1] nor [-1, 1] (off by {error[low]:.2g})")
     return low
 
 
-def _differ(one: Tensor, other: Tensor) -> bool:
-    return bool((one.detach().float() - other.detach().float()).abs().max() > VISIBLE)
+def _difference(one: Tensor, other: Tensor) -> float:
+    return (one.detach().float() - other.detach().float()).abs().max().item()
 
 
-def _first_line(error: Exception | None) -> str:
+def first_line(error: Exception | None) -> str:
+    """What ``error`` says, in one line."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _fail(generator: Generator, reason: str) -> None:
     raise UserError(
-        f"generator.model: {generator.spec.model}: {type(generator.pipeline).__name__} failed its self-test: {reason}; "
-        "choose another model, or report this with the versions of diffusers and torch"
+        f"generator.model: {generator.spec.model}: {type(generator.pipeline).__name__} failed its self-test: "
+        f"{reason}; choose another model, or report this with the versions of diffusers and torch"
     )

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from dualproc_cli.miniature.scene import DAY, NIGHT, NOBODY, SEA, SUBJECTS, WINTER
 
-PLACES = {"": DAY, "in a field": DAY, "in winter": WINTER, "in the snow": WINTER, "at night": NIGHT, "by the sea": SEA}
+PLACES = {
+    "": DAY,
+    "in a field": DAY,
+    "in winter": WINTER,
+    "in the snow": WINTER,
+    "at night": NIGHT,
+    "by the sea": SEA,
+}
 IN_FRONT = "in front of"
 WORDS = tuple(sorted({"a", *SUBJECTS, *" ".join([*PLACES, IN_FRONT]).split()}))
 

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 # sRGB (D65) to XYZ, IEC 61966-2-1, each row divided by the white point's X, Y or Z.
-_TO_XYZ = torch.tensor([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+_TO_XYZ = torch.tensor(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
 _WHITE = torch.tensor([0.95047, 1.0, 1.08883])
 
 

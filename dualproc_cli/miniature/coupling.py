@@ -24,3 +24,9 @@ def numbers_in(noise: Tensor) -> Tensor:
 def uniforms_in(noise: Tensor) -> Tensor:
     """The scene's uniform numbers [B, UNIFORMS] in (0, 1) that packed noise stands for."""
     return torch.special.ndtr(numbers_in(noise)[:, :UNIFORMS]).clamp(1e-4, 1 - 1e-4)
+
+
+def noise_with(numbers: Tensor, noise: Tensor) -> Tensor:
+    """Noise [B, TOKENS, TOKEN_CHANNELS] shifted so that its first K numbers are those given, [B, K]."""
+    wanted = torch.cat([numbers, numbers_in(noise)[:, numbers.shape[1] :]], 1)
+    return noise + (wanted - numbers_in(noise))[:, None] / math.sqrt(TOKENS)

@@ -6,11 +6,13 @@ the scene that a small network of its own reads off the picture, refined until t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualproc_cli.errors import UserError
 from dualproc_cli.miniature.captions import parse
 from dualproc_cli.miniature.color import ciede2000, lab
 from dualproc_cli.miniature.questions import TOLERANCE, WORDINGS
@@ -18,7 +20,15 @@ from dualproc_cli.miniature.reader import Reading
 from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import FAMILY_COLORS, NOBODY, SIZE, SUBJECTS, Scene
 from dualproc_cli.miniature.subjects import EXTENT
-from dualproc_cli.spec import BoxPrompt, LinePrompt, PalettePrompt, PointsPrompt, Question, VisualPromptSpec, rgb
+from dualproc_cli.spec import (
+    BoxPrompt,
+    LinePrompt,
+    PalettePrompt,
+    PointsPrompt,
+    Question,
+    VisualPromptSpec,
+    rgb,
+)
 
 SAME_FAMILY = 8.0  # CIEDE2000: a wanted palette this near to a family is that family
 BOX_MARGIN = 1.5  # pixels that a subject may stick out of a box
@@ -46,17 +56,18 @@ class Goal:
         return (self.question.answer.lower() == "yes") == (wording is None or wording.sign > 0)
 
 
-Measure = Callable[[Reading, Goal, Sequence[str]], Tensor]
+T = TypeVar("T")
+Measure = Callable[[Reading, Goal], Tensor]
 
 
-def horizon(reading: Reading, goal: Goal, prompts: Sequence[str]) -> Tensor:
+def horizon(reading: Reading, goal: Goal) -> Tensor:
     """The horizon lies within 2 rows of the line. [B] bool."""
     line = _expect(goal, LinePrompt)
     hit = (reading.scene.horizon - SIZE * line.position).abs() <= TOLERANCE["horizon"]
     return hit == goal.wanted
 
 
-def palette(reading: Reading, goal: Goal, prompts: Sequence[str]) -> Tensor:
+def palette(reading: Reading, goal: Goal) -> Tensor:
     """Of the wanted palette and all families of the world, the wanted one is nearest in CIEDE2000. [B] bool.
 
     Three colours are taken as sky, ground and subject; of any other number, each of the picture's three colours is
@@ -71,14 +82,14 @@ def palette(reading: Reading, goal: Goal, prompts: Sequence[str]) -> Tensor:
     return (distance < nearest_other) == goal.wanted
 
 
-def line_weight(reading: Reading, goal: Goal, prompts: Sequence[str]) -> Tensor:
+def line_weight(reading: Reading, goal: Goal) -> Tensor:
     """The outlines are as thick as the line, within half a pixel. [B] bool."""
     line = _expect(goal, LinePrompt)
     hit = (reading.scene.outline - SIZE * line.thickness).abs() <= TOLERANCE["line-weight"]
     return hit == goal.wanted
 
 
-def depth(reading: Reading, goal: Goal, prompts: Sequence[str]) -> Tensor:
+def depth(reading: Reading, goal: Goal) -> Tensor:
     """What is at the first point stands nearer than what is at the second, by at least a row. [B] bool."""
     points = _expect(goal, PointsPrompt).points[:2]
     closeness = render(reading.scene).closeness
@@ -87,38 +98,39 @@ def depth(reading: Reading, goal: Goal, prompts: Sequence[str]) -> Tensor:
     return (first > second + 1) if goal.wanted else (second > first + 1)
 
 
-def composition(reading: Reading, goal: Goal, prompts: Sequence[str]) -> Tensor:
+def composition(reading: Reading, goal: Goal) -> Tensor:
     """The subject that the question names lies inside the box, or on the vertical line. [B] bool."""
-    name = next((name for name in SUBJECTS if name in goal.question.question.lower()), None)
-    kind = SUBJECTS.index(name) if name else None
-    here = reading.scene.kind == kind if kind is not None else torch.tensor([True, False]).expand(len(prompts), 2)
-    slot = here[:, 1].long()[:, None] & ~here[:, :1]
-    x, base, scale = (v.gather(1, slot.long())[:, 0] for v in (reading.scene.x, reading.scene.base, reading.scene.scale))
+    kind = _named_subject(goal)
+    here = reading.scene.kind == kind
+    slot = (~here[:, :1]).long()
+    x, base, scale = (
+        v.gather(1, slot)[:, 0] for v in (reading.scene.x, reading.scene.base, reading.scene.scale)
+    )
     if isinstance(goal.visual_prompt, LinePrompt):
         hit = (x - SIZE * goal.visual_prompt.position).abs() <= TOLERANCE["on-line"]
     else:
         box = _expect(goal, BoxPrompt)
-        names = torch.where(here[:, 1] & ~here[:, 0], reading.scene.kind[:, 1], reading.scene.kind[:, 0])
-        extent = torch.tensor([EXTENT[name] for name in SUBJECTS])[names] * scale[:, None]
+        half, tall = (extent * scale for extent in EXTENT[SUBJECTS[kind]])
         slack = torch.stack(
-            [x - extent[:, 0] - SIZE * box.left, SIZE * box.right - x - extent[:, 0],
-             base - extent[:, 1] - SIZE * box.top, SIZE * box.bottom - base], 1,
-        ).amin(1)  # fmt: skip
+            [
+                x - half - SIZE * box.left,
+                SIZE * box.right - x - half,
+                base - tall - SIZE * box.top,
+                SIZE * box.bottom - base,
+            ]
+        ).amin(0)
         hit = slack >= -BOX_MARGIN
     return (hit & here.any(1)) if goal.wanted else ~hit
 
 
-def attributes(reading: Reading, goal: Goal, prompts: Sequence[str]) -> Tensor:
+def attributes(reading: Reading, goal: Goal) -> Tensor:
     """The subject that the question names has the attribute on, or off, as the expected answer says. [B] bool."""
-    kind = goal.kind
-    if kind is None or not kind.startswith("attribute "):
-        return torch.zeros(len(prompts), dtype=torch.bool)
-    here = reading.scene.kind == SUBJECTS.index(kind.removeprefix("attribute "))
+    here = reading.scene.kind == _named_subject(goal)
     on = torch.where(here[:, 0], reading.scene.on[:, 0], reading.scene.on[:, 1])
     return (on == goal.wanted) & here.any(1)
 
 
-def subject(reading: Reading, goal: Goal, prompts: Sequence[str]) -> Tensor:
+def subject(reading: Reading, prompts: Sequence[str]) -> Tensor:
     """The picture shows the subjects of its prompt, the nearer and the farther one right. [B] bool."""
     parsed = [parse(prompt) for prompt in prompts]
     wanted = torch.tensor([[found[0], found[1]] if found else [NOBODY, NOBODY] for found in parsed])
@@ -132,8 +144,41 @@ MEASURES: dict[str, Measure] = {
     "depth": depth,
     "composition": composition,
     "attributes": attributes,
-    "subject": subject,
 }
+
+
+# Which questions a measure can judge: the start of their kind, and the visual prompt that it reads its target from.
+_JUDGES: dict[str, tuple[tuple[str, ...], tuple[type, ...]]] = {
+    "horizon": (("horizon",), (LinePrompt,)),
+    "palette": (("palette",), (PalettePrompt,)),
+    "line-weight": (("line-weight",), (LinePrompt,)),
+    "depth": (("closer",), (PointsPrompt,)),
+    "composition": (("inside ", "on-line "), (BoxPrompt, LinePrompt)),
+    "attributes": (("attribute ",), ()),
+}
+
+
+def success(name: str, reading: Reading, goals: Sequence[Goal], prompts: Sequence[str]) -> Tensor:
+    """Whether each picture meets every goal that the named measure can judge. [B] bool.
+
+    Raises:
+        UserError: no goal is one that the measure can judge.
+    """
+    if name == "subject":
+        return subject(reading, prompts)
+    kinds, visual_prompts = _JUDGES[name]
+    judged = [
+        goal for goal in goals
+        if goal.kind is not None and goal.kind.startswith(kinds)
+        and (not visual_prompts or isinstance(goal.visual_prompt, visual_prompts))
+    ]  # fmt: skip
+    if not judged:
+        example = next(wording.text for wording in WORDINGS if wording.kind.startswith(kinds))
+        raise UserError(
+            f"evaluate.measures: {name}: no question that it can judge; expected one like {example!r}"
+            + (" with its visual prompt" if visual_prompts else "")
+        )
+    return torch.stack([MEASURES[name](reading, goal) for goal in judged]).all(0)
 
 
 def palette_distance(scene: Scene, wanted: Tensor) -> Tensor:
@@ -178,7 +223,12 @@ def _texture(images: Tensor) -> Tensor:
     return F.conv2d(images, kernel, groups=3).square().mean((1, 2, 3)).sqrt()
 
 
-def _expect(goal: Goal, kind: type) -> VisualPromptSpec:
+def _named_subject(goal: Goal) -> int:
+    """Index of the subject that a question of kind "inside tree" or "attribute lamp" is about."""
+    return SUBJECTS.index((goal.kind or "").split()[-1])
+
+
+def _expect(goal: Goal, kind: type[T]) -> T:
     if not isinstance(goal.visual_prompt, kind):
         raise TypeError(f"question {goal.question.name!r} has no {kind.__name__} to measure against")
     return goal.visual_prompt

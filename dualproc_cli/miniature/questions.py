@@ -34,12 +34,20 @@ class Wording:
 def _wordings() -> list[Wording]:
     yes_no: dict[str, tuple[list[str], list[str]]] = {
         "horizon": (
-            ["Is the horizon at the red line?", "Does the horizon lie on the red line?", "Is the red line at the horizon?"],
+            [
+                "Is the horizon at the red line?",
+                "Does the horizon lie on the red line?",
+                "Is the red line at the horizon?",
+            ],
             ["Is the horizon away from the red line?", "Is the red line away from the horizon?"],
         ),
         "horizon-above": (["Is the horizon above the red line?"], ["Is the horizon below the red line?"]),
         "palette": (
-            ["Do the colors match the palette?", "Does the picture use the palette?", "Are the colors those of the palette?"],
+            [
+                "Do the colors match the palette?",
+                "Does the picture use the palette?",
+                "Are the colors those of the palette?",
+            ],
             ["Do the colors differ from the palette?"],
         ),
         "line-weight": (
@@ -50,10 +58,21 @@ def _wordings() -> list[Wording]:
             ],
             ["Do the outlines differ from the red line?"],
         ),
-        "thicker": (["Are the outlines thicker than the red line?"], ["Are the outlines thinner than the red line?"]),
+        "thicker": (
+            ["Are the outlines thicker than the red line?"],
+            ["Are the outlines thinner than the red line?"],
+        ),
         "closer": (
-            ["Is point A closer than point B?", "Is point A nearer than point B?", "Is point B farther than point A?"],
-            ["Is point B closer than point A?", "Is point A farther than point B?", "Is point B nearer than point A?"],
+            [
+                "Is point A closer than point B?",
+                "Is point A nearer than point B?",
+                "Is point B farther than point A?",
+            ],
+            [
+                "Is point B closer than point A?",
+                "Is point A farther than point B?",
+                "Is point B nearer than point A?",
+            ],
         ),
         "night": (["Is it night?"], ["Is it day?"]),
         "winter": (["Is it winter?", "Is there snow?"], ["Is it summer?"]),
@@ -71,7 +90,10 @@ def _wordings() -> list[Wording]:
                 [f"Is the {name} on the red line?", f"Does the red line go through the {name}?"],
                 [f"Is the {name} away from the red line?"],
             ),
-            f"left {name}": ([f"Is the {name} left of the red line?"], [f"Is the {name} right of the red line?"]),
+            f"left {name}": (
+                [f"Is the {name} left of the red line?"],
+                [f"Is the {name} right of the red line?"],
+            ),
             f"exists {name}": ([f"Is there a {name}?", f"Does the picture show a {name}?"], []),
             f"attribute {name}": ([f"Is the {name} {on}?"], [f"Is the {name} {off}?"]),
         }
@@ -88,10 +110,16 @@ def _wordings() -> list[Wording]:
     for name in ("house", "lamp"):
         yes_no[f"attribute {name}"][0].append(right.format(name, "the night"))
         yes_no[f"attribute {name}"][1].append(right.format(name, "the day"))
-    yes_no["attribute tree"][0].extend([right.format("tree", "winter"), "Is the tree as it should be in winter?"])
-    yes_no["attribute tree"][1].extend([right.format("tree", "summer"), "Is the tree as it should be in summer?"])
+    yes_no["attribute tree"][0].extend(
+        [right.format("tree", "winter"), "Is the tree as it should be in winter?"]
+    )
+    yes_no["attribute tree"][1].extend(
+        [right.format("tree", "summer"), "Is the tree as it should be in summer?"]
+    )
     yes_no["attribute ball"][0].append("Is the ball happy?")
-    found = [Wording(t, kind, sign) for kind, pair in yes_no.items() for sign, ts in zip((1, -1), pair) for t in ts]
+    found = [
+        Wording(t, kind, sign) for kind, pair in yes_no.items() for sign, ts in zip((1, -1), pair) for t in ts
+    ]
     open_ones = {
         "what": ["What is in the picture?", "What does the picture show?"],
         "time": ["What time is it?"],
@@ -138,7 +166,10 @@ def margins(scene: Scene, rendering: Rendering, overlays: Overlays) -> dict[str,
         seen = present.float()
         found |= {
             f"inside {name}": (_side(slack + 1.5, 1.5), 4 * seen * overlays.is_box),
-            f"on-line {name}": (_within((x - overlays.column).abs(), TOLERANCE["on-line"]), 4 * seen * overlays.is_vertical),
+            f"on-line {name}": (
+                _within((x - overlays.column).abs(), TOLERANCE["on-line"]),
+                4 * seen * overlays.is_vertical,
+            ),
             f"left {name}": (_side(overlays.column - x, 2.0), 0.7 * seen * overlays.is_vertical),
             f"exists {name}": (_sure(present), torch.where(present, 0.25, 0.12)),
             f"attribute {name}": (_sure(of(scene.on)), 1.2 * seen),

@@ -35,7 +35,9 @@ class Reader(nn.Module):
             _down(2 * width, 3 * width), _Residual(3 * width), _Residual(3 * width),
         )  # fmt: skip
         cells = 3 * width * (SIZE // 8) ** 2
-        self.head = nn.Sequential(nn.Linear(cells, 256), nn.ReLU(), nn.Linear(256, sum(READER_NUMBERS.values())))
+        self.head = nn.Sequential(
+            nn.Linear(cells, 256), nn.ReLU(), nn.Linear(256, sum(READER_NUMBERS.values()))
+        )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         numbers = self.head(self.stem(images - 0.5).flatten(1))
@@ -94,7 +96,15 @@ def scene_numbers(scene: Scene) -> dict[str, Tensor]:
 
 def _fit(scene: Scene, images: Tensor) -> tuple[Scene, Tensor]:
     """Adam on the scene's continuous parameters, each scaled so that a step means about as much in the picture."""
-    scales = {"horizon": 1.0, "outline": 0.6, "colors": 0.04, "x": 1.0, "base": 1.0, "scale": 0.04, "sun_x": 1.0}
+    scales = {
+        "horizon": 1.0,
+        "outline": 0.6,
+        "colors": 0.04,
+        "x": 1.0,
+        "base": 1.0,
+        "scale": 0.04,
+        "sun_x": 1.0,
+    }
     free = {name: torch.zeros_like(getattr(scene, name), requires_grad=True) for name in scales}
     optimizer = torch.optim.Adam(free.values(), FIT_RATE, betas=(0.8, 0.95))
     moved = lambda: _inside(replace(scene, **{n: getattr(scene, n) + scales[n] * free[n] for n in free}))  # noqa: E731

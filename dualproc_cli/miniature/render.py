@@ -10,7 +10,15 @@ from dualproc_cli.miniature.subjects import INK, SHAPES
 from dualproc_cli.visual_prompt.shapes import circle, coverage, grid, stroke
 
 SUN_RADIUS = 4.0
-STARS = ((5, 0.22), (14, 0.6), (23, 0.15), (33, 0.45), (43, 0.2), (51, 0.62), (60, 0.3))  # column, share of the sky
+STARS = (
+    (5, 0.22),
+    (14, 0.6),
+    (23, 0.15),
+    (33, 0.45),
+    (43, 0.2),
+    (51, 0.62),
+    (60, 0.3),
+)  # column, share of the sky
 SKY_HAZE, GROUND_SHADE = 0.18, 0.12  # at the horizon and at the bottom
 
 
@@ -50,7 +58,9 @@ def _sky(scene: Scene, x: Tensor, y: Tensor) -> Tensor:
     sky = _color(scene.colors[:, 0])
     sky = sky + SKY_HAZE * down * (1 - sky)
     night = _column(scene.look == NIGHT).float()
-    stars = torch.stack([coverage(circle(x - column, y - share * horizon, 0.9)) for column, share in STARS]).amax(0)
+    stars = torch.stack(
+        [coverage(circle(x - column, y - share * horizon, 0.9)) for column, share in STARS]
+    ).amax(0)
     sky = torch.lerp(sky, torch.ones(()), (night * stars)[:, None])
     dx, dy = x - _column(scene.sun_x), y - 0.4 * horizon
     disc = circle(dx, dy, SUN_RADIUS)
@@ -66,7 +76,9 @@ def _ground(scene: Scene, y: Tensor) -> Tensor:
     return _color(scene.colors[:, 1]) * (1 - GROUND_SHADE * down)
 
 
-def _draw_subjects(scene: Scene, slot: int, images: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _draw_subjects(
+    scene: Scene, slot: int, images: Tensor, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Paint one slot; returns the images and the slot's silhouette and ink [B, H, W]."""
     images = images.clone()
     silhouette, ink = torch.zeros(len(scene), SIZE, SIZE), torch.zeros(len(scene), SIZE, SIZE)

@@ -12,7 +12,12 @@ LOOKS = ("day", "winter", "night", "sea")
 DAY, WINTER, NIGHT, SEA = range(4)
 
 # What is true of a subject when its attribute is on, and when it is off.
-ATTRIBUTES = {"house": ("lit", "dark"), "tree": ("bare", "leafy"), "ball": ("smiling", "sad"), "lamp": ("lit", "unlit")}
+ATTRIBUTES = {
+    "house": ("lit", "dark"),
+    "tree": ("bare", "leafy"),
+    "ball": ("smiling", "sad"),
+    "lamp": ("lit", "unlit"),
+}
 
 FAMILIES = ("meadow", "sunset", "desert", "lavender", "harbour", "mint", "dusk", "rose")
 FAMILY_COLORS = torch.tensor(  # [family, (sky, ground, subject), RGB] in [0, 1]
@@ -60,7 +65,9 @@ class Scene:
     @staticmethod
     def concatenate(scenes: list["Scene"]) -> "Scene":
         """One batch of several."""
-        return Scene(**{f.name: torch.cat([getattr(scene, f.name) for scene in scenes]) for f in fields(Scene)})
+        return Scene(
+            **{f.name: torch.cat([getattr(scene, f.name) for scene in scenes]) for f in fields(Scene)}
+        )
 
 
 def scene_from_uniforms(u: Tensor, kind: Tensor, look: Tensor) -> Scene:
@@ -73,7 +80,9 @@ def scene_from_uniforms(u: Tensor, kind: Tensor, look: Tensor) -> Scene:
     """
     between = lambda number, low, high: low + (high - low) * number  # noqa: E731
     horizon = SIZE * between(u[:, 0], *HORIZON)
-    family = ((u[:, 1:4] > 0.5) * torch.tensor([1, 2, 4])).sum(1)  # three signs: fewer soft borders than one in eight
+    family = ((u[:, 1:4] > 0.5) * torch.tensor([1, 2, 4])).sum(
+        1
+    )  # three signs: fewer soft borders than one in eight
     pair = kind[:, 1] != NOBODY
 
     alone_x, alone_scale = between(u[:, 5], 17, 47), between(u[:, 6], 0.9, 1.3)

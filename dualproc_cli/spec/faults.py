@@ -30,13 +30,13 @@ class Fault:
     place: Place
     key: str
     problem: str
-    expected: str = ""
+    expected: str
 
     def __str__(self) -> str:
-        parts = [str(self.place), self.key, self.problem]
-        return ": ".join(part for part in parts if part) + (
-            f" (expected {self.expected})" if self.expected else ""
-        )
+        parts = [str(self.place), self.key, f"{self.problem} (expected {self.expected})"]
+        line = ": ".join(part for part in parts if part)
+        # A file may hold any character; none may break the line or reach the terminal as a command.
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 class SpecError(UserError):

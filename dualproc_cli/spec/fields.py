@@ -29,14 +29,21 @@ class SpecModel(BaseModel):
         return value + 0.0 if isinstance(value, float) else value
 
 
-def number(**limits: float) -> Any:
-    """Constraints of a number: finite, within ``limits`` (ge, gt, le, lt, multiple_of), never made from text."""
-    return Field(strict=True, allow_inf_nan=False, **limits)  # type: ignore[arg-type]
+def number(**limits: Any) -> Any:
+    """Constraints of a number: finite, within ``limits`` (ge, gt, le, lt), never made from text."""
+    return Field(strict=True, allow_inf_nan=False, **limits)
 
 
-def whole(**limits: int) -> Any:
-    """Constraints of a whole number within ``limits``; 4.0 and true are none."""
+def whole(**limits: Any) -> Any:
+    """Constraints of a whole number within ``limits`` (as above, or multiple_of); 4.0 and true are none."""
     return Field(strict=True, **limits)
+
+
+def not_a_truth_value(value: Any) -> Any:
+    """Refuses true where 1 is meant: they are equal in Python."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a whole number")
+    return value
 
 
 def rgb(color: str) -> tuple[float, float, float]:
@@ -68,7 +75,7 @@ Flag = Annotated[bool, Field(strict=True)]
 Fraction = Annotated[float, number(ge=0, le=1)]  # of the picture's width or height
 Side = Annotated[int, whole(ge=8, le=4096, multiple_of=8)]  # pixels
 
-# An answer is taken as it is written: unquoted Yes is a truth value to YAML 1.1, but "Yes" to whoever wrote it.
+# An answer is taken as it is written: unquoted Yes is a truth value to YAML 1.1, "Yes" to whoever wrote it.
 Answer = Annotated[
     Text,
     WithJsonSchema({"type": ["string", "boolean", "number"], "pattern": SOME_TEXT, "maxLength": MAX_TEXT}),

@@ -1,6 +1,8 @@
 """A spec file to a validated, fully resolved control spec, with the origin of each value."""
 
 import copy
+import functools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from dualproc_cli.spec.model import ControlSpec
 from dualproc_cli.spec.overrides import override
 from dualproc_cli.spec.presets import fill_in
 from dualproc_cli.spec.relations import relations
-from dualproc_cli.spec.source import Entry, Tree, read_yaml
+from dualproc_cli.spec.source import Tree, read_yaml
 from dualproc_cli.spec.translate import translate
 
 MAX_BYTES = 256 * 1024
@@ -65,42 +67,34 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
 
 
 def _read(path: Path) -> str:
+    def refuse(problem: str, expected: str, line: int = 0, column: int = 0) -> SpecError:
+        return SpecError([Fault(Place(str(path), line, column), "", problem, expected)])
+
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = error.strerror if isinstance(error, OSError) else error
-        raise SpecError(
-            [Fault(Place(str(path)), "", f"cannot be read: {reason}", "a spec in YAML")]
-        ) from error
+        raise refuse(f"cannot be read: {reason}", "a control spec in YAML") from error
     if len(data) > MAX_BYTES:
-        raise SpecError(
-            [Fault(Place(str(path)), "", "is too large", f"a spec of at most {MAX_BYTES // 1024} KiB")]
-        )
+        raise refuse("is too large", f"at most {MAX_BYTES // 1024} KiB")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = data[: error.start]
-        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "ignore")) + 1
-        place = Place(str(path), before.count(b"\n") + 1, column)
-        raise SpecError(
-            [Fault(place, "", f"the byte 0x{data[error.start]:02x} is no UTF-8", "UTF-8 text")]
-        ) from error
+        line = data[: error.start].split(b"\n")[-1].decode("utf-8", "ignore")
+        number = data.count(b"\n", 0, error.start) + 1
+        problem = f"the byte 0x{data[error.start]:02x} is no UTF-8"
+        raise refuse(problem, "text saved as UTF-8", number, len(line) + 1) from error
 
 
 def _take_answers_as_written(tree: Tree) -> None:
     """Make ``answer: Yes`` the text Yes: YAML 1.1 takes it for a truth value, and 12 for a number."""
     for path, entry in tree.entries.items():
-        if entry.text is None or path[:1] != ("questions",):
-            continue
-        if len(path) == 3 and path[2] == "answer":
-            container = tree.data["questions"][path[1]]
-        elif len(path) == 4 and path[2] == "alternatives":
-            container = tree.data["questions"][path[1]]["alternatives"]
-        else:
-            continue
-        if isinstance(container[path[-1]], bool | int | float):
-            container[path[-1]] = entry.text
+        is_answer = path[0:1] == ("questions",) and (
+            path[2:] == ("answer",) or path[2:3] == ("alternatives",)
+        )
+        if is_answer and isinstance(_at(path, tree.data), bool | int | float):
+            _at(path[:-1], tree.data)[path[-1]] = entry.text
 
 
 def _validate(tree: Tree) -> tuple[ControlSpec | None, list[tuple[KeyPath, Fault]]]:
@@ -110,19 +104,22 @@ def _validate(tree: Tree) -> tuple[ControlSpec | None, list[tuple[KeyPath, Fault
         return None, list(translate(error, tree))
 
 
-def _without(paths: list[KeyPath], data: Any) -> Any:
-    """A copy of the values without those at ``paths``; an item of a list becomes None, so that indices stay."""
+def _without(paths: list[KeyPath], data: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the values without those at ``paths``, but with all indices and names of visual prompts."""
     data = copy.deepcopy(data)
-    for path in paths:
-        container = data
-        for part in path[:-1]:
-            if container is not None:
-                container = container.get(part) if isinstance(container, dict) else container[part]
-        if isinstance(container, dict):
+    for path in sorted(paths, key=len, reverse=True):  # what is inside before what is around it
+        container = _at(path[:-1], data)
+        if path[:-1] == ("visual_prompts",):
+            container[path[-1]] = {}
+        elif isinstance(container, dict):
             container.pop(path[-1], None)
-        elif isinstance(container, list):
+        else:
             container[path[-1]] = None
     return data
+
+
+def _at(path: KeyPath, data: Any) -> Any:
+    return functools.reduce(operator.getitem, path, data)
 
 
 def _origins(spec: ControlSpec, tree: Tree) -> dict[str, str]:

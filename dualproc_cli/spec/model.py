@@ -2,9 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from dualproc_cli.spec.fields import Answer, Flag, Name, Side, SpecModel, Text, number, whole
+from dualproc_cli.spec.fields import (
+    Answer,
+    Flag,
+    Name,
+    Side,
+    SpecModel,
+    Text,
+    not_a_truth_value,
+    number,
+    whole,
+)
 from dualproc_cli.spec.visual_prompts import VisualPromptSpec
 
 MINIATURE = "miniature"
@@ -19,30 +29,46 @@ class GeneratorSpec(SpecModel):
     """The text-to-image generator that learns, and how it draws."""
 
     model: Text = Field(
-        MINIATURE, description="Hub id, local directory, or miniature (the embedded default)."
+        default=MINIATURE, description="Hub id, local directory, or miniature (the embedded default)."
     )
-    revision: Text | None = Field(None, description="Branch, tag or commit on the hub; null is the newest.")
-    width: Side = Field(1024, description="Width of the pictures in pixels, a multiple of 8." + _PRESET)
-    height: Side = Field(1024, description="Height of the pictures in pixels, a multiple of 8." + _PRESET)
-    steps: Annotated[int, whole(ge=1, le=1000)] = Field(4, description="Denoising steps." + _PRESET)
+    revision: Text | None = Field(
+        default=None, description="Branch, tag or commit on the hub; null is the newest."
+    )
+    width: Side = Field(
+        default=1024, description="Width of the pictures in pixels, a multiple of 8." + _PRESET
+    )
+    height: Side = Field(
+        default=1024, description="Height of the pictures in pixels, a multiple of 8." + _PRESET
+    )
+    steps: Annotated[int, whole(ge=1, le=1000)] = Field(default=4, description="Denoising steps." + _PRESET)
     guidance_scale: Annotated[float, number(ge=0, le=100)] = Field(
-        0.0, description="Classifier-free or embedded guidance." + _PRESET
+        default=0.0, description="Classifier-free or embedded guidance." + _PRESET
     )
-    dtype: Dtype = Field("auto", description="Precision; auto is bfloat16 on CUDA and float32 on the CPU.")
-    quantization: Quantization = Field("none", description="Quantization of the frozen weights.")
-    trust_remote_code: Flag = Field(False, description="Whether code that comes with the model may run.")
+    dtype: Dtype = Field(
+        default="auto", description="Precision; auto is bfloat16 on CUDA and float32 on the CPU."
+    )
+    quantization: Quantization = Field(default="none", description="Quantization of the frozen weights.")
+    trust_remote_code: Flag = Field(
+        default=False, description="Whether code that comes with the model may run."
+    )
 
 
 class VlmSpec(SpecModel):
     """The frozen vision-language model that judges the pictures."""
 
     model: Text = Field(
-        MINIATURE, description="Hub id, local directory, or miniature (the embedded default)."
+        default=MINIATURE, description="Hub id, local directory, or miniature (the embedded default)."
     )
-    revision: Text | None = Field(None, description="Branch, tag or commit on the hub; null is the newest.")
-    dtype: Dtype = Field("auto", description="Precision; auto is bfloat16 on CUDA and float32 on the CPU.")
-    quantization: Quantization = Field("none", description="Quantization of the weights.")
-    trust_remote_code: Flag = Field(False, description="Whether code that comes with the model may run.")
+    revision: Text | None = Field(
+        default=None, description="Branch, tag or commit on the hub; null is the newest."
+    )
+    dtype: Dtype = Field(
+        default="auto", description="Precision; auto is bfloat16 on CUDA and float32 on the CPU."
+    )
+    quantization: Quantization = Field(default="none", description="Quantization of the weights.")
+    trust_remote_code: Flag = Field(
+        default=False, description="Whether code that comes with the model may run."
+    )
 
 
 class PromptsSpec(SpecModel):
@@ -51,7 +77,9 @@ class PromptsSpec(SpecModel):
     train: tuple[Text, ...] = Field(
         min_length=1, description="Prompts drawn while learning, one at random a picture."
     )
-    held_out: tuple[Text, ...] = Field((), description="Prompts that are never trained on; used to evaluate.")
+    held_out: tuple[Text, ...] = Field(
+        default=(), description="Prompts that are never trained on; used to evaluate."
+    )
 
 
 class Question(SpecModel):
@@ -62,30 +90,32 @@ class Question(SpecModel):
     answer: Answer = Field(
         description="The expected answer: any text the VLM could give, taken as it is written."
     )
-    alternatives: tuple[Answer, ...] = Field((), description="The answers that it competes with.")
+    alternatives: tuple[Answer, ...] = Field(default=(), description="The answers that it competes with.")
     visual_prompt: Name | None = Field(
-        None, description="Name of the visual prompt that the question speaks of."
+        default=None, description="Name of the visual prompt that the question speaks of."
     )
     weight: Annotated[float, number(ge=0, le=1e6)] = Field(
-        1.0, description="Weight of the question in the loss."
+        default=1.0, description="Weight of the question in the loss."
     )
-    paraphrases: tuple[Text, ...] = Field((), description="Other wordings, drawn at random while learning.")
+    paraphrases: tuple[Text, ...] = Field(
+        default=(), description="Other wordings, drawn at random while learning."
+    )
 
 
 class AdapterSpec(SpecModel):
     """The LoRA adapter that is learned."""
 
-    rank: Annotated[int, whole(ge=1, le=1024)] = Field(16, description="Rank of the low-rank update.")
+    rank: Annotated[int, whole(ge=1, le=1024)] = Field(default=16, description="Rank of the low-rank update.")
     scale: Annotated[float, number(gt=0, le=1000)] = Field(
-        5.0, description="Factor of the low-rank update: LoRA's alpha is scale times rank." + _PRESET
+        default=5.0, description="Factor of the low-rank update: LoRA's alpha is scale times rank." + _PRESET
     )
     target_modules: Annotated[
         Annotated[Literal["auto"], Tag("auto")]
         | Annotated[tuple[Text, ...], Field(min_length=1), Tag("names")],
         Discriminator(lambda value: "auto" if isinstance(value, str) else "names"),
     ] = Field(
-        "auto",
-        description="auto (attention and feed-forward projections), or the names that adapted modules end with.",
+        default="auto",
+        description="auto (attention and feed-forward projections), or what names of such modules end with.",
     )
 
 
@@ -93,11 +123,13 @@ class GradientSpec(SpecModel):
     """Which part of the drawing is differentiated."""
 
     through: Literal["last-steps", "x0-jump"] = Field(
-        "last-steps",
+        default="last-steps",
         description="last-steps: the last denoising steps carry the gradient; "
         "x0-jump: one step does, its clean estimate is decoded.",
     )
-    steps: Annotated[int, whole(ge=1, le=1000)] = Field(1, description="How many steps carry the gradient.")
+    steps: Annotated[int, whole(ge=1, le=1000)] = Field(
+        default=1, description="How many steps carry the gradient."
+    )
 
 
 Pull = Annotated[float, number(ge=0, le=1e6)]
@@ -106,88 +138,100 @@ Pull = Annotated[float, number(ge=0, le=1e6)]
 class KeepSpec(SpecModel):
     """How strongly the pictures are held to the base generator's, drawn from the same noise."""
 
-    picture: Pull = Field(0.0, description="Weight of the mean absolute difference of the pixels." + _PRESET)
+    picture: Pull = Field(
+        default=0.0, description="Weight of the mean absolute difference of the pixels." + _PRESET
+    )
     structure: Pull = Field(
-        0.0, description="Weight of the same of the image gradients; frees the colours." + _PRESET
+        default=0.0, description="Weight of the same of the image gradients; frees the colours." + _PRESET
     )
     smoothness: Pull = Field(
-        0.0, description="Weight of total variation beyond the base picture's." + _PRESET
+        default=0.0, description="Weight of total variation beyond the base picture's." + _PRESET
     )
 
 
 class JitterSpec(SpecModel):
     """How what the VLM sees is perturbed while learning, so that it cannot be fooled."""
 
-    noise: Annotated[float, number(ge=0, le=1)] = Field(0.0, description="Standard deviation of pixel noise.")
+    noise: Annotated[float, number(ge=0, le=1)] = Field(
+        default=0.0, description="Standard deviation of pixel noise."
+    )
     shift: Annotated[float, number(ge=0, le=0.5)] = Field(
-        0.0, description="Largest shift of picture and visual prompt together, as a fraction of the picture."
+        default=0.0,
+        description="Largest shift of picture and visual prompt together, as a fraction of the picture.",
     )
 
 
 class LearnSpec(SpecModel):
     """How the adapter is learned."""
 
-    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(100, description="Optimizer steps.")
-    batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(4, description="Pictures a step.")
+    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=100, description="Optimizer steps.")
+    batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=4, description="Pictures a step.")
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
-        5e-5, description="AdamW's learning rate." + _PRESET
+        default=5e-5, description="AdamW's learning rate." + _PRESET
     )
     seed: Annotated[int, whole(ge=0, lt=2**63)] = Field(
-        0, description="Seed of everything that is drawn at random."
+        default=0, description="Seed of everything that is drawn at random."
     )
     objective: Literal["likelihood", "choice"] = Field(
-        "likelihood",
+        default="likelihood",
         description="likelihood: mean negative log-likelihood of the answer's tokens; "
         "choice: of the answer among itself and its alternatives.",
     )
     gradient_clip: Annotated[float, number(gt=0, le=1e6)] = Field(
-        1.0, description="Largest norm of the gradient."
+        default=1.0, description="Largest norm of the gradient."
     )
     stop_at: Annotated[float, number(gt=0, lt=1)] | None = Field(
-        None, description="Stop once P(answer) of every question holds above this, such as 0.9."
+        default=None, description="Stop once P(answer) of every question holds above this, such as 0.9."
     )
     checkpoint_every: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
-        25, description="Steps between checkpoints."
+        default=25, description="Steps between checkpoints."
     )
-    adapter: AdapterSpec = Field(AdapterSpec(), description="The LoRA adapter that is learned.")
-    gradient: GradientSpec = Field(GradientSpec(), description="Which part of the drawing is differentiated.")
+    adapter: AdapterSpec = Field(default=AdapterSpec(), description="The LoRA adapter that is learned.")
+    gradient: GradientSpec = Field(
+        default=GradientSpec(), description="Which part of the drawing is differentiated."
+    )
     keep: KeepSpec = Field(
-        KeepSpec(), description="How strongly the pictures are held to the base generator's."
+        default=KeepSpec(), description="How strongly the pictures are held to the base generator's."
     )
-    jitter: JitterSpec = Field(JitterSpec(), description="How what the VLM sees is perturbed while learning.")
+    jitter: JitterSpec = Field(
+        default=JitterSpec(), description="How what the VLM sees is perturbed while learning."
+    )
 
 
 class EvaluateSpec(SpecModel):
     """How success is measured."""
 
-    seeds: Annotated[int, whole(ge=1, le=100_000)] = Field(32, description="Held-out seeds a prompt.")
-    vlm: VlmSpec | None = Field(None, description="A second VLM that was not trained against.")
+    seeds: Annotated[int, whole(ge=1, le=100_000)] = Field(default=32, description="Held-out seeds a prompt.")
+    vlm: VlmSpec | None = Field(default=None, description="A second VLM that was not trained against.")
     measures: tuple[Measure, ...] = Field(
-        (),
-        description="Pixel measures, independent of any VLM; targets come from the questions' visual prompts.",
+        default=(),
+        description="Pixel measures, independent of any VLM; the questions' visual prompts are the targets.",
     )
 
 
 class ControlSpec(SpecModel):
     """A visual control: generator, VLM, prompts, visual prompts, questions, and how to learn and to evaluate.
 
-    Values are checked one by one here; how they relate to each other and to files is checked by ``load_spec``,
-    which also fills in the presets. Build one by hand only in tests.
+    Values are checked one by one here. How they relate to each other and to files is checked by
+    ``load_spec``, which also fills in the presets: build one by hand only in tests.
     """
 
-    version: Literal[1] = Field(1, description="Version of this language.")
+    version: Annotated[Literal[1], BeforeValidator(not_a_truth_value)] = Field(
+        default=1, description="Version of this language."
+    )
     name: Name = Field(description="Name of the control: lower-case letters, digits and hyphens.")
     description: Annotated[str, Field(max_length=4000)] = Field(
-        "", description="What the control does, in a sentence."
+        default="", description="What the control does, in a sentence."
     )
-    generator: GeneratorSpec = Field(GeneratorSpec(), description="The generator that learns.")
-    vlm: VlmSpec = Field(VlmSpec(), description="The frozen VLM that judges the pictures.")
+    generator: GeneratorSpec = Field(default=GeneratorSpec(), description="The generator that learns.")
+    vlm: VlmSpec = Field(default=VlmSpec(), description="The frozen VLM that judges the pictures.")
     prompts: PromptsSpec = Field(description="What the generator is asked to draw.")
     visual_prompts: dict[Name, VisualPromptSpec] = Field(
-        {}, description="Named pictures that are laid over the generated image before the VLM sees it."
+        default={},
+        description="Named pictures that are laid over the generated image before the VLM sees it.",
     )
     questions: tuple[Question, ...] = Field(
         min_length=1, description="What the VLM is asked about the pictures."
     )
-    learn: LearnSpec = Field(LearnSpec(), description="How the adapter is learned.")
-    evaluate: EvaluateSpec = Field(EvaluateSpec(), description="How success is measured.")
+    learn: LearnSpec = Field(default=LearnSpec(), description="How the adapter is learned.")
+    evaluate: EvaluateSpec = Field(default=EvaluateSpec(), description="How success is measured.")

@@ -11,7 +11,7 @@ ORIGIN = "--set"
 def override(tree: Tree, setting: str) -> list[Fault]:
     """Put one setting into the tree.
 
-    A key that the language does not know is put in like any other: validation names it, with ``--set`` as its place.
+    A key that the language does not know is put in like any other; validation names it, and ``--set``.
 
     Args:
         tree: the spec's values; changed in place.

@@ -1,9 +1,9 @@
 """How the values of a spec relate to each other and to the files around it.
 
-The checks run on plain values, of which the faulty ones have been taken out, so that one mistake hides no other.
+The checks run on plain values, of which the faulty ones have been taken out: one mistake hides no other.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,13 +13,13 @@ from dualproc_cli.spec.pictures import picture_fault
 
 Finding: TypeAlias = tuple[KeyPath, str, str]  # path, problem, expected
 
-# Where a measure finds its target: some question must speak of a visual prompt of this type.
+# Where a measure finds its target: some question must speak of a visual prompt of such a type.
 TARGETS = {
-    "horizon": "line",
-    "palette": "palette",
-    "line-weight": "line",
-    "depth": "points",
-    "composition": "box",
+    "horizon": ("line",),
+    "palette": ("palette",),
+    "line-weight": ("line",),
+    "depth": ("points",),
+    "composition": ("box", "line"),
 }
 
 
@@ -27,43 +27,34 @@ def relations(data: dict[str, Any], folder: Path) -> Iterator[Finding]:
     """Everything in ``data`` that contradicts something else in it or in ``folder``.
 
     Args:
-        data: well-typed values of a spec; any of them may be absent, items of lists may be None.
+        data: well-typed values of a spec; any may be absent, an item of a list None, a visual prompt empty.
         folder: where the spec lies.
     """
-    checks: list[Callable[[dict[str, Any]], Iterable[Finding]]] = [
-        _prompts,
-        _questions,
-        _visual_prompts,
-        _learning,
-    ]
-    for check in checks:
-        yield from check(data)
-    yield from _measures(data)
+    yield from _prompts(data)
+    yield from _questions(data)
     for name, prompt in data.get("visual_prompts", {}).items():
-        if prompt.get("type") == "image" and "path" in prompt:
-            fault = picture_fault(prompt["path"], folder)
-            if fault:
-                yield ("visual_prompts", name, "path"), *fault
+        if "type" in prompt:  # otherwise nothing is known of its other values
+            yield from _visual_prompt(("visual_prompts", name), prompt, folder)
+    yield from _learning(data)
+    yield from _measures(data)
 
 
 def _prompts(data: dict[str, Any]) -> Iterator[Finding]:
     prompts = data.get("prompts", {})
     trained = {_same(prompt) for prompt in prompts.get("train", []) if prompt}
-    for index, prompt in enumerate(prompts.get("held_out", [])):
-        if prompt and _same(prompt) in trained:
-            yield (
-                ("prompts", "held_out", index),
-                f"{shown(prompt)} is a training prompt too",
-                "one never trained on",
-            )
+    for index, prompt in _items(prompts.get("held_out", [])):
+        if _same(prompt) in trained:
+            problem = f"{shown(prompt)} is a training prompt too"
+            yield ("prompts", "held_out", index), problem, "one never trained on"
 
 
 def _questions(data: dict[str, Any]) -> Iterator[Finding]:
-    questions = list(_items(data.get("questions", [])))
+    questions = data.get("questions", [])
     known = list(data.get("visual_prompts", {}))
     choice = data.get("learn", {}).get("objective") == "choice"
-    yield from _repeated(("questions",), [question.get("name") for _, question in questions], "name")
-    for index, question in questions:
+    names = [question and question.get("name") for question in questions]
+    yield from _repeated(("questions",), names, "name")
+    for index, question in _items(questions):
         path: KeyPath = ("questions", index)
         alternatives = question.get("alternatives", [])
         yield from _repeated((*path, "alternatives"), alternatives)
@@ -71,32 +62,27 @@ def _questions(data: dict[str, Any]) -> Iterator[Finding]:
             at = (*path, "alternatives", alternatives.index(question["answer"]))
             yield at, f"{shown(question['answer'])} is the expected answer itself", "other answers only"
         if choice and not alternatives and "answer" in question:
-            yield (
-                (*path, "alternatives"),
-                "is missing",
-                "answers to choose from, since learn.objective is choice",
-            )
+            needed = "answers to choose from, since learn.objective is choice"
+            yield (*path, "alternatives"), "is missing", needed
         name = question.get("visual_prompt")
         if name is not None and name not in known:
+            problem = f"no visual prompt {shown(name)}{did_you_mean(name, known)}"
             there = "one of " + ", ".join(known) if known else "a name under visual_prompts, which has none"
-            yield (
-                (*path, "visual_prompt"),
-                f"no visual prompt {shown(name)}{did_you_mean(name, known)}",
-                there,
-            )
-    weights = [question.get("weight", 1.0) for _, question in questions]
-    if weights and not any(weights):
-        yield ("questions", questions[0][0], "weight"), "the weights of all questions are 0", "one above 0"
+            yield (*path, "visual_prompt"), problem, there
+    weights = {index: question.get("weight", 1.0) for index, question in _items(questions)}
+    if weights and not any(weights.values()):
+        yield ("questions", min(weights), "weight"), "the weights of all questions are 0", "one above 0"
 
 
-def _visual_prompts(data: dict[str, Any]) -> Iterator[Finding]:
-    for name, prompt in data.get("visual_prompts", {}).items():
-        path: KeyPath = ("visual_prompts", name)
-        for near, far in (("left", "right"), ("top", "bottom")):
-            if near in prompt and far in prompt and not prompt[near] < prompt[far]:
-                yield (*path, far), f"is {shown(prompt[far])}", f"more than {near}, {shown(prompt[near])}"
-        labels = [point.get("label") if point else None for point in prompt.get("points", [])]
-        yield from _repeated((*path, "points"), labels, "label")
+def _visual_prompt(path: KeyPath, prompt: dict[str, Any], folder: Path) -> Iterator[Finding]:
+    for near, far in (("left", "right"), ("top", "bottom")):
+        if near in prompt and far in prompt and not prompt[near] < prompt[far]:
+            yield (*path, far), f"is {shown(prompt[far])}", f"more than {near}, {shown(prompt[near])}"
+    labels = [point and point.get("label") for point in prompt.get("points", [])]
+    yield from _repeated((*path, "points"), labels, "label")
+    fault = picture_fault(prompt["path"], folder) if "path" in prompt else None
+    if fault:
+        yield (*path, "path"), *fault
 
 
 def _learning(data: dict[str, Any]) -> Iterator[Finding]:
@@ -109,14 +95,14 @@ def _learning(data: dict[str, Any]) -> Iterator[Finding]:
 def _measures(data: dict[str, Any]) -> Iterator[Finding]:
     measures = data.get("evaluate", {}).get("measures", [])
     visual_prompts = data.get("visual_prompts", {})
-    spoken_of = [
-        visual_prompts.get(question.get("visual_prompt")) for _, question in _items(data.get("questions", []))
-    ]
-    types = {prompt["type"] for prompt in spoken_of if prompt}
+    names = {question.get("visual_prompt") for _, question in _items(data.get("questions", []))} - {None}
+    types = {visual_prompts.get(name, {}).get("type") for name in names}
     yield from _repeated(("evaluate", "measures"), measures)
     for index, measure in enumerate(measures):
-        if measure in TARGETS and TARGETS[measure] not in types:
-            needed = f"a question whose visual prompt is a {TARGETS[measure]}: it holds the target"
+        targets = TARGETS.get(measure)
+        # None: a visual prompt that is at fault itself might have been the target.
+        if targets and types.isdisjoint({*targets, None}):
+            needed = f"a question whose visual prompt is a {' or '.join(targets)}: it holds the target"
             yield ("evaluate", "measures", index), f"{measure} has no target", needed
 
 

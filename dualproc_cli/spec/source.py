@@ -1,7 +1,7 @@
 """YAML text to plain values that remember where they were written.
 
-The safe subset of YAML 1.1 that ``yaml.safe_load`` reads, with two differences that bring it to YAML 1.2: ``1e-4``
-is a number, and a date is text. Duplicate keys, foreign tags and documents that expand beyond reason are refused.
+What ``yaml.safe_load`` reads of YAML 1.1, with two differences that bring it to YAML 1.2: ``1e-4`` is a
+number, and a date is text. Duplicate keys, foreign tags and documents that expand beyond reason are refused.
 """
 
 import re
@@ -79,7 +79,7 @@ def read_yaml(text: str, locate: Locate, origin: str) -> tuple[Tree, list[Fault]
         mark = yaml.Mark(
             "", error.position, before.count("\n"), error.position - before.rfind("\n") - 1, None, 0
         )
-        problem = f"the character U+{ord(error.character):04X} is not allowed"
+        problem = f"the character U+{error.character:04X} is not allowed"
         raise SpecError([Fault(locate(mark), "", problem, "printable text")]) from error
     builder = _Builder(locate, origin)
     if root is None:
@@ -102,22 +102,21 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
+        start: Any = event.start_mark
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", event.start_mark)
+            raise ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", start)
         node = super().compose_node(parent, index)
         self.depth -= 1
         if node is None:
             return None
         if node not in self.measures:
             if isinstance(event, yaml.AliasEvent):
-                raise ComposerError(
-                    None, None, f"alias *{event.anchor} stands inside itself", event.start_mark
-                )
+                raise ComposerError(None, None, f"alias *{event.anchor} stands inside itself", start)
             self.measures[node] = self._measure(node)
         levels, size = self.measures[node]
         if self.depth + levels > MAX_DEPTH or size > MAX_EXPANDED:
-            raise ComposerError(None, None, "too large once its aliases are written out", event.start_mark)
+            raise ComposerError(None, None, "too large once its aliases are written out", start)
         return node
 
     def _measure(self, node: yaml.Node) -> tuple[int, int]:
@@ -184,7 +183,7 @@ class _Builder:
         return None
 
     def _pairs(self, path: KeyPath, mapping: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """The nodes of each key and its value; a mapping's own keys win over merged ones, earlier merges over later."""
+        """The nodes of each key and its value; own keys win over merged ones, earlier merges over later."""
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in mapping.value:

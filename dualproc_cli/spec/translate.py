@@ -11,12 +11,23 @@ from dualproc_cli.spec.source import Tree
 from dualproc_cli.spec.vocabulary import VISUAL_PROMPT_TYPES, hint, keys_at
 
 _MAPPING = "keys and values below it, or leave it out"
-_EXPECTED_OF_TYPE = {
+_EXPECTED = {
     "model_type": _MAPPING,
     "model_attributes_type": _MAPPING,
     "dict_type": _MAPPING,
     "tuple_type": "a list",
     "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string_too_long": "at most {max_length}",
+    "too_short": "at least {min_length}",
+    "too_long": "at most {max_length}",
 }
 _AT_KEY = {"extra_forbidden", "missing", "union_tag_not_found"}
 
@@ -24,6 +35,8 @@ _AT_KEY = {"extra_forbidden", "missing", "union_tag_not_found"}
 def translate(error: ValidationError, tree: Tree) -> Iterator[tuple[KeyPath, Fault]]:
     """The path and the fault of every error, the fault placed at the key or the value that is wrong."""
     for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
+            continue  # pydantic counts the right items only, and each wrong one has its own error
         path, at_key = _path(detail)
         entry = tree.entry(path)
         problem, expected = _describe(detail, path, tree)
@@ -55,7 +68,7 @@ def _describe(detail: ErrorDetails, path: KeyPath, tree: Tree) -> tuple[str, str
             known = sorted(keys_at(path[:-1], tree.data))
             return "unknown key" + hint(str(path[-1]), known), "one of " + ", ".join(known)
         case "missing":
-            return "is missing", keys_at(path[:-1], tree.data)[str(path[-1])]["description"].rstrip(".")
+            return "is missing", _phrase(keys_at(path[:-1], tree.data)[str(path[-1])])
         case "union_tag_not_found":
             return "is missing", "one of " + ", ".join(VISUAL_PROMPT_TYPES)
         case "union_tag_invalid":
@@ -70,16 +83,22 @@ def _describe(detail: ErrorDetails, path: KeyPath, tree: Tree) -> tuple[str, str
         case "string_pattern_mismatch":
             return f"is {shown(value)}", EXPECTED_OF_PATTERN[limits["pattern"]]
         case "string_too_long":
-            return f"has {len(value)} characters", f"at most {limits['max_length']}"
-        case "too_short":
-            return f"has {limits['actual_length']} items", f"at least {limits['min_length']}"
-        case "too_long":
-            return f"has {limits['actual_length']} items", f"at most {limits['max_length']}"
-    return f"is {shown(value)}", _EXPECTED_OF_TYPE.get(detail["type"]) or detail["msg"].removeprefix(
-        "Input should be "
+            problem = f"has {len(value)} characters"
+        case "too_short" | "too_long":
+            problem = f"has {limits['actual_length']} items"
+        case _:
+            problem = f"is {shown(value)}"
+    return problem, _EXPECTED.get(detail["type"], detail["msg"].removeprefix("Input should be ")).format(
+        **limits
     )
 
 
 def _none_of(value: object, choices: tuple[str, ...]) -> tuple[str, str]:
     near = did_you_mean(value, choices) if isinstance(value, str) else ""
     return f"is {shown(value)}{near}", ("one of " if len(choices) > 1 else "") + ", ".join(choices)
+
+
+def _phrase(description: str) -> str:
+    """A description as it stands within a sentence."""
+    first = description[0].lower() if description[1].islower() else description[0]
+    return first + description[1:].rstrip(".")

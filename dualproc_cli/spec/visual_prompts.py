@@ -15,28 +15,36 @@ Thickness: TypeAlias = Annotated[float, number(gt=0, le=0.5)]
 class LinePrompt(SpecModel):
     """A straight line from edge to edge."""
 
-    type: Literal["line"] = Field("line", description="A straight line from edge to edge.")
+    type: Literal["line"] = Field(default="line", description="A straight line from edge to edge.")
     orientation: Literal["horizontal", "vertical"] = Field(
-        "horizontal", description="Which way the line runs."
+        default="horizontal", description="Which way the line runs."
     )
     position: Fraction = Field(
         description="Middle of the line: from the top if horizontal, from the left if vertical."
     )
-    thickness: Thickness = Field(0.03, description="Thickness, as a fraction of the side that the line cuts.")
-    color: Color = Field("red", description="CSS colour name or hex.")
+    thickness: Thickness = Field(
+        default=0.03, description="Thickness, as a fraction of the side that the line cuts."
+    )
+    color: Color = Field(default="red", description="CSS colour name or hex.")
 
 
 class PalettePrompt(SpecModel):
     """A strip of colour swatches along one edge."""
 
-    type: Literal["palette"] = Field("palette", description="A strip of colour swatches along one edge.")
+    type: Literal["palette"] = Field(
+        default="palette", description="A strip of colour swatches along one edge."
+    )
     colors: tuple[Color, ...] = Field(
         min_length=1,
         max_length=16,
         description="The swatches from left to right or top to bottom: CSS names or hex.",
     )
-    edge: Literal["bottom", "top", "left", "right"] = Field("bottom", description="Where the strip lies.")
-    size: Thickness = Field(0.12, description="Depth of the strip, as a fraction of the side that it cuts.")
+    edge: Literal["bottom", "top", "left", "right"] = Field(
+        default="bottom", description="Where the strip lies."
+    )
+    size: Thickness = Field(
+        default=0.12, description="Depth of the strip, as a fraction of the side that it cuts."
+    )
 
 
 class PointSpec(SpecModel):
@@ -52,35 +60,35 @@ class PointSpec(SpecModel):
 class PointsPrompt(SpecModel):
     """Labelled discs."""
 
-    type: Literal["points"] = Field("points", description="Discs with a label inside.")
+    type: Literal["points"] = Field(default="points", description="Discs with a label inside.")
     points: tuple[PointSpec, ...] = Field(
         min_length=1, max_length=26, description="The points; labels differ."
     )
-    color: Color = Field("red", description="Colour of the discs: CSS name or hex.")
+    color: Color = Field(default="red", description="Colour of the discs: CSS name or hex.")
 
 
 class BoxPrompt(SpecModel):
     """An empty rectangle."""
 
-    type: Literal["box"] = Field("box", description="An empty rectangle.")
+    type: Literal["box"] = Field(default="box", description="An empty rectangle.")
     left: Fraction = Field(description="Left edge.")
     top: Fraction = Field(description="Top edge.")
     right: Fraction = Field(description="Right edge, beyond the left one.")
     bottom: Fraction = Field(description="Bottom edge, below the top one.")
-    color: Color = Field("red", description="CSS colour name or hex.")
+    color: Color = Field(default="red", description="CSS colour name or hex.")
 
 
 class ImagePrompt(SpecModel):
     """A picture from a file."""
 
-    type: Literal["image"] = Field("image", description="A picture from a file.")
+    type: Literal["image"] = Field(default="image", description="A picture from a file.")
     path: Text = Field(description="PNG, JPEG or WebP file, relative to the spec and inside its folder.")
     mode: Literal["solid", "transparent", "beside"] = Field(
-        "solid",
+        default="solid",
         description="solid: laid over, white is transparent; transparent: blended by opacity; "
         "beside: given to the VLM as a second picture.",
     )
-    opacity: Fraction = Field(0.5, description="Opacity in mode transparent.")
+    opacity: Fraction = Field(default=0.5, description="Opacity in mode transparent.")
 
 
 VisualPromptSpec: TypeAlias = Annotated[

@@ -9,8 +9,8 @@ from dualproc_cli.spec.faults import KeyPath, did_you_mean
 VISUAL_PROMPT_TYPES = ("line", "palette", "points", "box", "image")
 
 
-def keys_at(path: KeyPath, data: Any) -> dict[str, Any]:
-    """The keys of the mapping at ``path`` with their schemas; ``data`` (the spec's values) decides between unions."""
+def keys_at(path: KeyPath, data: Any) -> dict[str, str]:
+    """The keys of the mapping at ``path`` and what they mean; the spec's values decide between unions."""
     schema = json_schema()
     node = _resolve(schema, data, schema)
     for part in path:
@@ -22,15 +22,19 @@ def keys_at(path: KeyPath, data: Any) -> dict[str, Any]:
         else:  # the visual prompts: any name, one kind of value
             node = node.get("additionalProperties") or next(iter(node["patternProperties"].values()))
         node = _resolve(node, data, schema)
-    return node["properties"]
+    # A part that is described like its model refers to it for the description.
+    properties = {
+        key: value if "description" in value else _resolve(value, None, schema)
+        for key, value in node["properties"].items()
+    }
+    return {key: value["description"] for key, value in properties.items()}
 
 
 def hint(word: str, siblings: list[str]) -> str:
-    """``; did you mean ...?`` for an unknown key: a near word beside it, or the same word elsewhere."""
+    """``; did you mean ...?`` for an unknown key: the same word elsewhere, or a near one beside it."""
     schema = json_schema()
-    elsewhere = (key for key in _dotted_keys(schema, schema) if key.endswith(f".{word}"))
-    found = next(elsewhere, None)
-    return did_you_mean(word, siblings) or (f"; did you mean '{found}'?" if found else "")
+    elsewhere = next((key for key in _dotted_keys(schema, schema) if key.endswith(f".{word}")), None)
+    return f"; did you mean '{elsewhere}'?" if elsewhere else did_you_mean(word, siblings)
 
 
 def _resolve(node: dict[str, Any], data: Any, schema: dict[str, Any]) -> dict[str, Any]:

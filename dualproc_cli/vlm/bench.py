@@ -1,8 +1,8 @@
 """How much time the shared prefix saves: ``python -m dualproc_cli.vlm.bench [MODEL] [--json]``.
 
-One step's worth of work, log-likelihoods and their gradient in the pixels, for 1, 3, 5 and 8 questions: in the mode
-that the self-check chose, against one full forward pass a question. Both are measured in turns within one run, so
-that whatever else the machine does hits both alike.
+One step's worth of work, log-likelihoods and their gradient in the pixels, for 1, 3, 5 and 8 questions: in
+the mode that the self-check chose, against one full forward pass a question. Both are measured in turns
+within one run, so that whatever else the machine does hits both alike.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from dualproc_cli.spec import VlmSpec
 from dualproc_cli.vlm.chat import plan_prompts
 from dualproc_cli.vlm.load import Vlm, load_vlm
 from dualproc_cli.vlm.prefix import plain
-from dualproc_cli.vlm.reading import WAYS, Reader, choose
+from dualproc_cli.vlm.reading import Reader, choose
 
 QUESTIONS = (
     "Is the horizon at the red line?",
@@ -39,18 +39,18 @@ def measure(vlm: Vlm, count: int, batch: int, size: int, rounds: int) -> dict[st
     """Median milliseconds of both ways for the first ``count`` questions about ``batch`` square pictures.
 
     Returns:
-        ``questions``, ``mode``, ``shared_ms``, ``full_ms``, ``ratio`` (full over shared), and the largest difference
-        of an answer's log-probability (``difference``, nats) and of the pixels' gradient (``gradient_difference``,
-        relative to its largest entry).
+        ``questions``, ``mode``, ``shared_ms``, ``full_ms``, ``ratio`` (full over shared), and the largest
+        difference of an answer's log-probability (``difference``, nats) and of the pixels' gradient
+        (``gradient_difference``, relative to its largest entry).
     """
     prompts = plan_prompts(vlm.processor, QUESTIONS[:count], [["Yes"]] * count, [(size, size)])
     reader = Reader(vlm, prompts, None)
-    name, batched = choose(reader, size, size)
+    mode = choose(reader, size, size)
     images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(vlm.device)
     images.requires_grad_()
 
     def shared() -> tuple[Tensor, Tensor]:
-        return _step(reader.read(WAYS[name][0], images, range(count), batched), images)
+        return _step(reader.read(mode.way, images, range(count), mode.batched), images)
 
     def full() -> tuple[Tensor, Tensor]:
         return _step(reader.read(plain, images, range(count), True), images)
@@ -63,12 +63,14 @@ def measure(vlm: Vlm, count: int, batch: int, size: int, rounds: int) -> dict[st
     shared_ms, full_ms = (1000 * statistics.median(seconds[step]) for step in (shared, full))
     return {
         "questions": count,
-        "mode": name,
+        "mode": mode.name,
         "shared_ms": round(shared_ms, 2),
         "full_ms": round(full_ms, 2),
         "ratio": round(full_ms / shared_ms, 2),
         "difference": (found - expected).abs().max().item(),
-        "gradient_difference": ((gradient - expected_gradient).abs().max() / expected_gradient.abs().max()).item(),
+        "gradient_difference": (
+            (gradient - expected_gradient).abs().max() / expected_gradient.abs().max()
+        ).item(),
     }
 
 
@@ -86,7 +88,9 @@ def _seconds(step: Callable[[], Any], device: torch.device) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m dualproc_cli.vlm.bench", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m dualproc_cli.vlm.bench", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("model", nargs="?", default="miniature", help="hub id, folder or miniature")
     parser.add_argument("--batch", type=int, default=4, help="pictures a step")
     parser.add_argument("--size", type=int, default=64, help="height and width of the pictures in pixels")
@@ -97,14 +101,17 @@ def main() -> None:
     vlm = load_vlm(VlmSpec(model=options.model), pick_device(options.device))
     rows = [measure(vlm, count, options.batch, options.size, options.rounds) for count in COUNTS]
     if options.json:
-        print(json.dumps({"model": options.model, "batch": options.batch, "size": options.size, "rows": rows}))
+        print(
+            json.dumps({"model": options.model, "batch": options.batch, "size": options.size, "rows": rows})
+        )
         return
-    print(f"{options.model}, {options.batch} pictures of {options.size}x{options.size}, {vlm.dtype} on {vlm.device}")
-    print("questions  mode      shared ms  full ms  full/shared  difference  of gradient")
+    size = f"{options.size}x{options.size}"
+    print(f"{options.model}, {options.batch} pictures of {size}, {vlm.dtype} on {vlm.device}")
+    print("questions  mode      shared ms   full ms  full/shared  difference  of gradient")
     for row in rows:
         print(
-            f"{row['questions']:9}  {row['mode']:8}  {row['shared_ms']:9.2f}  {row['full_ms']:7.2f}  {row['ratio']:11.2f}"
-            f"  {row['difference']:10.1e}  {row['gradient_difference']:11.1e}"
+            "{questions:9}  {mode:8}  {shared_ms:9.2f}  {full_ms:8.2f}  {ratio:11.2f}"
+            "  {difference:10.1e}  {gradient_difference:11.1e}".format(**row)
         )
 
 

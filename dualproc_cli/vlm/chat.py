@@ -1,4 +1,4 @@
-"""Questions and answers as the tokens, and pictures as the tensors, that a VLM's own processor makes of them."""
+"""Questions and answers as tokens, and pictures as tensors, as a VLM's own processor makes them."""
 
 import logging
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Prompts:
     Attributes:
         tokens: one prompt a question, from the first token to the generation prompt.
         answers: the candidate answers of each question.
-        sides: one dict a question of inputs [1, prompt length, ...] that go with its tokens (token types, ...).
+        sides: one dict a question of inputs [1, prompt length, ...] that go with its tokens (token types).
         shared: length of the longest token prefix that all prompts have in common.
         holds_pictures: every picture token lies within the shared prefix.
         pixel_keys: names of the inputs that hold the pictures.
@@ -40,14 +40,18 @@ class Prompts:
 
 
 def plan_prompts(
-    processor: ProcessorMixin, questions: Sequence[str], answers: Sequence[Sequence[str]], sizes: Sequence[tuple[int, int]]
+    processor: ProcessorMixin,
+    questions: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    sizes: Sequence[tuple[int, int]],
 ) -> Prompts:
     """Encode every question once, for pictures of the given (height, width) in pixels, several to a message.
 
     The tokens depend on the pictures' sizes only, so blank ones stand in for them.
 
     Raises:
-        UserError: an answer has no tokens, or two candidates of a question have the same ones.
+        UserError: a question cannot be asked about so many pictures, an answer has no tokens, or two
+            candidates of a question have the same ones.
     """
     blanks = [to_pil_image(torch.full((3, *size), 0.3)) for size in sizes]
     encoded = [_encode(processor, question, blanks) for question in questions]
@@ -61,7 +65,11 @@ def plan_prompts(
             for question, prompt, candidates in zip(questions, tokens, answers, strict=True)
         ),
         sides=tuple(
-            {key: value for key, value in inputs.items() if _beside_tokens(value, inputs) and key != "input_ids"}
+            {
+                key: value
+                for key, value in inputs.items()
+                if _beside_tokens(value, inputs) and key != "input_ids"
+            }
             for inputs in encoded
         ),
         shared=shared,
@@ -70,7 +78,9 @@ def plan_prompts(
     )
 
 
-def picture_inputs(processor: ProcessorMixin, pictures: Sequence[Sequence[Tensor]], keys: Sequence[str]) -> dict[str, Tensor]:
+def picture_inputs(
+    processor: ProcessorMixin, pictures: Sequence[Sequence[Tensor]], keys: Sequence[str]
+) -> dict[str, Tensor]:
     """The VLM's picture inputs, with their graph.
 
     Args:
@@ -85,15 +95,25 @@ def picture_inputs(processor: ProcessorMixin, pictures: Sequence[Sequence[Tensor
 
 
 def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -> dict[str, Tensor]:
-    inputs = processor.apply_chat_template(
-        [_ask(question, pictures)],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
+    try:
+        inputs: Any = processor.apply_chat_template(
+            [_ask(question, pictures)],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+    except (TemplateError, TypeError, ValueError) as error:  # what templates and processors raise
+        raise UserError(
+            f"question {question!r}: the VLM's chat template and processor cannot ask it about "
+            f"{len(pictures)} picture(s) ({' '.join(str(error).split())[:160]}); expected a VLM that can"
+        ) from error
     # Nothing is padded, so the mask is all ones; labels are for training the VLM itself.
-    return {key: value for key, value in inputs.items() if torch.is_tensor(value) and key not in ("attention_mask", "labels")}
+    return {
+        key: value
+        for key, value in inputs.items()
+        if torch.is_tensor(value) and key not in ("attention_mask", "labels")
+    }
 
 
 def _ask(question: str, pictures: Sequence[Any]) -> dict[str, Any]:
@@ -117,7 +137,9 @@ def _picture_token(processor: ProcessorMixin) -> int | None:
     return None if name is None else processor.tokenizer.convert_tokens_to_ids(name)
 
 
-def _candidates(processor: ProcessorMixin, question: str, prompt: Tokens, answers: Sequence[str]) -> tuple[Tokens, ...]:
+def _candidates(
+    processor: ProcessorMixin, question: str, prompt: Tokens, answers: Sequence[str]
+) -> tuple[Tokens, ...]:
     found = tuple(_answer_tokens(processor, question, prompt, answer) for answer in answers)
     for tokens, answer in zip(found, answers, strict=True):
         if not tokens:
@@ -125,29 +147,34 @@ def _candidates(processor: ProcessorMixin, question: str, prompt: Tokens, answer
         if processor.tokenizer.unk_token_id in tokens and processor.tokenizer.unk_token_id is not None:
             logger.warning("question %r: the VLM does not know all words of the answer %r", question, answer)
     if len(set(found)) < len(found):
-        raise UserError(f"question {question!r}: the VLM reads two of its answers as the same: {', '.join(answers)}")
+        raise UserError(
+            f"question {question!r}: the VLM reads two of its answers as the same: {', '.join(answers)}"
+        )
     return found
 
 
 def _answer_tokens(processor: ProcessorMixin, question: str, prompt: Tokens, answer: str) -> Tokens:
     """The tokens that the VLM itself would write for ``answer`` right after the generation prompt.
 
-    Two conventions decide whether that is "Yes" or " Yes". The chat template: after "Assistant:" some write a space
-    before an assistant's words, after "assistant\\n" none; so a rendered dialogue is read for it. The tokenizer:
-    SentencePiece puts a space before any text that stands alone; so the answer is tokenised after the prompt's last
-    token, whose own tokens are then taken off again.
+    Two conventions decide whether that is "Yes" or " Yes". The chat template: after "Assistant:" some write a
+    space before an assistant's words, after "assistant\\n" none; so a rendered dialogue is read for it. The
+    tokenizer: SentencePiece puts a space before any text that stands alone; so the answer is tokenised after
+    the prompt's last token, whose own tokens are then taken off again.
     """
     encode = processor.tokenizer.encode
     last = processor.tokenizer.decode([prompt[-1]])
     lead = "" if last[-1:].isspace() else _lead(processor, question, answer)
-    before, after = encode(last, add_special_tokens=False), encode(last + lead + answer, add_special_tokens=False)
+    before, after = (
+        encode(last, add_special_tokens=False),
+        encode(last + lead + answer, add_special_tokens=False),
+    )
     if after[: len(before)] == before:
         return tuple(after[len(before) :])
     return tuple(encode(lead + answer, add_special_tokens=False))  # the tokenizer merges the two
 
 
 def _lead(processor: ProcessorMixin, question: str, answer: str) -> str:
-    """The white space that the chat template writes between the generation prompt and an assistant's words."""
+    """The white space that the chat template puts between the generation prompt and an assistant's words."""
     asked = _ask(question, [None])
     reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
     try:

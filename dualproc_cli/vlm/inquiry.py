@@ -1,4 +1,4 @@
-"""Questions about one kind of view, asked of a batch of pictures: differentiable log-likelihoods of their answers."""
+"""Questions about a batch of pictures: differentiable log-likelihoods of their answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dualproc_cli.vlm.chat import Prompts, plan_prompts
 from dualproc_cli.vlm.load import Vlm
-from dualproc_cli.vlm.reading import WAYS, Reader, choose
+from dualproc_cli.vlm.reading import Mode, Reader, choose
 
 Sizes = tuple[tuple[int, int], ...]
 
@@ -36,18 +36,18 @@ class Inquiry:
         scores = inquiry(images)              # images: [B, 3, H, W] in [0, 1]
         loss = -scores.log_likelihood[0][:, 0].mean()
 
-    Before the first picture of a size is read, the ways to read it are compared with plain forward passes on noise,
-    and the fastest that agrees is used: ``cache``, one pass for what the questions share; ``vision``, the vision
-    tower once; ``separate``, everything for each question.
+    Before the first picture of a size is read, the ways to read it are compared with plain forward passes on
+    noise, and the fastest that agrees is used: ``cache``, one pass for what the questions share; ``vision``,
+    the vision tower once; ``separate``, everything for each question.
     """
 
     def __init__(self, vlm: Vlm, questions: Sequence[str], answers: Sequence[Sequence[str]]) -> None:
-        """``answers[q]`` are question q's candidate answers: the expected one, then those it competes with."""
+        """``answers[q]`` are question q's candidates: the expected answer, then those it competes with."""
         self.vlm = vlm
         self.questions = list(questions)
         self.answers = [list(candidates) for candidates in answers]
         self._prompts: dict[Sizes, Prompts] = {}
-        self._modes: dict[Sizes, tuple[str, bool]] = {}
+        self._modes: dict[Sizes, Mode] = {}
 
     def __call__(
         self, images: Tensor, beside: Tensor | None = None, asked: Sequence[int] | None = None
@@ -60,10 +60,10 @@ class Inquiry:
             asked: indices of the questions to ask; all by default. The scores come in this order.
         """
         height, width = images.shape[-2:]
-        name, batched = self.prepare(height, width, beside)
+        mode = self.prepare(height, width, beside)
         prompts = self._plan(_sizes(height, width, beside))
         asked = range(len(self.questions)) if asked is None else asked
-        log_p = Reader(self.vlm, prompts, beside).read(WAYS[name][0], images, asked, batched)
+        log_p = Reader(self.vlm, prompts, beside).read(mode.way, images, asked, mode.batched)
         lengths = [[len(answer) for answer in prompts.answers[q]] for q in asked]
         answers = iter(log_p.split([length for group in lengths for length in group], -1))
         return AnswerScores(
@@ -71,11 +71,9 @@ class Inquiry:
             tokens=[torch.tensor(group, device=log_p.device) for group in lengths],
         )
 
-    def prepare(self, height: int, width: int, beside: Tensor | None = None) -> tuple[str, bool]:
-        """Plan for pictures of a size, in pixels, and check the plan; the first call for a size does it by itself.
-
-        Returns:
-            the way to read (``cache``, ``vision`` or ``separate``), and whether in one pass for all pictures.
+    @torch.inference_mode(False)  # the check needs gradients, also where only scores are wanted
+    def prepare(self, height: int, width: int, beside: Tensor | None = None) -> Mode:
+        """Plan and check how pictures of a size, in pixels, are read; done by the first call at the latest.
 
         Raises:
             UserError: an answer cannot be asked for, or no gradient reaches the picture.
@@ -86,15 +84,15 @@ class Inquiry:
         return self._modes[sizes]
 
     def describe(self, height: int, width: int, beside: Tensor | None = None) -> dict[str, Any]:
-        """What will be run for pictures of a size; the processor is enough, and then the mode is the intended one.
+        """What will be run for pictures of a size; of a processor without a model, the intended mode.
 
         Returns:
-            ``mode``; ``prefix_tokens``, shared by all questions; ``suffix_tokens``, for each question the tokens of
-            each candidate that follow the prefix, its answer included.
+            ``mode``; ``prefix_tokens``, shared by all questions; ``suffix_tokens``, for each question
+            and candidate how many tokens follow the prefix, the answer included.
         """
         prompts = self._plan(_sizes(height, width, beside))
         intended = "cache" if prompts.holds_pictures else "vision"
-        mode = intended if self.vlm.model is None else self.prepare(height, width, beside)[0]
+        mode = intended if self.vlm.model is None else self.prepare(height, width, beside).name
         shared = prompts.shared if mode == "cache" else 0
         return {
             "mode": mode,

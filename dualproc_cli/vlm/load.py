@@ -1,6 +1,5 @@
 """A frozen vision-language model and its processor, from the hub, a folder or the embedded miniature."""
 
-import functools
 import importlib.util
 import logging
 from dataclasses import dataclass
@@ -9,7 +8,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
@@ -27,7 +32,7 @@ PLAIN_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Vlm:
-    """A vision-language model as it is asked: frozen, in eval mode, with the processor that prepares its inputs."""
+    """A vision-language model, frozen and in eval mode, with the processor that prepares its inputs."""
 
     processor: ProcessorMixin
     model: PreTrainedModel | None  # None: the processor alone, enough to plan what will be asked
@@ -51,7 +56,9 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
     options: dict[str, Any] = {"dtype": dtype}
     if spec.quantization != "none":
         options |= {"quantization_config": _quantization(spec, dtype, device), "device_map": {"": device}}
-    model, report = _read(spec, AutoModelForImageTextToText.from_pretrained, output_loading_info=True, **options)
+    model, report = _read(
+        spec, AutoModelForImageTextToText.from_pretrained, output_loading_info=True, **options
+    )
     if report["missing_keys"] or report["mismatched_keys"]:
         # transformers would fill them with random numbers and go on.
         lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
@@ -77,44 +84,51 @@ def load_processor(spec: VlmSpec) -> Vlm:
 def _load_processor(spec: VlmSpec) -> ProcessorMixin:
     processor = _read(spec, AutoProcessor.from_pretrained)
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
-        raise UserError(f"vlm.model: {spec.model} has no processor for pictures and text; expected a model with both")
-    if processor.chat_template is None and not processor.tokenizer.chat_template:
+        raise UserError(
+            f"vlm.model: {spec.model} has no processor for pictures and text; expected a model with both"
+        )
+    processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
+    if not processor.chat_template:
         logger.warning("%s has no chat template: questions are put right after the picture", spec.model)
-        processor.chat_template = PLAIN_TEMPLATE.replace("IMAGE", getattr(processor, "image_token", "<image>"))
+        picture = getattr(processor, "image_token", "<image>")
+        processor.chat_template = PLAIN_TEMPLATE.replace("IMAGE", picture)
     _clamp_resizes(processor.image_processor)
     return processor
 
 
-def _clamp_resizes(image_processor: Any) -> None:
-    """Clamp float pictures to [0, 1] after a resize.
+class _Clamped:
+    """An image processor whose resized float pictures stay in [0, 1].
 
-    Bicubic and Lanczos filters overshoot. In use the VLM sees 8-bit pictures, which cannot, so while learning it
-    must not see values beyond black and white either.
+    Bicubic and Lanczos filters overshoot. In use the VLM sees 8-bit pictures, which cannot, so while
+    learning it must not see values beyond black and white either.
     """
-    if not hasattr(image_processor, "resize"):
-        return
-    resize = image_processor.resize
 
-    @functools.wraps(resize)
-    def clamped(*args: Any, **options: Any) -> Any:
-        resized = resize(*args, **options)
+    def resize(self, *args: Any, **options: Any) -> Any:
+        resized = super().resize(*args, **options)  # type: ignore[misc]
         return resized.clamp(0, 1) if torch.is_tensor(resized) and resized.is_floating_point() else resized
 
-    image_processor.resize = clamped
+
+def _clamp_resizes(image_processor: Any) -> None:
+    kind = type(image_processor)
+    if hasattr(kind, "resize"):
+        image_processor.__class__ = type(kind.__name__, (_Clamped, kind), {})
 
 
 def _read(spec: VlmSpec, from_pretrained: Any, **options: Any) -> Any:
     """Call a ``from_pretrained``, turning whatever goes wrong with the files into one line."""
+    source = _source(spec)
     try:
         return from_pretrained(
-            _source(spec), revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
+            source, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
         )
     except ImportError as error:
-        raise UserError(f"vlm.model: {spec.model} needs a package that is not installed: {_line(error)}") from error
+        raise UserError(
+            f"vlm.model: {spec.model} needs a package that is not installed: {_line(error)}"
+        ) from error
     except Exception as error:  # hub, JSON, safetensors and pickle errors have no common class
         raise UserError(
-            f"vlm.model: cannot load {spec.model} as an image-text-to-text model ({_line(error)}); expected a hub id "
-            "that you have access to, a folder with config, weights and processor, or `miniature`"
+            f"vlm.model: cannot load {spec.model} as an image-text-to-text model ({_line(error)}); expected "
+            "a hub id that you have access to, a folder with config, weights and processor, or `miniature`"
         ) from error
 
 
@@ -136,9 +150,11 @@ def _commit(spec: VlmSpec) -> str | None:
 
 def _quantization(spec: VlmSpec, dtype: torch.dtype, device: torch.device) -> BitsAndBytesConfig:
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"vlm.quantization: {spec.quantization} needs the package bitsandbytes: pip install bitsandbytes")
+        raise UserError(
+            f"vlm.quantization: {spec.quantization} needs the package bitsandbytes: pip install bitsandbytes"
+        )
     if device.type != "cuda":
-        raise UserError(f"vlm.quantization: {spec.quantization} needs a CUDA device, not {device}; expected none here")
+        raise UserError(f"vlm.quantization: {spec.quantization} needs a CUDA device; on {device} use none")
     if spec.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)

@@ -1,26 +1,69 @@
 """Log-probabilities of answers about pictures, with the work that questions have in common done once.
 
-`shared_prefix` encodes a picture and the text before the first question-specific token once, expands the key-value
-cache to one row a question, and reads all answers in a second, short pass. It needs causal attention over the
-picture. Where that does not hold, `shared_vision` still runs the vision tower once; `separate` shares nothing.
-`plain` is the definition that the others are checked against.
+`shared_prefix` encodes a picture and the text before the first question-specific token once, expands the
+key-value cache to one row a question, and reads all answers in a second, short pass. It needs causal
+attention over the picture. Where that does not hold, `shared_vision` still runs the vision tower once.
+`plain` and `generated` share nothing: they define what the answers are, of causal models and of prefix-LMs.
 
-All of them return [B, T] float32: the log-probability of each answer token, question by question, candidate by
-candidate, token by token.
+All of them return [B, T] float32: the log-probability of each answer token, question by question, candidate
+by candidate, token by token.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
 
 from dualproc_cli.vlm.chat import Prompts, Tokens
 
-Inputs = dict[str, Tensor]
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of a VLM at once.
+
+    Attributes:
+        model: the frozen VLM.
+        prompts: all that can be asked.
+        asked: indices of the questions that are asked.
+        pictures: the model's picture inputs, with their graph.
+        batch: B, how many pictures (or pairs of pictures) they hold.
+    """
+
+    model: Any
+    prompts: Prompts
+    asked: Sequence[int]
+    pictures: dict[str, Tensor]
+    batch: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def tokens(self, q: int, length: int | None = None) -> dict[str, Tensor]:
+        """The first ``length`` tokens of prompt ``q`` and their side inputs, once for each picture."""
+        sides = {
+            key: value[:, :length].to(self.device).expand(self.batch, *(-1,) * (value.ndim - 1))
+            for key, value in self.prompts.sides[q].items()
+        }
+        return {"input_ids": self.row(self.prompts.tokens[q][:length]), **sides}
+
+    def row(self, tokens: Tokens) -> Tensor:
+        """[B, L]: the same tokens for each picture."""
+        return torch.tensor(tokens, device=self.device).expand(self.batch, -1)
+
+    def continued(self, q: int, rows: int, length: int) -> dict[str, Tensor]:
+        """Side inputs [rows, length, ...] of tokens after prompt ``q``.
+
+        Token types are for prompts alone; what tells each token which pictures it may attend to goes on.
+        """
+        return {
+            key: value[:, -1:].to(self.device).expand(rows, length, *value.shape[2:])
+            for key, value in self.prompts.sides[q].items()
+            if value.ndim > 2
+        }
 
 
 @dataclass(frozen=True)
@@ -30,7 +73,7 @@ class Rows:
     Attributes:
         tokens: [R, L] right-padded; candidates that differ in their last token alone share a row.
         kept: [R, L] True where the next token belongs to an answer; K in all.
-        slots: [T] for each answer token its place in the prefix's last distribution followed by the K kept ones.
+        slots: [T] each answer token's place among the prefix's last distribution and the K kept ones.
         targets: [T] the answer tokens.
     """
 
@@ -40,153 +83,136 @@ class Rows:
     targets: Tensor
 
     @classmethod
-    def after_prefix(cls, contexts: Sequence[Tokens], answers: Sequence[Sequence[Tokens]], device: torch.device) -> "Rows":
+    def after_prefix(
+        cls, contexts: Sequence[Tokens], answers: Sequence[Sequence[Tokens]], device: torch.device
+    ) -> "Rows":
         """Rows ``context + answer[:-1]``, where the contexts are what follows the prefix in each prompt."""
-        pairs = [(context, answer) for context, group in zip(contexts, answers, strict=True) for answer in group]
-        # A row's index, by its tokens; an empty row needs no pass, its distribution is the prefix's last one.
-        index: dict[Tokens, int] = {}
-        for context, answer in pairs:
-            if row := context + answer[:-1]:
-                index.setdefault(row, len(index))
-        length = max(map(len, index), default=0)
-        kept = torch.zeros(len(index), length, dtype=torch.bool)
-        for context, answer in pairs:
-            if row := context + answer[:-1]:
-                kept[index[row], max(len(context) - 1, 0) : len(row)] = True
-        place = torch.zeros(len(index) + 1, length, dtype=torch.long)
-        place[:-1][kept] = torch.arange(1, int(kept.sum()) + 1)
-        slots = [
-            int(place[index[context + answer[:-1]], position]) if position >= 0 else 0
-            for context, answer in pairs
-            for position in range(len(context) - 1, len(context) - 1 + len(answer))
+        pairs = [
+            (context, answer) for context, group in zip(contexts, answers, strict=True) for answer in group
         ]
-        rows = [torch.tensor(row) for row in index]
-        tokens = pad_sequence(rows, batch_first=True) if rows else torch.zeros(0, 0, dtype=torch.long)
+        rows = dict.fromkeys(context + answer[:-1] for context, answer in pairs)
+        rows.pop((), None)  # nothing follows the prefix: its last distribution is the answer's
+        index = {row: place for place, row in enumerate(rows)}
+        kept = torch.zeros(len(rows), max(map(len, rows), default=0), dtype=torch.bool)
+        places = [
+            (index.get(context + answer[:-1], -1), len(context) - 1 + position)
+            for context, answer in pairs
+            for position in range(len(answer))
+        ]
+        for row, column in places:
+            if column >= 0:
+                kept[row, column] = True
+        slots = {(row, column): slot for slot, (row, column) in enumerate(kept.nonzero().tolist(), start=1)}
+        padded = pad_sequence([torch.tensor(row) for row in rows], batch_first=True) if rows else kept.long()
         targets = [token for _, answer in pairs for token in answer]
-        return cls(*(t.to(device) for t in (tokens, kept, torch.tensor(slots), torch.tensor(targets))))
+        return cls(
+            tokens=padded.to(device),
+            kept=kept.to(device),
+            slots=torch.tensor([slots.get(place, 0) for place in places], device=device),
+            targets=torch.tensor(targets, device=device),
+        )
 
 
-def shared_prefix(model: PreTrainedModel, prompts: Prompts, asked: Sequence[int], pictures: Inputs, batch: int) -> Tensor:
-    """One pass over the prefix with ``batch`` rows, one over what follows it with a row for each picture and answer."""
-    shared = prompts.shared
-    contexts = [prompts.tokens[q][shared:] for q in asked]
-    rows = Rows.after_prefix(contexts, [prompts.answers[q] for q in asked], model.device)
-    out = model(**_tokens(model, prompts, asked[0], batch, shared), **pictures, use_cache=True, logits_to_keep=1)
+def shared_prefix(query: Query) -> Tensor:
+    """One pass over the prefix with a row a picture, one over what follows with a row an answer."""
+    model, prompts, some = query.model, query.prompts, query.asked[0]
+    contexts = [prompts.tokens[q][prompts.shared :] for q in query.asked]
+    rows = Rows.after_prefix(contexts, [prompts.answers[q] for q in query.asked], query.device)
+    out = model(**query.tokens(some, prompts.shared), **query.pictures, use_cache=True, logits_to_keep=1)
     logits = out.logits[:, -1:]
     if count := len(rows.tokens):
         cache = out.past_key_values
         _keep_recurrent_states(cache)
-        # Picture-major, the order in which M-RoPE families repeat the position offsets they keep from the prefix.
-        cache.reorder_cache(torch.arange(batch, device=model.device).repeat_interleave(count))
-        # No mask and no positions: causal attention over right-padded rows needs none, and M-RoPE rejects them.
-        answers = model(
-            input_ids=rows.tokens.repeat(batch, 1),
+        # Picture-major, the order in which M-RoPE families repeat the position offsets kept from the prefix.
+        cache.reorder_cache(torch.arange(query.batch, device=query.device).repeat_interleave(count))
+        # Causal attention over right-padded rows needs no mask and no positions, and M-RoPE rejects them.
+        following = model(
+            input_ids=rows.tokens.repeat(query.batch, 1),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=rows.kept.repeat(batch, 1),
-            **_continued(prompts.sides[asked[0]], batch * count, rows.tokens.shape[1], model.device),
+            logits_to_keep=rows.kept.repeat(query.batch, 1),
+            **query.continued(some, query.batch * count, rows.tokens.shape[1]),
         )
-        logits = torch.cat([logits, answers.logits.reshape(batch, -1, logits.shape[-1])], 1)
+        logits = torch.cat([logits, following.logits.reshape(query.batch, -1, logits.shape[-1])], 1)
     return _pick(logits, rows.slots, rows.targets)
 
 
-def shared_vision(model: PreTrainedModel, prompts: Prompts, asked: Sequence[int], pictures: Inputs, batch: int) -> Tensor:
-    """The vision tower once, the language model for every question: for prefix-LMs and pictures after the question."""
-    features = model.get_image_features(**pictures, return_dict=True)
-    rest = {key: value for key, value in pictures.items() if not key.startswith("pixel_")}
-    return _own_prompts(model, prompts, asked, lambda: {**rest, "mm_encoder_outputs": {"image": features}}, batch)
+def shared_vision(query: Query) -> Tensor:
+    """The vision tower once, the language model for every question."""
+    features = query.model.get_image_features(**query.pictures, return_dict=True)
+    rest = {key: value for key, value in query.pictures.items() if not key.startswith("pixel_")}
+    return _prompt_by_prompt(query, {**rest, "mm_encoder_outputs": {"image": features}})
 
 
-def separate(model: PreTrainedModel, prompts: Prompts, asked: Sequence[int], pictures: Inputs, batch: int) -> Tensor:
-    """Everything for every question, as `generate` does: the prompt, then the answer on its cache."""
-    return _own_prompts(model, prompts, asked, lambda: pictures, batch)
+def generated(query: Query) -> Tensor:
+    """As `generate` does: each prompt by itself, then its answers on its cache.
+
+    The definition for prefix-LMs, which would read an answer given at once as part of the prompt.
+    """
+    return _prompt_by_prompt(query, query.pictures)
 
 
-def plain(model: PreTrainedModel, prompts: Prompts, asked: Sequence[int], pictures: Inputs, batch: int) -> Tensor:
+def plain(query: Query) -> Tensor:
     """The definition for causal models: one forward over prompt and answer for each candidate, no cache."""
     found = []
-    for q in asked:
-        for answer in prompts.answers[q]:
-            inputs = _tokens(model, prompts, q, batch, len(prompts.tokens[q]))
+    for q in query.asked:
+        for answer in query.prompts.answers[q]:
+            inputs = query.tokens(q)
             if given := len(answer) - 1:
-                more = {"input_ids": _row(answer[:-1], batch, model.device)}
-                more |= {k: v[:, -1:].expand(-1, given, *v.shape[2:]) for k, v in inputs.items() if k != "input_ids"}
+                more = {
+                    key: value[:, -1:].expand(-1, given, *value.shape[2:]) for key, value in inputs.items()
+                }
+                more["input_ids"] = query.row(answer[:-1])
                 inputs = {key: torch.cat([value, more[key]], 1) for key, value in inputs.items()}
-            logits = model(**inputs, **pictures, use_cache=False, logits_to_keep=len(answer)).logits
-            found.append(_in_turn(logits[:, -len(answer) :], answer))
+            out = query.model(**inputs, **query.pictures, use_cache=False, logits_to_keep=len(answer))
+            found.append(_in_turn(out.logits, answer))
     return torch.cat(found, 1)
 
 
-def foresight(model: PreTrainedModel, prompts: Prompts, asked: Sequence[int], pictures: Inputs, batch: int) -> Tensor:
-    """How far the prefix's distributions change with what follows it, relative to their spread, for each picture [B].
+def foresight(query: Query) -> Tensor:
+    """How far a prompt's distributions change with what follows, relative to their spread: [B].
 
     Nothing but rounding with causal attention; a prefix-LM looks ahead, so its prefix cannot be shared.
     """
-    q = max(asked, key=lambda index: len(prompts.tokens[index]))
-    inputs = _tokens(model, prompts, q, batch, len(prompts.tokens[q]))
+    prompts = query.prompts
+    q = max(query.asked, key=lambda index: len(prompts.tokens[index]))
+    last = len(prompts.tokens[q]) - 1
+    cut = min(prompts.shared, last) if prompts.holds_pictures else last
+    inputs = query.tokens(q)
     other = inputs["input_ids"].clone()
-    other[:, prompts.shared :] = prompts.answers[q][0][0]
-    some = torch.arange(0, prompts.shared, max(prompts.shared // 16, 1), device=model.device)
-    one, two = (
-        model(**{**inputs, "input_ids": ids}, **pictures, use_cache=False, logits_to_keep=some).logits.float()
-        for ids in (inputs["input_ids"], other)
-    )
-    return (one - two).abs().mean((1, 2)) / one.std((1, 2))
+    other[:, cut:] = prompts.answers[q][0][0]
+    some = torch.arange(0, cut, max(cut // 16, 1), device=query.device)
+    options = {**query.pictures, "use_cache": False, "logits_to_keep": some}
+    first = query.model(**inputs, **options).logits.float()
+    second = query.model(**{**inputs, "input_ids": other}, **options).logits.float()
+    return (first - second).abs().mean((1, 2)) / first.std((1, 2))
 
 
-def _own_prompts(
-    model: PreTrainedModel, prompts: Prompts, asked: Sequence[int], pictures: Callable[[], dict[str, Any]], batch: int
-) -> Tensor:
+def _prompt_by_prompt(query: Query, pictures: dict[str, Any]) -> Tensor:
     found = []
-    for q in asked:
+    for q in query.asked:
         first = None
-        for answer in prompts.answers[q]:
+        for answer in query.prompts.answers[q]:
             # The first token's distribution serves all candidates; a longer one uses up the cache of a pass.
             if first is None or len(answer) > 1:
-                inputs = _tokens(model, prompts, q, batch, len(prompts.tokens[q]))
-                out = model(**inputs, **pictures(), use_cache=True, logits_to_keep=1)
+                out = query.model(**query.tokens(q), **pictures, use_cache=True, logits_to_keep=1)
                 first = out.logits[:, -1:]
             logits = first
             if given := len(answer) - 1:
                 _keep_recurrent_states(out.past_key_values)
-                following = model(
-                    input_ids=_row(answer[:-1], batch, model.device),
+                following = query.model(
+                    input_ids=query.row(answer[:-1]),
                     past_key_values=out.past_key_values,
                     use_cache=True,
-                    **_continued(prompts.sides[q], batch, given, model.device),
+                    **query.continued(q, query.batch, given),
                 )
                 logits = torch.cat([first, following.logits], 1)
             found.append(_in_turn(logits, answer))
     return torch.cat(found, 1)
 
 
-def _tokens(model: PreTrainedModel, prompts: Prompts, q: int, batch: int, length: int) -> Inputs:
-    """The first ``length`` tokens of prompt ``q`` and their side inputs, once for each picture."""
-    sides = {
-        key: value[:, :length].to(model.device).expand(batch, *(-1,) * (value.ndim - 1))
-        for key, value in prompts.sides[q].items()
-    }
-    return {"input_ids": _row(prompts.tokens[q][:length], batch, model.device), **sides}
-
-
-def _continued(sides: Inputs, rows: int, length: int, device: torch.device) -> Inputs:
-    """Side inputs for tokens after the prompt.
-
-    Token types are for prompts alone; what tells each token which pictures it sees (cross-attention) goes on.
-    """
-    return {
-        key: value[:, -1:].to(device).expand(rows, length, *value.shape[2:])
-        for key, value in sides.items()
-        if value.ndim > 2
-    }
-
-
-def _row(tokens: Tokens, batch: int, device: torch.device) -> Tensor:
-    return torch.tensor(tokens, device=device).expand(batch, -1)
-
-
 def _pick(logits: Tensor, slots: Tensor, targets: Tensor) -> Tensor:
-    """Log-probabilities [B, T] of ``targets`` [T] in the distributions ``slots`` [T] of ``logits`` [B, S, V]."""
+    """Log-probabilities [B, T] of ``targets`` [T] in distributions ``slots`` [T] of ``logits`` [B, S, V]."""
     return logits.float().log_softmax(-1)[:, slots, targets]
 
 

@@ -10,24 +10,29 @@ from torch import Tensor
 from dualproc_cli.errors import UserError
 from dualproc_cli.vlm.chat import Prompts, picture_inputs
 from dualproc_cli.vlm.load import Vlm
-from dualproc_cli.vlm.prefix import foresight, plain, separate, shared_prefix, shared_vision
+from dualproc_cli.vlm.prefix import Query, foresight, generated, plain, shared_prefix, shared_vision
 
 logger = logging.getLogger(__name__)
 
-Way = Callable[..., Tensor]
+Way = Callable[[Query], Tensor]
 
-# Each way with its definition: a prefix-LM reads an answer that it is given like a prompt, so where the cache does not
-# serve, what `generate` does is the definition.
-WAYS: dict[str, tuple[Way, Way]] = {
-    "cache": (shared_prefix, plain),
-    "vision": (shared_vision, separate),
-    "separate": (separate, separate),
-}
-# Nats by which an answer token may differ between a way and its definition. Logits of 16 bits are multiples of up to
-# 1/8, so there `foresight` is what tells a prefix-LM, and this only a gross mistake.
+# Nats by which an answer token may differ from its definition. Logits of 16 bits are multiples of up to 1/8,
+# so with them `foresight` is what tells a prefix-LM, and this only a gross mistake.
 TOLERANCE = 1e-3
 TOLERANCE_16_BIT = 0.5
 FORESIGHT = 0.02  # prefix-LMs are around 0.2, rounding is below 0.005
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way of reading answers."""
+
+    name: str  # cache | vision | separate
+    way: Way
+    batched: bool  # all pictures in one pass, or one by one
+
+    def __str__(self) -> str:
+        return self.name if self.batched else f"{self.name}, picture by picture"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Reader:
     beside: Tensor | None  # [3, h, w] in [0, 1], shown after each picture
 
     def read(self, way: Way, images: Tensor, asked: Sequence[int], batched: bool) -> Tensor:
-        """Answer tokens' log-probabilities [B, T] for images [B, 3, H, W] in [0, 1], in one pass or one by one."""
+        """Answer tokens' log-probabilities [B, T] for images [B, 3, H, W] in [0, 1]."""
         device, dtype = self.vlm.device, self.vlm.dtype
         group = [] if self.beside is None else [self.beside.to(device, torch.float32)]
         found = []
@@ -47,60 +52,54 @@ class Reader:
             pictures = [[image, *group] for image in part.to(device, torch.float32)]
             inputs = picture_inputs(self.vlm.processor, pictures, self.prompts.pixel_keys)
             inputs = {k: v.to(device, dtype if v.is_floating_point() else v.dtype) for k, v in inputs.items()}
-            found.append(way(self.vlm.model, self.prompts, asked, inputs, len(part)))
+            found.append(way(Query(self.vlm.model, self.prompts, asked, inputs, len(part))))
         return torch.cat(found)
 
 
-def choose(reader: Reader, height: int, width: int) -> tuple[str, bool]:
+def choose(reader: Reader, height: int, width: int) -> Mode:
     """The fastest way that agrees with its definition on two noise pictures and has a gradient.
-
-    Returns:
-        the way's name, and whether it reads all pictures in one pass.
 
     Raises:
         UserError: no way works, for instance because the processor does not keep the graph.
     """
     noise = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)).to(reader.vlm.device)
+    asked = range(len(reader.prompts.tokens))
+    try:
+        with torch.no_grad():
+            causal = reader.read(foresight, noise[:1], asked, True).max().item() < FORESIGHT
+            definition = plain if causal else generated
+            expected = reader.read(definition, noise, asked, False)
+    except Exception as error:  # a family may fail in any way inside its own forward
+        raise UserError(f"vlm.model: this model cannot be asked about a picture ({_line(error)})") from error
+
+    ways: dict[str, Way] = {"cache": shared_prefix, "vision": shared_vision, "separate": definition}
     faults: list[str] = []
-    for name in WAYS:
-        if name == "cache" and (fault := _unshareable(reader, noise)):
-            faults.append(f"cache: {fault}")
-            continue
-        for batched in (True, False):
-            fault = _fault(reader, name, noise, batched)
-            if fault is None:
-                if faults:
-                    logger.warning("questions are read in mode %s, because %s", _title(name, batched), "; ".join(faults))
-                return name, batched
-            faults.append(f"{_title(name, batched)}: {fault}")
+    if not reader.prompts.holds_pictures:
+        faults.append("cache: the picture comes after the question")
+    elif not causal:
+        faults.append("cache: the model reads the picture with the question in mind (prefix-LM)")
+    if faults:
+        ways.pop("cache")
+    for mode in [Mode(name, way, batched) for name, way in ways.items() for batched in (True, False)]:
+        fault = _fault(reader, mode, noise, expected)
+        if fault is None:
+            if faults:
+                logger.warning("questions are read in mode %s, because %s", mode, "; ".join(faults))
+            return mode
+        faults.append(f"{mode}: {fault}")
     raise UserError(f"vlm.model: cannot learn from this model's answers: {'; '.join(faults)}")
 
 
-def _unshareable(reader: Reader, noise: Tensor) -> str | None:
-    """Why this model's prefix cannot be shared, or None."""
-    if not reader.prompts.holds_pictures:
-        return "the picture comes after the question"
-    try:
-        with torch.no_grad():
-            change = reader.read(foresight, noise[:1], _every(reader), True).max().item()
-    except Exception as error:  # a family may fail in any way inside its own forward
-        return _raised(error)
-    return "the model reads the picture with the question in mind (prefix-LM)" if change > FORESIGHT else None
-
-
-def _fault(reader: Reader, name: str, noise: Tensor, batched: bool) -> str | None:
+def _fault(reader: Reader, mode: Mode, noise: Tensor, expected: Tensor) -> str | None:
     """What is wrong with a way of reading, or None."""
-    way, definition = WAYS[name]
     pictures = noise.clone().requires_grad_()
     try:
-        with torch.no_grad():
-            reference = reader.read(definition, noise, _every(reader), False)
         with torch.enable_grad():
-            found = reader.read(way, pictures, _every(reader), batched)
+            found = reader.read(mode.way, pictures, range(len(reader.prompts.tokens)), mode.batched)
             (gradient,) = torch.autograd.grad(found.sum(), pictures)
     except Exception as error:  # as above
-        return _raised(error)
-    difference = (found.detach() - reference).abs().max().item()
+        return _line(error)
+    difference = (found.detach() - expected).abs().max().item()
     if not difference <= (TOLERANCE if reader.vlm.dtype == torch.float32 else TOLERANCE_16_BIT):
         return f"differs from a plain forward by {difference:.2g}"
     if not gradient.isfinite().all() or not gradient.any():
@@ -108,13 +107,5 @@ def _fault(reader: Reader, name: str, noise: Tensor, batched: bool) -> str | Non
     return None
 
 
-def _every(reader: Reader) -> range:
-    return range(len(reader.prompts.tokens))
-
-
-def _raised(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error).strip() else '(no message)'}"
-
-
-def _title(name: str, batched: bool) -> str:
-    return name if batched else f"{name}, picture by picture"
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]

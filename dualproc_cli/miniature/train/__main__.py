@@ -17,7 +17,9 @@ SAMPLES = {"autoencoder": 60_000, "generator": 1_000_000, "vlm": 500_000, "reade
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dualproc_cli.miniature.train", description=__doc__)
     parser.add_argument("name", choices=SAMPLES)
-    parser.add_argument("--folder", type=Path, default=Path("miniature-training"), help="checkpoints, logs, exports")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("miniature-training"), help="checkpoints, logs, exports"
+    )
     parser.add_argument("--samples", type=int, help="how many pictures to train on in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -31,13 +33,17 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     module = importlib.import_module(f"dualproc_cli.miniature.train.{options.name}")
-    training = Training(
-        module.task(options.samples or SAMPLES[options.name], options.folder), options.folder, options.seed
-    )
+    task = module.task(options.samples or SAMPLES[options.name], options.folder, options.seed)
+    training = Training(task, options.folder, options.seed)
     training.resume()
     training.run()
     figures = module.export(training, options.folder)
-    facts = {"samples": training.samples_seen, "minutes": round(training.minutes, 1), "seed": training.seed, **figures}
+    facts = {
+        "samples": training.samples_seen,
+        "minutes": round(training.minutes, 1),
+        "seed": training.seed,
+        **figures,
+    }
     write_atomically(options.folder / f"{options.name}.json", json.dumps(facts, indent=2) + "\n")
     logging.info("%s", facts)
 

@@ -10,7 +10,9 @@ from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import sample_scenes
 from dualproc_cli.miniature.train.loop import Task, Training
 
-LATENT_NOISE = 0.1  # added before decoding, in units of the latents' spread: the decoder forgives small errors
+LATENT_NOISE = (
+    0.1  # added before decoding, in units of the latents' spread: the decoder forgives small errors
+)
 # The generator predicts noise - latent in one step. Latents of spread 3 make an error in carrying the noise
 # through the network three times smaller in the picture.
 LATENT_SPREAD = 3.0
@@ -27,10 +29,10 @@ def build() -> AutoencoderTiny:
     )
 
 
-def task(samples: int, folder: Path) -> Task:
+def task(samples: int, folder: Path, seed: int) -> Task:
     model = build().to(memory_format=torch.channels_last)
 
-    def loss(rng: torch.Generator, batch_size: int) -> dict[str, Tensor]:
+    def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
         images = render(sample_scenes(batch_size, rng)).images * 2 - 1
         images = images.contiguous(memory_format=torch.channels_last)
         latents = model.encode(images).latents

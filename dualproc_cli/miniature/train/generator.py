@@ -1,5 +1,6 @@
 """The generator: a rectified flow whose starting noise says which scene to draw."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,9 +10,17 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dualproc_cli.miniature.captions import captions
-from dualproc_cli.miniature.coupling import LATENT_CHANNELS, LATENT_SIZE, TOKEN_CHANNELS, TOKENS, numbers_in, uniforms_in
+from dualproc_cli.miniature.coupling import (
+    LATENT_CHANNELS,
+    LATENT_SIZE,
+    TOKEN_CHANNELS,
+    TOKENS,
+    noise_with,
+    numbers_in,
+    uniforms_in,
+)
 from dualproc_cli.miniature.render import Rendering, render
-from dualproc_cli.miniature.scene import SIZE, sample_prompts, scene_from_uniforms
+from dualproc_cli.miniature.scene import SIZE, UNIFORMS, sample_prompts, scene_from_uniforms
 from dualproc_cli.miniature.train.generator_model import (
     TEXT_LENGTH,
     build_pipeline,
@@ -24,6 +33,7 @@ from dualproc_cli.miniature.train.loop import Task, Training
 ONE_STEP = 0.65  # share of the samples at full noise, which one-step drawing needs; the rest at the other steps of four
 SUBJECT_WEIGHT = 4.0  # errors where a subject or its outline is weigh this much more than in the sky
 PAIRS = 0.3
+CHUNK, PART, REUSE = 4096, 128, 4  # scenes rendered and encoded at a time, and how often each is used
 
 
 class Learner(nn.Module):
@@ -34,11 +44,13 @@ class Learner(nn.Module):
         self.tokenizer = build_tokenizer()
         self.clip, self.t5 = build_text_encoders(self.tokenizer)
         self.transformer = build_transformer()
-        self.numbers = nn.Linear(self.transformer.inner_dim, TOKEN_CHANNELS)  # reads the noise back after block 0
+        self.forward_transformer = torch.compile(
+            self.transformer.forward, dynamic=False
+        )  # a third faster on a CPU
         self.vae = AutoencoderTiny.from_pretrained(folder / "vae").eval().requires_grad_(False)
-        self.seen: list[Tensor] = []
-        self.transformer.transformer_blocks[0].register_forward_hook(lambda *args: self.seen.append(args[2][1]))
-        self.image_ids = FluxPipeline._prepare_latent_image_ids(1, LATENT_SIZE // 2, LATENT_SIZE // 2, "cpu", torch.float32)
+        self.image_ids = FluxPipeline._prepare_latent_image_ids(
+            1, LATENT_SIZE // 2, LATENT_SIZE // 2, "cpu", torch.float32
+        )
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -47,16 +59,15 @@ class Learner(nn.Module):
         latents = (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
         return FluxPipeline._pack_latents(latents, len(images), LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
 
-    def velocity(self, latents: Tensor, time: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """Predicted velocity [B, TOKENS, TOKEN_CHANNELS] and the noise's numbers [B, TOKEN_CHANNELS] read back."""
+    def velocity(self, latents: Tensor, time: Tensor, prompts: list[str]) -> Tensor:
+        """Predicted velocity [B, TOKENS, TOKEN_CHANNELS] of packed latents at times [B] in [0, 1]."""
         unique = sorted(set(prompts))
         ids = self.tokenizer(
             unique, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt"
         ).input_ids
         index = torch.tensor([unique.index(prompt) for prompt in prompts])
-        self.seen.clear()
         with sdpa_kernel([SDPBackend.MATH]):
-            velocity = self.transformer(
+            return self.forward_transformer(
                 hidden_states=latents,
                 timestep=time,
                 pooled_projections=self.clip(ids).pooler_output[index],
@@ -65,31 +76,65 @@ class Learner(nn.Module):
                 img_ids=self.image_ids,
                 return_dict=False,
             )[0]
-        return velocity, self.numbers(self.seen[0].mean(1))
 
 
-def task(samples: int, folder: Path) -> Task:
+@dataclass
+class Chunk:
+    """Scenes rendered and encoded once, and used REUSE times with other noise that stands for the same scene."""
+
+    latents: Tensor  # [N, TOKENS, TOKEN_CHANNELS]
+    numbers: Tensor  # [N, UNIFORMS] normal numbers that the noise has to carry
+    weights: Tensor  # [N, TOKENS, 1]
+    prompts: list[str]
+
+
+def make_chunk(learner: Learner, rng: torch.Generator) -> Chunk:
+    """Draw CHUNK scenes, each from noise."""
+    parts = [_make_part(learner, rng) for _ in range(CHUNK // PART)]
+    joined = [torch.cat(tensors) for tensors in zip(*(part[:3] for part in parts), strict=True)]
+    return Chunk(*joined, [prompt for part in parts for prompt in part[3]])
+
+
+def _make_part(learner: Learner, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+    noise = torch.randn(PART, TOKENS, TOKEN_CHANNELS, generator=rng)
+    kind, look = sample_prompts(PART, rng, PAIRS)
+    rendering = render(scene_from_uniforms(uniforms_in(noise), kind, look))
+    numbers = numbers_in(noise)[:, :UNIFORMS]
+    return learner.encode(rendering.images), numbers, _weights(rendering), captions(kind, look, rng)
+
+
+def task(samples: int, folder: Path, seed: int) -> Task:
     learner = Learner(folder)
+    current: dict[int, Chunk] = {}
 
-    def loss(rng: torch.Generator, batch_size: int) -> dict[str, Tensor]:
-        noise = torch.randn(batch_size, TOKENS, TOKEN_CHANNELS, generator=rng)
-        kind, look = sample_prompts(batch_size, rng, PAIRS)
-        rendering = render(scene_from_uniforms(uniforms_in(noise), kind, look))
-        prompts = captions(kind, look, rng)
-        latents = learner.encode(rendering.images)
-        draw = torch.rand(batch_size, generator=rng)
-        other = torch.where(draw < 0.92, torch.randint(1, 4, (batch_size,), generator=rng) / 4, torch.rand(batch_size, generator=rng))
-        time = torch.where(draw < ONE_STEP, 1.0, other.clamp(min=0.02))
+    def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
+        number = step * batch_size // (CHUNK * REUSE)
+        if number not in current:
+            current.clear()
+            # Made from its number alone, so that a resumed training has the same.
+            current[number] = make_chunk(learner, torch.Generator().manual_seed(hash((seed, number)) % 2**63))
+        chunk = current[number]
+        which = torch.randint(CHUNK, (batch_size,), generator=rng)
+        noise = noise_with(
+            chunk.numbers[which], torch.randn(batch_size, TOKENS, TOKEN_CHANNELS, generator=rng)
+        )
+        latents, prompts = chunk.latents[which], [chunk.prompts[index] for index in which.tolist()]
+        time = _draw_times(batch_size, rng)
         along = time[:, None, None]
-        velocity, numbers = learner.velocity((1 - along) * latents + along * noise, time, prompts)
-        error = (velocity - (noise - latents)) * _weights(rendering)
-        return {
-            "velocity": (torch.sqrt(error.square() + 0.04) - 0.2).mean() + 0.25 * error.square().mean(),
-            "numbers": 0.1 * F.mse_loss(numbers, numbers_in(noise)),
-        }
+        velocity = learner.velocity((1 - along) * latents + along * noise, time, prompts)
+        error = (velocity - (noise - latents)) * chunk.weights[which]
+        return {"velocity": (torch.sqrt(error.square() + 0.04) - 0.2).mean() + 0.25 * error.square().mean()}
 
     hidden = lambda name, p: p.ndim == 2 and "transformer_blocks" in name  # noqa: E731
     return Task("generator", learner, loss, samples, batch_size=64, learning_rate=1.5e-3, muon=hidden)
+
+
+def _draw_times(count: int, rng: torch.Generator) -> Tensor:
+    """Mostly full noise, else one of the other steps of four, seldom any time."""
+    draw = torch.rand(count, generator=rng)
+    quarter = torch.randint(1, 4, (count,), generator=rng) / 4
+    other = torch.where(draw < 0.92, quarter, torch.rand(count, generator=rng).clamp(min=0.02))
+    return torch.where(draw < ONE_STEP, 1.0, other)
 
 
 def _weights(rendering: Rendering) -> Tensor:

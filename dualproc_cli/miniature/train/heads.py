@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualproc_cli.miniature.overlays import Overlays
+from dualproc_cli.miniature.questions import YES_NO_KINDS
 from dualproc_cli.miniature.reader import SCENE_NUMBERS, scene_numbers
 from dualproc_cli.miniature.render import Rendering
 from dualproc_cli.miniature.scene import NOBODY, SUBJECTS, Scene
@@ -18,7 +19,9 @@ def scene_loss(found: dict[str, Tensor], scene: Scene) -> Tensor:
     pair = (scene.kind[:, 1] != NOBODY)[:, None]
     exists = torch.cat([torch.ones_like(pair), pair], 1)
     wanted = scene_numbers(scene)
-    total = sum((close(found[name], wanted[name]) for name in ("horizon", "outline", "colors")), torch.zeros(()))
+    total = sum(
+        (close(found[name], wanted[name]) for name in ("horizon", "outline", "colors")), torch.zeros(())
+    )
     total = total + close(found["place"], wanted["place"], exists[..., None].expand(-1, -1, 3))
     on = F.binary_cross_entropy_with_logits(found["on"], scene.on.float(), exists.float())
     total = total + 0.5 * on + 0.3 * F.cross_entropy(found["near"], scene.kind[:, 0])
@@ -48,11 +51,19 @@ class SceneHeads(nn.Module):
         self.numbers = nn.Sequential(
             nn.Linear(token_width * tokens, 256), nn.GELU(), nn.Linear(256, sum(self.sizes.values()))
         )
+        # Linear on the mean token: the tower itself has to compare, the language model only looks the answer up.
+        self.relations = nn.Linear(token_width, len(YES_NO_KINDS))
 
     def loss(
-        self, patches: Tensor, tokens: Tensor, scene: Scene, rendering: Rendering, overlays: Overlays
+        self,
+        patches: Tensor,
+        tokens: Tensor,
+        scene: Scene,
+        rendering: Rendering,
+        overlays: Overlays,
+        margins: dict[str, tuple[Tensor, Tensor]],
     ) -> Tensor:
-        """Sum of all heads' losses. patches [B, N, D], tokens [B, T, D']."""
+        """Sum of all heads' losses. patches [B, N, D], tokens [B, T, D']; margins as `questions.margins` gives them."""
         numbers = self.numbers(tokens.flatten(1)).split(list(self.sizes.values()), 1)
         found = dict(zip(self.sizes, numbers, strict=True))
         line = overlays.is_horizontal | overlays.is_vertical
@@ -62,7 +73,16 @@ class SceneHeads(nn.Module):
         total = total + close(found["thickness"], overlays.thickness - 2, line)
         total = total + close(found["palette"], 4 * overlays.palette - 2, overlays.is_palette)
         total = total + close(found["points"], overlays.points / 16 - 2, overlays.is_points)
-        return total + close(found["box"], overlays.box / 16 - 2, overlays.is_box)
+        total = total + close(found["box"], overlays.box / 16 - 2, overlays.is_box)
+        return total + self._relations_loss(tokens, margins)
+
+    def _relations_loss(self, tokens: Tensor, margins: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+        wanted = torch.sigmoid(torch.stack([margins[kind][0] for kind in YES_NO_KINDS], 1))
+        weights = torch.stack([margins[kind][1].expand(len(tokens)) for kind in YES_NO_KINDS], 1)
+        error = F.binary_cross_entropy_with_logits(
+            self.relations(tokens.mean(1)), wanted, weights, reduction="sum"
+        )
+        return error / weights.sum()
 
     def _maps_loss(self, patches: Tensor, rendering: Rendering) -> Tensor:
         maps = torch.cat([rendering.ground[:, None], rendering.subject, rendering.ink[:, None]], 1)

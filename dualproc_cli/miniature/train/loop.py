@@ -28,7 +28,9 @@ class Task:
 
     name: str
     modules: nn.Module
-    loss: Callable[[torch.Generator, int], dict[str, Tensor]]  # (random numbers, batch size) -> named terms, summed
+    loss: Callable[
+        [torch.Generator, int], dict[str, Tensor]
+    ]  # (random numbers, batch size) -> named terms, summed
     samples: int
     batch_size: int
     learning_rate: float
@@ -49,7 +51,9 @@ class Training:
             torch.optim.AdamW(rest, task.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
         ]
         if hidden:
-            muon = torch.optim.Muon(hidden, task.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+            muon = torch.optim.Muon(
+                hidden, task.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            )
             self.optimizers.append(muon)
         self.rng = torch.Generator().manual_seed(seed)
         self.step, self.minutes = 0, 0.0
@@ -70,7 +74,9 @@ class Training:
                 self.minutes += (time.monotonic() - mark) / 60
                 mark = time.monotonic()
                 means = " ".join(f"{name} {float(value) / LOG_EVERY:.4f}" for name, value in totals.items())
-                log.info("%s: %d samples, %.1f min: %s", self.task.name, self.samples_seen, self.minutes, means)
+                log.info(
+                    "%s: %d samples, %.1f min: %s", self.task.name, self.samples_seen, self.minutes, means
+                )
                 totals = {}
             if self.step % checkpoint_every == 0:
                 self.save()
@@ -83,7 +89,7 @@ class Training:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        terms = self.task.loss(self.rng, self.task.batch_size)
+        terms = self.task.loss(self.rng, self.task.batch_size, self.step)
         torch.stack(list(terms.values())).sum().backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer in self.optimizers:
@@ -110,7 +116,9 @@ class Training:
         tensors |= {f"average.{index}": value for index, value in enumerate(self.average)}
         for number, optimizer in enumerate(self.optimizers):
             for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{number}.{index}.{key}": torch.as_tensor(v) for key, v in state.items()}
+                tensors |= {
+                    f"optimizer.{number}.{index}.{key}": torch.as_tensor(v) for key, v in state.items()
+                }
         tensors["rng"] = self.rng.get_state()
         header = {"step": self.step, "minutes": self.minutes, "seed": self.seed}
         tensors = {name: value.detach().contiguous().clone() for name, value in tensors.items()}

@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-DECODED = 0.25  # share of the pictures that went through the autoencoder
+DECODED = 0.15  # share of the pictures that went through the autoencoder
 LATENT_NOISE = 0.3  # at most, in units of the latents' spread
 
 

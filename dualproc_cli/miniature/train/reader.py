@@ -18,15 +18,18 @@ from dualproc_cli.miniature.train.wear import wear
 PAIRS = 0.35
 
 
-def task(samples: int, folder: Path) -> Task:
+def task(samples: int, folder: Path, seed: int) -> Task:
     reader = Reader().to(memory_format=torch.channels_last)
     pictures = Pictures(folder)
 
-    def loss(rng: torch.Generator, batch_size: int) -> dict[str, Tensor]:
+    def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
         scene = sample_scenes(batch_size, rng, PAIRS)
         images = wear(pictures.worn_by_decoder(render(scene).images, rng), rng)
         found = reader(images.contiguous(memory_format=torch.channels_last))
-        return {"scene": scene_loss(found, scene), "sun": 0.1 * close(found["sun"], scene_numbers(scene)["sun"])}
+        return {
+            "scene": scene_loss(found, scene),
+            "sun": 0.1 * close(found["sun"], scene_numbers(scene)["sun"]),
+        }
 
     return Task("reader", reader, loss, samples, batch_size=48, learning_rate=1e-3)
 

@@ -14,7 +14,15 @@ from dualproc_cli.miniature.scene import Scene, sample_scenes
 from dualproc_cli.miniature.train.heads import SceneHeads
 from dualproc_cli.miniature.train.loop import Task, Training
 from dualproc_cli.miniature.train.pictures import Pictures
-from dualproc_cli.miniature.train.vlm_model import IMAGE_TOKENS, PATCH, SHUFFLE, WIDTH, build_model, build_processor, build_tokenizer
+from dualproc_cli.miniature.train.vlm_model import (
+    IMAGE_TOKENS,
+    PATCH,
+    SHUFFLE,
+    WIDTH,
+    build_model,
+    build_processor,
+    build_tokenizer,
+)
 from dualproc_cli.miniature.train.wear import wear
 
 QUESTIONS = 3  # asked about each picture
@@ -40,7 +48,9 @@ class Packer:
         ids = lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
         around = "<fake_token_around_image>"
         self.prefix = torch.tensor(ids(f"<bos><user>{around}<global-img>{'<image>' * IMAGE_TOKENS}{around}"))
-        self.image_positions = (self.prefix == self.tokenizer.convert_tokens_to_ids("<image>")).nonzero()[:, 0]
+        self.image_positions = (self.prefix == self.tokenizer.convert_tokens_to_ids("<image>")).nonzero()[
+            :, 0
+        ]
         asked = [ids(f"{wording.text}<assistant>") for wording in WORDINGS]
         self.lengths = torch.tensor([len(tokens) for tokens in asked])
         self.length = int(self.lengths.max()) + ANSWER_LENGTH - 1
@@ -51,7 +61,9 @@ class Packer:
         self.answer_ids = ids
         n, total = len(self.prefix), len(self.prefix) + QUESTIONS * self.length
         segment = torch.cat([torch.full((n,), -1), torch.arange(QUESTIONS).repeat_interleave(self.length)])
-        allowed = ((segment[None] == segment[:, None]) | (segment[None] == -1)) & torch.ones(total, total).tril().bool()
+        allowed = ((segment[None] == segment[:, None]) | (segment[None] == -1)) & torch.ones(
+            total, total
+        ).tril().bool()
         self.mask = torch.zeros(1, 1, total, total).masked_fill(~allowed, float("-inf"))
         suffix = torch.arange(self.length).repeat(QUESTIONS) + n
         self.positions = torch.cat([torch.arange(n), suffix])[None]
@@ -62,17 +74,27 @@ class Packer:
         labels = torch.full_like(tokens, IGNORE)
         answers = quiz.answers.clone()
         yes_no = ~quiz.margin.isnan()
-        answers[..., 0] = torch.where(yes_no, torch.where(quiz.margin > 0, self.yes, self.no), answers[..., 0])
+        answers[..., 0] = torch.where(
+            yes_no, torch.where(quiz.margin > 0, self.yes, self.no), answers[..., 0]
+        )
         answers[..., 1] = torch.where(yes_no, self.eos, answers[..., 1])
-        at = self.lengths[quiz.wording][..., None] - 1 + torch.arange(ANSWER_LENGTH)  # where each answer token is predicted
+        at = (
+            self.lengths[quiz.wording][..., None] - 1 + torch.arange(ANSWER_LENGTH)
+        )  # where each answer token is predicted
         labels.scatter_(2, at, answers)
         # The answer is read in one step later than it is predicted; the last token is never an input.
-        tokens.scatter_(2, at[..., 1:], torch.where(answers[..., :-1] == IGNORE, self.tokenizer.pad_token_id, answers[..., :-1]))
+        tokens.scatter_(
+            2,
+            at[..., 1:],
+            torch.where(answers[..., :-1] == IGNORE, self.tokenizer.pad_token_id, answers[..., :-1]),
+        )
         soft = torch.zeros_like(labels, dtype=torch.bool).scatter_(2, at[..., :1], yes_no[..., None])
         return tokens, labels, soft
 
 
-def draw_quiz(scene: Scene, found: dict[str, tuple[Tensor, Tensor]], packer: Packer, rng: torch.Generator) -> Quiz:
+def draw_quiz(
+    scene: Scene, found: dict[str, tuple[Tensor, Tensor]], packer: Packer, rng: torch.Generator
+) -> Quiz:
     """QUESTIONS different kinds a picture, by their weights, each in a wording drawn at random."""
     count = len(scene)
     kinds = (*YES_NO_KINDS, *OPEN_KINDS)
@@ -83,7 +105,9 @@ def draw_quiz(scene: Scene, found: dict[str, tuple[Tensor, Tensor]], packer: Pac
     odds = torch.cat([odds, torch.full((count, len(OPEN_KINDS)), float("nan"))], 1).gather(1, picked)
     choice = torch.rand(count, QUESTIONS, generator=rng)
     by_kind = [[i for i, wording in enumerate(WORDINGS) if wording.kind == kind] for kind in kinds]
-    table = torch.tensor([[some[j % len(some)] for j in range(60)] for some in by_kind])  # 60: divided by 1 to 6
+    table = torch.tensor(
+        [[some[j % len(some)] for j in range(60)] for some in by_kind]
+    )  # 60: divided by 1 to 6
     wording = table[picked].gather(2, (choice * 60).long()[..., None])[..., 0]
     signs = torch.tensor([w.sign for w in WORDINGS])[wording]
     texts = open_answers(scene)
@@ -142,20 +166,21 @@ class Learner(nn.Module):
         }
 
 
-def task(samples: int, folder: Path) -> Task:
+def task(samples: int, folder: Path, seed: int) -> Task:
     learner = Learner()
     pictures = Pictures(folder)
 
-    def loss(rng: torch.Generator, batch_size: int) -> dict[str, Tensor]:
+    def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
         scene = sample_scenes(batch_size, rng)
         rendering = render(scene)
         overlays = sample_overlays(scene, rendering, rng)
         images = wear(overlays.lay_over(wear(pictures.worn_by_decoder(rendering.images, rng), rng)), rng)
-        quiz = draw_quiz(scene, margins(scene, rendering, overlays), learner.packer, rng)
+        true = margins(scene, rendering, overlays)
+        quiz = draw_quiz(scene, true, learner.packer, rng)
         patches, tokens = learner.see(images)
         suffixes, labels, soft = learner.packer.rows(quiz)
         terms = learner.answer_loss(learner.read(tokens, suffixes), labels, soft, quiz.margin)
-        return {**terms, "scene": learner.heads.loss(patches, tokens, scene, rendering, overlays)}
+        return {**terms, "scene": learner.heads.loss(patches, tokens, scene, rendering, overlays, true)}
 
     hidden = lambda name, p: p.ndim == 2 and ".layers." in name  # noqa: E731
     return Task("vlm", learner, loss, samples, batch_size=32, learning_rate=1.2e-3, muon=hidden)

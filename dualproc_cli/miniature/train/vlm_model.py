@@ -15,7 +15,14 @@ from dualproc_cli.miniature.train.text import word_tokenizer
 
 WIDTH, PATCH, SHUFFLE = 160, 8, 2
 IMAGE_TOKENS = (SIZE // PATCH // SHUFFLE) ** 2
-SPECIAL = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<user>", "<assistant>"]
+SPECIAL = [
+    "<image>",
+    "<fake_token_around_image>",
+    "<global-img>",
+    "<end_of_utterance>",
+    "<user>",
+    "<assistant>",
+]
 ANSWERS = ["yes", "no", "day", "night", "winter", "summer", "one", "two", "and"]
 CHAT_TEMPLATE = (
     "<bos>{% for message in messages %}<{{ message['role'] }}>"

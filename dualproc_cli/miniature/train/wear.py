@@ -16,7 +16,9 @@ def wear(images: Tensor, rng: torch.Generator) -> Tensor:
     noisy = images + NOISE * amount * torch.randn(images.shape, generator=rng)
     spots = F.interpolate(torch.randn(count, 3, 8, 8, generator=rng), size=images.shape[-1], mode="bilinear")
     stained = images + STAIN * amount * spots
-    worn = torch.where(which == 0, blurred, torch.where(which == 1, noisy, torch.where(which == 2, stained, images)))
+    worn = torch.where(
+        which == 0, blurred, torch.where(which == 1, noisy, torch.where(which == 2, stained, images))
+    )
     return worn.clamp(0, 1)
 
 

@@ -1,0 +1,107 @@
+"""The command line: ``dualproc``, or ``python -m dualproc_cli``."""
+
+import errno
+import logging
+import os
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dualproc_cli import __version__
+from dualproc_cli.commands import bundle, check, evaluate, init, learn, sample, schema, score
+from dualproc_cli.errors import RunFailed, UserError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+LIBRARIES = "torch|torchvision|diffusers|transformers|peft|accelerate|huggingface_hub"
+
+
+class _Commands(TyperGroup):
+    """Ends a command that failed for a known reason with one line and its exit status, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (UserError, RunFailed) as error:
+            _fail(str(error), error.exit_status)
+        except KeyboardInterrupt:
+            _fail("interrupted", 130)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            _fail(f"{error.filename or 'output'}: {error.strerror}; make room and run the command again", 1)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            _fail(
+                "the device ran out of memory; try a smaller learn.batch_size, quantization, or --device cpu",
+                1,
+            )
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Teach a text-to-image generator a visual control by asking a vision-language model "
+    "about its pictures.",
+)
+app.command()(init.init)
+app.command()(check.check)
+app.command()(learn.learn)
+app.command()(sample.sample)
+app.command()(score.score)
+app.command()(evaluate.evaluate)
+app.add_typer(bundle.app, name="bundle")
+app.command()(schema.schema)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dualproc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Make the terminal ours: what the libraries below have to say is for their developers."""
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", module=rf"({LIBRARIES})(\.|$)")
+    logger = logging.getLogger("dualproc_cli")
+    if not any(isinstance(handler, _Echo) for handler in logger.handlers):
+        logger.addHandler(_Echo(logging.WARNING))
+
+
+class _Echo(logging.Handler):
+    """Our own warnings, as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+
+
+def _fail(message: str, status: int) -> None:
+    typer.echo(message, err=True)
+    raise typer.Exit(status)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    torch = sys.modules.get("torch")  # not imported for this: if torch failed, it is there
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="dualproc")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""The adapter bundle: a learned control as a folder or a zip that can be verified, shared and loaded.
+
+    bundle = Bundle.open(Path("bundles/horizon-position"))   # verified
+    bundle.spec.prompts.held_out
+    generator.load_adapters([(bundle.folder, 1.0)])
+
+No torch is imported here.
+"""
+
+from dualproc_cli.bundle.bundle import Bundle
+from dualproc_cli.bundle.layout import MANIFEST
+from dualproc_cli.bundle.manifest import Manifest, Outcome, Revisions, StepMetrics
+from dualproc_cli.bundle.write import write_bundle
+
+__all__ = ["MANIFEST", "Bundle", "Manifest", "Outcome", "Revisions", "StepMetrics", "write_bundle"]

@@ -1,0 +1,83 @@
+"""Unpacking a zipped bundle that a stranger may have made."""
+
+import shutil
+import stat
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from dualproc_cli.bundle.layout import MANIFEST
+from dualproc_cli.errors import UserError
+
+MAX_FILES = 1000
+MAX_BYTES = 8 * 2**30  # unpacked; an adapter of rank 128 for the largest generators is about 2 GiB
+
+
+def unpack(archive: Path) -> Path:
+    """Unpack a zipped bundle into a new temporary folder, which the caller removes.
+
+    Returns:
+        the temporary folder; the bundle is it, or its only entry (see `bundle_root`).
+
+    Raises:
+        UserError: no zip file, a damaged one, or one that would write outside the folder, link elsewhere, or
+            fill the disk.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix="dualproc-bundle-"))
+    try:
+        with zipfile.ZipFile(archive) as file:
+            entries = [entry for entry in file.infolist() if not entry.is_dir()]
+            _check(archive, entries)
+            for entry in entries:
+                target = scratch / entry.filename
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # Reading stops at the declared size, so that the sum checked above holds.
+                with file.open(entry) as source, target.open("xb") as sink:
+                    shutil.copyfileobj(source, sink)
+    except UserError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    except (
+        zipfile.BadZipFile,
+        FileExistsError,
+        NotADirectoryError,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+    ) as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise UserError(f"{archive}: not a readable zip file ({error})") from error
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return scratch
+
+
+def bundle_root(folder: Path) -> Path:
+    """``folder``, or its only entry if that is the bundle: many zip a folder rather than what is in it."""
+    inside = list(folder.iterdir())
+    if not (folder / MANIFEST).exists() and len(inside) == 1 and (inside[0] / MANIFEST).is_file():
+        return inside[0]
+    return folder
+
+
+def _check(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
+    for entry in entries:
+        if not is_inside(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
+            raise UserError(f"{archive}: {entry.filename!r} leads out of the bundle; do not use it")
+    if len(entries) > MAX_FILES or sum(entry.file_size for entry in entries) > MAX_BYTES:
+        raise UserError(
+            f"{archive}: too large (expected at most {MAX_FILES} files and {MAX_BYTES // 2**30} GiB)"
+        )
+
+
+def is_inside(path: str) -> bool:
+    """Whether ``path`` is a relative path with forward slashes that stays in its folder, on every system."""
+    parts = PurePosixPath(path).parts
+    return (
+        bool(parts)
+        and not path.startswith("/")
+        and ".." not in parts
+        and not any(character in path for character in "\\:\0")
+        and PurePosixPath(path).as_posix() == path
+    )

@@ -1,0 +1,153 @@
+"""Opening a bundle: what is read has been verified."""
+
+import os
+import shutil
+import weakref
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dualproc_cli.bundle.archive import bundle_root, is_inside, unpack
+from dualproc_cli.bundle.layout import ADAPTER, MANIFEST, README, SPEC
+from dualproc_cli.bundle.manifest import Manifest
+from dualproc_cli.errors import UserError
+from dualproc_cli.files import digest
+from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, spec_digest
+
+REQUIRED = (ADAPTER, SPEC, README)
+# What git, the Hugging Face hub and file managers leave in a folder; nothing reads it.
+IGNORED = {".git", ".gitattributes", ".gitignore", ".cache", ".huggingface", ".DS_Store"}
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A learned control: an adapter, the spec it was learned from, and the record of its run.
+
+    Usage::
+
+        bundle = Bundle.open(Path("bundles/horizon-position"))      # or a .zip of it
+        generator.load_adapters([(bundle.folder, 1.0)])
+
+    Attributes:
+        source: what the user named, a folder or a zip file.
+        folder: where the files are.
+        manifest: all of ``bundle.json``.
+    """
+
+    source: Path
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path) -> "Bundle":
+        """Open and verify the bundle at ``path``, a folder or a ``.zip``.
+
+        A zip is unpacked into a temporary folder, which goes when the bundle is no longer used.
+
+        Raises:
+            UserError: there is no bundle, or it is not as it was written (see `verify`).
+        """
+        if path.is_dir():
+            bundle = cls(path, path, Manifest.read(path))
+        elif path.is_file():
+            scratch = unpack(path)
+            try:
+                folder = bundle_root(scratch)
+                bundle = cls(path, folder, Manifest.read(folder))
+            except BaseException:
+                shutil.rmtree(scratch, ignore_errors=True)
+                raise
+            weakref.finalize(bundle, shutil.rmtree, scratch, ignore_errors=True)
+        else:
+            raise UserError(
+                f"{path}: no such bundle (expected a folder that `dualproc learn` wrote, or a .zip of it)"
+            )
+        bundle.verify()
+        return bundle
+
+    def verify(self) -> None:
+        """Check that every file is there, unchanged, and that there is no other.
+
+        Raises:
+            UserError: naming the first file that is not as it should be.
+        """
+        listed = self.manifest.files
+        if foreign := [path for path in listed if not is_inside(path) or path == MANIFEST]:
+            raise UserError(
+                f"{self.source}: {MANIFEST} lists {foreign[0]!r}, no path inside a bundle; do not use it"
+            )
+        present = _present(self.folder)
+        missing = sorted({*listed, *REQUIRED} - present)
+        if missing:
+            raise UserError(f"{self.source}: {missing[0]} is missing; copy or learn the bundle again")
+        if extra := sorted(present - listed.keys() - {MANIFEST}):
+            raise UserError(
+                f"{self.source}: {extra[0]} does not belong to the bundle; remove it, or get the bundle again"
+            )
+        for path, expected in sorted(listed.items()):
+            if digest(self.folder / path) != expected:
+                raise UserError(
+                    f"{self.source}: {path} was changed since the bundle was written; copy or learn it again"
+                )
+        self._check_spec()
+
+    @property
+    def spec(self) -> ControlSpec:
+        """The resolved spec; see `loaded`."""
+        return self.loaded.spec
+
+    @cached_property
+    def loaded(self) -> LoadedSpec:
+        """The resolved spec as it was learned, whatever the presets have become since.
+
+        Hub models are pinned to the commits of the run. Code that comes with a model is not trusted, whatever
+        the spec says: that is for who runs it to decide, not for who made the bundle.
+        """
+        spec, revisions = ControlSpec.model_validate(self.manifest.spec), self.manifest.revisions
+        generator = {"trust_remote_code": False, "revision": revisions.generator or spec.generator.revision}
+        vlm = {"trust_remote_code": False, "revision": revisions.vlm or spec.vlm.revision}
+        pinned = spec.model_copy(
+            update={
+                "generator": spec.generator.model_copy(update=generator),
+                "vlm": spec.vlm.model_copy(update=vlm),
+            }
+        )
+        text = (self.folder / SPEC).read_text("utf-8")
+        return LoadedSpec(pinned, self.folder, text, dict(self.manifest.origins))
+
+    def _check_spec(self) -> None:
+        where = f"{self.source}: {MANIFEST}: spec"
+        try:
+            spec = ControlSpec.model_validate(self.manifest.spec)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            key = ".".join(map(str, fault["loc"]))
+            raise UserError(f"{where}: {key}: {fault['msg']}; the file was changed or damaged") from error
+        if spec_digest(spec) != self.manifest.spec_digest:
+            raise UserError(
+                f"{where}: does not have the digest {self.manifest.spec_digest[:12]}; the file was changed"
+            )
+        for name, prompt in spec.visual_prompts.items():
+            if isinstance(prompt, ImagePrompt) and _normal(prompt.path) not in self.manifest.files:
+                raise UserError(
+                    f"{where}: visual_prompts.{name}: {prompt.path} is not in the bundle; learn it again"
+                )
+
+
+def _normal(path: str) -> str:
+    return Path(os.path.normpath(path)).as_posix()
+
+
+def _present(folder: Path) -> set[str]:
+    """Paths of all files below ``folder``, with forward slashes."""
+    found = set()
+    for parent, folders, files in os.walk(folder):
+        if Path(parent) == folder:
+            folders[:] = [name for name in folders if name not in IGNORED]
+            files = [name for name in files if name not in IGNORED]
+        # A link to a folder is not walked into; it counts as a file, which is listed nowhere.
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        found |= {Path(parent, name).relative_to(folder).as_posix() for name in (*files, *links)}
+    return found

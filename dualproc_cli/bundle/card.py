@@ -1,0 +1,140 @@
+"""``README.md`` of a bundle: a model card as the Hugging Face hub reads it."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dualproc_cli.bundle.layout import GRID
+from dualproc_cli.bundle.manifest import Outcome, Revisions, StepMetrics, progress
+from dualproc_cli.spec import ControlSpec, GeneratorSpec
+from dualproc_cli.spec.model import MINIATURE
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+CARD = """\
+---
+{front_matter}---
+
+# {name}
+
+{description}
+
+A visual control for {generator}, learned by [dual-process distillation](https://arxiv.org/abs/2506.01955): no
+pictures were collected; the vision-language model {vlm} was asked about the generator's own pictures, and its
+answers taught this adapter.
+
+![Base generator above, with this control below; the same prompts and seeds]({grid})
+
+## Use
+
+With dualproc:
+
+```bash
+dualproc sample {prompt} --control PATH_OF_THIS_FOLDER
+```
+
+With plain diffusers:
+
+```python
+{code}```
+
+## What it learned
+
+| question | expected answer | P(answer) at first | at last |
+|---|---|---|---|
+{questions}
+
+P(answer) is the VLM's, while learning ({outcome});
+`dualproc evaluate` measures on held-out seeds and prompts.
+`spec.yaml` is all that it was learned from, `bundle.json` the record of the run.
+"""
+
+CODE = """\
+import torch
+from diffusers import DiffusionPipeline
+{import_miniature}
+pipe = DiffusionPipeline.from_pretrained({source}{revision}{trust})
+pipe.load_lora_weights("PATH_OF_THIS_FOLDER")
+image = pipe(
+    {prompt!r},
+    width={spec.width},
+    height={spec.height},
+    num_inference_steps={spec.steps},
+    guidance_scale={spec.guidance_scale},
+    generator=torch.Generator().manual_seed(0),
+).images[0]
+"""
+
+REASONS = {
+    "steps": "all {} steps were taken",
+    "stop_at": "stopped after {} steps, where it held above the spec's stop_at",
+    "interrupted": "interrupted; this is the best state, of step {}",
+    "not-finite": "stopped by a loss that was no number; this is the best state, of step {}",
+}
+
+
+def model_card(
+    spec: ControlSpec, metrics: Sequence[StepMetrics], outcome: Outcome, revisions: Revisions
+) -> str:
+    """The card: front matter, what the control does, how to use it, what it learned. It claims no licence."""
+    prompt = spec.prompts.train[0]
+    return CARD.format(
+        front_matter=yaml.safe_dump(_front_matter(spec), sort_keys=False, allow_unicode=True),
+        name=spec.name,
+        description=spec.description or "A visual control.",
+        generator=_named(spec.generator.model),
+        vlm=_named(spec.vlm.model),
+        grid=GRID,
+        prompt=_quoted(prompt),
+        code=_code(spec.generator, revisions.generator, prompt),
+        questions="\n".join(_row(spec, index, metrics) for index in range(len(spec.questions))),
+        outcome=REASONS[outcome.reason].format(outcome.step),
+    )
+
+
+def _front_matter(spec: ControlSpec) -> dict[str, Any]:
+    model = spec.generator.model
+    base = {"base_model": model, "base_model_relation": "adapter"} if _on_hub(model) else {}
+    return {
+        **base,
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["diffusers", "lora", "text-to-image", "dualproc", "dual-process-distillation"],
+    }
+
+
+def _on_hub(model: str) -> bool:
+    return HUB_ID.fullmatch(model) is not None and not model.startswith(".") and not Path(model).exists()
+
+
+def _named(model: str) -> str:
+    if model == MINIATURE:
+        return "dualproc's miniature"
+    return f"[{model}](https://huggingface.co/{model})" if _on_hub(model) else f"`{model}`"
+
+
+def _code(spec: GeneratorSpec, revision: str | None, prompt: str) -> str:
+    miniature = spec.model == MINIATURE
+    return CODE.format(
+        import_miniature="from dualproc_cli.miniature import generator_folder\n" if miniature else "",
+        source="generator_folder()" if miniature else repr(spec.model),
+        revision=f", revision={revision!r}" if revision else "",
+        trust=", trust_remote_code=True" if spec.trust_remote_code else "",
+        prompt=prompt,
+        spec=spec,
+    )
+
+
+def _row(spec: ControlSpec, index: int, metrics: Sequence[StepMetrics]) -> str:
+    question = spec.questions[index]
+    first, last = progress(metrics, question.name)
+    cells = [question.question, question.answer, f"{first:.2f}", f"{last:.2f}"]
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _quoted(prompt: str) -> str:
+    """``prompt`` as one argument for a shell."""
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", " ".join(prompt.split())) + '"'

@@ -1,0 +1,8 @@
+"""What lies where in a bundle."""
+
+ADAPTER = "pytorch_lora_weights.safetensors"
+SPEC = "spec.yaml"
+MANIFEST = "bundle.json"
+README = "README.md"
+SAMPLES = "samples"
+GRID = f"{SAMPLES}/before-after.png"

@@ -1,0 +1,125 @@
+"""``bundle.json``: what a bundle holds, how it came about, and the digest of every file."""
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dualproc_cli import __version__
+from dualproc_cli.bundle.layout import MANIFEST
+from dualproc_cli.errors import UserError
+
+FORMAT = 1
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StepMetrics(_Part):
+    """One step of learning, measured before its update."""
+
+    step: int
+    """From 1."""
+    loss: float
+    """The questions' weighted loss; what is minimised is ``loss + keep``."""
+    keep: float
+    """The weighted distance to the base generator's pictures."""
+    losses: dict[str, float]
+    """The loss of each question, unweighted."""
+    probabilities: dict[str, float]
+    """P(answer) of each question, the mean over the batch."""
+    gradient_norm: float
+    """Before clipping."""
+    learning_rate: float
+
+
+class Outcome(_Part):
+    """How the run ended that the adapter comes from."""
+
+    reason: Literal["steps", "stop_at", "interrupted", "not-finite"]
+    step: int
+    """The adapter is that after so many steps."""
+    seconds: float
+    """Wall time of the run, from its last start: loading, learning, drawing."""
+
+
+class Revisions(_Part):
+    """The commits that hub models were resolved to; None for the miniature and for local folders."""
+
+    generator: str | None
+    vlm: str | None
+
+
+class Manifest(_Part):
+    """All of ``bundle.json``."""
+
+    format: int
+    name: str
+    spec: dict[str, Any]
+    """The resolved spec, every default and preset written out."""
+    spec_digest: str
+    overrides: dict[str, Any]
+    """What ``--set`` said, by dotted key; ``spec.yaml`` is without it."""
+    origins: dict[str, str]
+    """Where each value of the resolved spec came from."""
+    revisions: Revisions
+    versions: dict[str, str]
+    seed: int
+    outcome: Outcome
+    metrics: list[StepMetrics]
+    files: dict[str, str] = Field(min_length=1)
+    """SHA-256 of every other file, by its path with forward slashes."""
+
+    def to_json(self) -> str:
+        """Readable JSON, and strict: a number that is none stands as null nowhere, it is refused."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read the manifest of a bundle.
+
+        Raises:
+            UserError: there is none, it is damaged, or a newer version of dualproc wrote it.
+        """
+        path = folder / MANIFEST
+        try:
+            data = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise UserError(f"{folder}: not a bundle, it has no {MANIFEST}") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error})") from error
+        found = data.get("format") if isinstance(data, dict) else None
+        if isinstance(found, int) and found > FORMAT:
+            raise UserError(
+                f"{path}: format {found} is newer than this dualproc reads (expected {FORMAT}); "
+                "pip install -U dualproc"
+            )
+        if found != FORMAT:
+            raise UserError(f"{path}: expected a bundle of format {FORMAT}, found {found!r:.40}")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{path}: {where}: {first['msg']}; the file was changed or damaged") from error
+
+
+def progress(metrics: Sequence[StepMetrics], question: str) -> tuple[float, float]:
+    """P(answer) of a question, the mean over the first five steps and over the last five."""
+    first, last = (
+        sum(entry.probabilities[question] for entry in part) / len(part)
+        for part in (metrics[:5], metrics[-5:])
+    )
+    return first, last
+
+
+def library_versions() -> dict[str, str]:
+    """Version of each library that decides what is learned, ours and Python's."""
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {"dualproc": __version__, "python": python_version(), **libraries}

@@ -1,0 +1,94 @@
+"""Writing a bundle."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dualproc_cli.bundle.card import model_card
+from dualproc_cli.bundle.layout import GRID, MANIFEST, README, SAMPLES, SPEC
+from dualproc_cli.bundle.manifest import FORMAT, Manifest, Outcome, Revisions, StepMetrics, library_versions
+from dualproc_cli.files import digest, folder_atomically
+from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, canonical, spec_digest
+
+
+def write_bundle(
+    output: Path,
+    loaded: LoadedSpec,
+    *,
+    save_adapter: Callable[[Path], Any],
+    revisions: Revisions,
+    metrics: Sequence[StepMetrics],
+    outcome: Outcome,
+    grid: Image.Image,
+    samples: Mapping[str, Image.Image],
+) -> None:
+    """Write a bundle to the folder ``output``, all of it or nothing; what is there is replaced.
+
+    Args:
+        output: of the bundle.
+        loaded: the spec it was learned from.
+        save_adapter: writes the adapter's file into the folder it is given.
+        revisions: what the spec's models were resolved to.
+        metrics: of every step of the run.
+        outcome: how the run ended.
+        grid: the pictures before and after, side by side.
+        samples: pictures drawn with the control, by file name.
+
+    Raises:
+        OSError: the disk is full, or a file cannot be written.
+    """
+    spec = loaded.spec
+    with folder_atomically(output, overwrite=True) as folder:
+        for path in {
+            prompt.path for prompt in spec.visual_prompts.values() if isinstance(prompt, ImagePrompt)
+        }:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(loaded.folder / path, folder / path)
+        save_adapter(folder)
+        (folder / SPEC).write_text(loaded.text, "utf-8", newline="")
+        (folder / SAMPLES).mkdir(exist_ok=True)
+        grid.save(folder / GRID)
+        for name, picture in samples.items():
+            picture.save(folder / SAMPLES / name)
+        (folder / README).write_text(model_card(spec, metrics, outcome, revisions), "utf-8")
+        manifest = Manifest(
+            format=FORMAT,
+            name=spec.name,
+            spec=json.loads(canonical(spec)),
+            spec_digest=spec_digest(spec),
+            overrides=_overrides(spec, loaded.origins),
+            origins=loaded.origins,
+            revisions=revisions,
+            versions=library_versions(),
+            seed=spec.learn.seed,
+            outcome=outcome,
+            metrics=list(metrics),
+            files={path: digest(folder / path) for path in _files(folder)},
+        )
+        (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(
+        Path(parent, name).relative_to(folder).as_posix()
+        for parent, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def _overrides(spec: ControlSpec, origins: Mapping[str, str]) -> dict[str, Any]:
+    """The values that ``--set`` gave, by dotted key."""
+    return {
+        key: _value(spec.model_dump(mode="json"), key) for key, origin in origins.items() if origin == "--set"
+    }
+
+
+def _value(data: Any, key: str) -> Any:
+    for part in key.split("."):
+        data = data[int(part)] if isinstance(data, list) else data[part]
+    return data

@@ -1,0 +1,1 @@
+"""The commands of ``dualproc``: one thin function a file."""

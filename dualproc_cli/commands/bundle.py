@@ -1,0 +1,75 @@
+"""``dualproc bundle``: what a bundle holds, and whether it is whole."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dualproc_cli.bundle import Bundle
+from dualproc_cli.bundle.manifest import progress
+from dualproc_cli.commands.options import AsJson
+
+app = typer.Typer(no_args_is_help=True, help="Look into adapter bundles and verify them.")
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a .zip of it.")]
+
+
+@app.command()
+def show(bundle: BundlePath, as_json: AsJson = False) -> None:
+    """Show what a bundle does, what it was made for, and how its run went.
+
+    Example: dualproc bundle show bundles/horizon-position
+    """
+    opened = Bundle.open(bundle)
+    if as_json:
+        typer.echo(opened.manifest.to_json(), nl=False)
+        return
+    manifest, spec = opened.manifest, opened.spec
+    run = manifest.outcome
+    facts = {
+        "name": manifest.name,
+        "description": spec.description,
+        "generator": _model(spec.generator.model, manifest.revisions.generator),
+        "vlm": _model(spec.vlm.model, manifest.revisions.vlm),
+        "adapter": f"rank {spec.learn.adapter.rank}, scale {spec.learn.adapter.scale:g}",
+        "run": f"{run.step} of {spec.learn.steps} steps in {run.seconds:g} s, ended by {run.reason}",
+        "seed": str(manifest.seed),
+        "set": ", ".join(f"{key}={value}" for key, value in manifest.overrides.items()),
+        "spec": f"sha256 {manifest.spec_digest[:12]}",
+        "files": f"{len(manifest.files)}, all as they were written",
+    }
+    console = Console(highlight=False)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in facts.items():
+        if value:
+            table.add_row(Text(name, "dim"), Text(value))
+    console.print(table)
+    console.print()
+    questions = Table(
+        "question", "answer", "P at first", "P at last", box=None, pad_edge=False, header_style="dim"
+    )
+    for question in spec.questions:
+        first, last = progress(manifest.metrics, question.name)
+        questions.add_row(Text(question.question), Text(question.answer), f"{first:.2f}", f"{last:.2f}")
+    console.print(questions)
+
+
+@app.command()
+def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
+    """Recompute every digest: is the bundle as it was written?
+
+    Example: dualproc bundle verify horizon-position.zip
+    """
+    files = Bundle.open(bundle).manifest.files
+    if as_json:
+        typer.echo(json.dumps({"bundle": str(bundle), "valid": True, "files": files}, ensure_ascii=False))
+    else:
+        typer.echo(f"{bundle}: {len(files)} files, all as they were written")
+
+
+def _model(name: str, revision: str | None) -> str:
+    return f"{name} at {revision[:12]}" if revision else name

@@ -1,0 +1,101 @@
+"""``dualproc check``: are the specs right, and what do they come to?"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dualproc_cli.commands.options import AsJson, Settings
+from dualproc_cli.spec import Fault, LoadedSpec, SpecError, load_spec, spec_digest
+
+ORIGIN_STYLES = {"spec": "bold", "--set": "bold yellow", "preset": "cyan", "default": "dim"}
+
+
+def check(
+    specs: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Control specs (YAML).")],
+    settings: Settings = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Also load the VLM's processor and show what it will be asked.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Validate specs and show every value with its origin: spec, preset, default or --set.
+
+    Example: dualproc check specs/horizon-position.yaml --set learn.steps=50
+    """
+    loaded: dict[Path, LoadedSpec] = {}
+    faults: list[Fault] = []
+    for path in specs:
+        try:
+            loaded[path] = load_spec(path, settings or ())
+        except SpecError as error:
+            faults += error.faults
+    # A plan takes seconds: first the specs have to be right.
+    reports = [_report(path, spec, plan and not faults) for path, spec in loaded.items()]
+    if as_json:
+        typer.echo(
+            json.dumps({"specs": reports, "errors": [_error(fault) for fault in faults]}, ensure_ascii=False)
+        )
+    else:
+        for report in reports:
+            _show(report)
+    if faults:
+        raise SpecError(faults)
+
+
+def _report(path: Path, loaded: LoadedSpec, plan: bool) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "file": str(path),
+        "digest": spec_digest(loaded.spec),
+        "spec": loaded.spec.model_dump(mode="json"),
+        "origins": loaded.origins,
+    }
+    if plan:
+        from dualproc_cli.compiler import plan as compile_plan  # loads torch
+
+        report["plan"] = compile_plan(loaded)
+    return report
+
+
+def _error(fault: Fault) -> dict[str, Any]:
+    place = {
+        "source": fault.place.source,
+        "line": fault.place.line or None,
+        "column": fault.place.column or None,
+    }
+    return place | {"key": fault.key, "problem": fault.problem, "expected": fault.expected}
+
+
+def _show(report: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    table = Table("key", "value", "origin", box=None, pad_edge=False, header_style="dim")
+    for key, origin in report["origins"].items():
+        style = ORIGIN_STYLES[origin]
+        table.add_row(key, Text(_value(report["spec"], key), style), Text(origin, style))
+    console.print(Text(f"{report['file']}  sha256 {report['digest'][:12]}", "bold"))
+    console.print(table)
+    if "plan" in report:
+        console.print(_plan_table(report["plan"]))
+    console.print()
+
+
+def _value(spec: Any, key: str) -> str:
+    for part in key.split("."):
+        spec = spec[int(part)] if isinstance(spec, list) else spec[part]
+    return json.dumps(spec, ensure_ascii=False)
+
+
+def _plan_table(views: list[dict[str, Any]]) -> Table:
+    columns = ("view", "size", "mode", "prefix", "question", "answer", "suffix", "weight")
+    table = Table(*columns, box=None, pad_edge=False, header_style="dim", title="plan (lengths in tokens)")
+    for view in views:
+        height, width = view["size"]
+        for question in view["questions"]:
+            shown = (view["view"], f"{width}x{height}", view["mode"], view["prefix_tokens"])
+            asked = (question["question"], question["answer"], question["suffix_tokens"], question["weight"])
+            table.add_row(*(Text(str(cell)) for cell in shown + asked))
+    return table

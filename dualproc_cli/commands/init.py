@@ -1,0 +1,27 @@
+"""``dualproc init``: a starter spec."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualproc_cli.commands.schema import write_schema
+from dualproc_cli.errors import UserError
+from dualproc_cli.files import write_atomically
+
+STARTER = Path(__file__).with_name("starter.yaml")
+SCHEMA = "control.schema.json"  # the name that the starter's first line refers to
+
+
+def init(
+    path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The spec to write.")] = Path("control.yaml"),
+) -> None:
+    """Write a commented starter spec, and beside it the schema by which editors complete it.
+
+    Example: dualproc init horizon.yaml
+    """
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path}: already exists (choose another name, or remove it first)")
+    write_schema(path.parent / SCHEMA)
+    write_atomically(path, STARTER.read_text("utf-8").replace("control.yaml", str(path)))
+    typer.echo(f"Wrote {path} and {path.parent / SCHEMA}. Next: dualproc check {path}")

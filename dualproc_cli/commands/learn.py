@@ -1,0 +1,53 @@
+"""``dualproc learn``: from a spec to an adapter bundle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualproc_cli.bundle.layout import GRID
+from dualproc_cli.commands.options import Device, Settings
+from dualproc_cli.spec import load_spec
+
+BUNDLES = Path("bundles")
+
+
+def learn(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Control spec (YAML).")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="BUNDLE",
+            help="Folder of the bundle; by default bundles/<the spec's name>.",
+        ),
+    ] = None,
+    overrides: Settings = None,
+    device: Device = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace an existing bundle, or start an interrupted run anew."),
+    ] = False,
+    keep_best: Annotated[
+        bool, typer.Option("--keep-best", help="Write a bundle of the best state even if the run ends early.")
+    ] = False,
+) -> None:
+    """Learn a control and write its adapter bundle, with pictures before and after.
+
+    Ctrl-C finishes the step, saves a checkpoint beside the bundle and stops; --resume goes on bit for bit.
+
+    Example: dualproc learn specs/horizon-position.yaml -o bundles/horizon
+    """
+    loaded = load_spec(spec, overrides or ())
+    from dualproc_cli.device import pick_device  # loads torch
+    from dualproc_cli.learning import learn as learn_control
+
+    target = output or BUNDLES / loaded.spec.name
+    learn_control(
+        loaded, target, device=pick_device(device), resume=resume, overwrite=overwrite, keep_best=keep_best
+    )
+    typer.echo(f"Wrote {target}. See {target / GRID}. Next: dualproc sample --control {target}")

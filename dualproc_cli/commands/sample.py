@@ -1,0 +1,113 @@
+"""``dualproc sample``: pictures, with learned controls or without."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualproc_cli.commands.options import Device
+from dualproc_cli.errors import UserError
+from dualproc_cli.spec.model import MINIATURE
+
+PICTURES = Path("pictures")
+BATCH = 4  # pictures drawn at once
+
+
+def sample(
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PROMPT]...",
+            help="What to draw; by default the prompts that the control was learned on.",
+        ),
+    ] = None,
+    controls: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--control",
+            metavar="BUNDLE[@SCALE]",
+            help="A bundle (folder or .zip), stronger or weaker by a scale; several add up.",
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option("-n", metavar="N", min=1, max=100_000, help="Pictures a prompt.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**62, metavar="S", help="Seed of the first; the next has the next.")
+    ] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, metavar="N", help="Denoising steps; by default the control's."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder of the pictures; by default pictures/<the controls>.",
+        ),
+    ] = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Also write all of them as one picture, grid.png.")
+    ] = False,
+    device: Device = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="Generator without a control; by default the miniature."
+        ),
+    ] = None,
+) -> None:
+    """Draw pictures with controls, or with the base generator.
+
+    Example: dualproc sample "a ball in the snow" --control bundles/horizon@0.8 --control bundles/palette -n 4
+    """
+    from dualproc_cli.sampling import Control, default_prompts, generator_for
+
+    chosen = [Control.parse(text) for text in controls or ()]
+    spec = generator_for(chosen, model)
+    wanted = list(dict.fromkeys(prompts or default_prompts(chosen)))
+    if any(not prompt.strip() for prompt in wanted):
+        raise UserError("an empty prompt (expected a few words, such as 'a house in a field')")
+    folder = output or PICTURES / ("+".join(control.label for control in chosen) or "base")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written to ({error.strerror}); choose another folder with -o"
+        ) from error
+
+    import torch
+
+    from dualproc_cli.device import pick_device
+    from dualproc_cli.generator import load_generator
+    from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png, slugs
+
+    generator = load_generator(spec, pick_device(device))
+    if spec.model == MINIATURE:
+        _warn_of_unknown_words(wanted)
+    generator.load_adapters([(control.bundle.folder, control.scale) for control in chosen])
+    seeds = list(range(seed, seed + count))
+    sections = []
+    for prompt, slug in zip(wanted, slugs(wanted), strict=True):
+        drawn = []
+        for start in range(0, count, BATCH):
+            batch = seeds[start : start + BATCH]
+            images = generator.render([prompt] * len(batch), batch, steps=steps).cpu()
+            for number, image in zip(batch, images, strict=True):
+                path = folder / f"{slug}-{number}.png"
+                save_png(image, path)
+                typer.echo(path)
+            drawn.append(images)
+        if grid:
+            sections.append(Section(prompt, [Strip("", torch.cat(drawn))]))
+    if grid:
+        save_png(labelled_grid(sections), folder / "grid.png")
+        typer.echo(folder / "grid.png")
+
+
+def _warn_of_unknown_words(prompts: list[str]) -> None:
+    from dualproc_cli.miniature import unknown_words
+
+    for prompt in prompts:
+        if words := unknown_words(prompt):
+            typer.echo(f"warning: {prompt!r}: the miniature does not know: {', '.join(words)}", err=True)

@@ -1,0 +1,45 @@
+"""``dualproc schema``: the JSON Schema of control specs."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualproc_cli.errors import UserError
+from dualproc_cli.files import write_atomically
+from dualproc_cli.spec import json_schema
+
+
+def schema(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write it here instead of printing it."),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of control specs, for editors and validators.
+
+    Example: dualproc schema -o control.schema.json
+    """
+    if output is None:
+        typer.echo(_text(), nl=False)
+    else:
+        write_schema(output)
+
+
+def write_schema(path: Path) -> None:
+    """Write the schema to a file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        write_atomically(path, _text())
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written: {error.strerror} (choose a folder that can be)"
+        ) from error
+
+
+def _text() -> str:
+    return json.dumps(json_schema(), indent=2) + "\n"

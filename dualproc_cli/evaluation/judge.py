@@ -1,0 +1,60 @@
+"""The independent measures of a spec, ready to judge pictures of the miniature's world."""
+
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dualproc_cli.errors import UserError
+from dualproc_cli.miniature import reader_folder
+from dualproc_cli.miniature.measure import Goal, artefacts, properties, success
+from dualproc_cli.miniature.reader import Reader, read
+from dualproc_cli.miniature.scene import SIZE
+from dualproc_cli.spec import ControlSpec
+
+
+@dataclass
+class Verdict:
+    """What was measured on N pictures."""
+
+    successes: dict[str, Tensor]  # [N] bool by measure
+    artefacts: dict[str, Tensor]  # [N] by name
+    properties: dict[str, Tensor]  # [N, any] by name
+
+
+class Judge:
+    """Reads pictures with a network of its own and compares them with what the spec wants.
+
+    Raises:
+        UserError: the pictures are not of the miniature's size, or a measure has no question to judge.
+    """
+
+    def __init__(self, spec: ControlSpec) -> None:
+        if (spec.generator.height, spec.generator.width) != (SIZE, SIZE):
+            raise UserError(
+                f"evaluate.measures: they read pictures of {SIZE}x{SIZE} of the miniature's world, not "
+                f"{spec.generator.width}x{spec.generator.height}; leave them out and set evaluate.vlm to a second VLM"
+            )
+        self.names = spec.evaluate.measures
+        self.goals = [
+            Goal(question, spec.visual_prompts.get(question.visual_prompt or ""))
+            for question in spec.questions
+        ]
+        self.reader = load_reader()
+
+    def __call__(self, images: Tensor, prompt: str) -> Verdict:
+        """Judge images [N, 3, 64, 64] in [0, 1] that were drawn for ``prompt``."""
+        images = images.detach().float().cpu()
+        reading = read(self.reader, images)
+        prompts = [prompt] * len(images)
+        successes: dict[str, Tensor] = {name: success(name, reading, self.goals, prompts) for name in self.names}
+        return Verdict(successes, artefacts(reading, images), properties(reading))
+
+
+def load_reader() -> Reader:
+    """The trained reader of the miniature's world."""
+    reader = Reader()
+    state = load_file(reader_folder() / "model.safetensors")
+    reader.load_state_dict({name: value.float() for name, value in state.items()})
+    return reader.eval().requires_grad_(False).to(memory_format=torch.channels_last)

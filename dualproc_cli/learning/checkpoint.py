@@ -1,0 +1,115 @@
+"""Everything that a run needs to go on bit for bit, as one safetensors file.
+
+One file, because replacing a file is atomic and replacing a folder is not: whenever the power goes, a whole
+checkpoint is there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dualproc_cli.bundle import StepMetrics
+from dualproc_cli.errors import UserError
+from dualproc_cli.files import write_atomically
+
+METADATA_KEY = "dualproc_checkpoint"
+RNG = "rng"
+ADAPTER, MEAN, SQUARE, BEST = "adapter.", "mean.", "square.", "best."
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    spec_digest: str
+    metrics: list[StepMetrics]
+    best: tuple[int, float] | None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights after ``step`` steps, whose recent ``loss`` is the lowest so far."""
+
+    step: int
+    loss: float
+    adapter: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run after ``len(metrics)`` steps, on the CPU.
+
+    Attributes:
+        spec_digest: of the spec that is learned.
+        metrics: of every step so far.
+        rng: state of the run's random numbers, uint8.
+        adapter: the adapter's weights by name.
+        moments: AdamW's running means of gradient and squared gradient, in the parameters' order; empty before
+            the first step.
+        best: the best state so far, where it is kept.
+    """
+
+    spec_digest: str
+    metrics: list[StepMetrics]
+    rng: Tensor
+    adapter: dict[str, Tensor]
+    moments: list[tuple[Tensor, Tensor]]
+    best: Best | None = None
+
+    @property
+    def step(self) -> int:
+        return len(self.metrics)
+
+    def write(self, path: Path) -> None:
+        """Write the checkpoint; whatever happens meanwhile, ``path`` holds the previous one or this one.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written to.
+        """
+        best = (self.best.step, self.best.loss) if self.best else None
+        header = _Header(spec_digest=self.spec_digest, metrics=self.metrics, best=best)
+        tensors = {RNG: self.rng}
+        tensors |= {ADAPTER + name: tensor for name, tensor in self.adapter.items()}
+        for index, (mean, square) in enumerate(self.moments):
+            tensors |= {f"{MEAN}{index}": mean, f"{SQUARE}{index}": square}
+        if self.best:
+            tensors |= {BEST + name: tensor for name, tensor in self.best.adapter.items()}
+        write_atomically(path, save(tensors, {METADATA_KEY: header.model_dump_json()}))
+
+    @classmethod
+    def read(cls, path: Path) -> "Checkpoint":
+        """Read a checkpoint.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
+                metadata = file.metadata() or {}
+            header = _Header.model_validate_json(metadata[METADATA_KEY])
+            count = sum(key.startswith(MEAN) for key in tensors)
+            best = Best(*header.best, _named(tensors, BEST)) if header.best else None
+            return cls(
+                spec_digest=header.spec_digest,
+                metrics=header.metrics,
+                rng=tensors[RNG],
+                adapter=_named(tensors, ADAPTER),
+                moments=[(tensors[f"{MEAN}{index}"], tensors[f"{SQUARE}{index}"]) for index in range(count)],
+                best=best,
+            )
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{path}: no checkpoint to resume from; leave --resume out to start anew"
+            ) from error
+        except (OSError, SafetensorError, KeyError, ValidationError) as error:
+            raise UserError(
+                f"{path}: a damaged checkpoint; pass --overwrite instead of --resume to start anew"
+            ) from error
+
+
+def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}

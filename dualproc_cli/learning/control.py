@@ -1,0 +1,138 @@
+"""From a control spec to an adapter bundle."""
+
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from dualproc_cli.bundle import Outcome, Revisions, write_bundle
+from dualproc_cli.compiler import compile_loss
+from dualproc_cli.errors import RunFailed
+from dualproc_cli.generator import Generator, load_generator
+from dualproc_cli.learning.before_after import draw_before_after
+from dualproc_cli.learning.interruption import Interrupted
+from dualproc_cli.learning.learner import Learner
+from dualproc_cli.learning.output import Output
+from dualproc_cli.learning.progress import LearningProgress
+from dualproc_cli.learning.run import Ending, run
+from dualproc_cli.spec import LoadedSpec
+from dualproc_cli.vlm import Vlm, load_vlm
+
+
+def learn(
+    loaded: LoadedSpec,
+    output: Path,
+    *,
+    device: torch.device,
+    resume: bool = False,
+    overwrite: bool = False,
+    keep_best: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Learn the control of ``loaded`` and write its bundle to the folder ``output``.
+
+    The same spec on the same machine gives the same adapter bit for bit (on CUDA as far as its kernels are
+    deterministic). While it learns, a checkpoint lies beside ``output``, until the bundle is written.
+
+    Args:
+        loaded: the spec.
+        output: of the bundle.
+        device: where both models run.
+        resume: go on from the checkpoint of the same spec.
+        overwrite: replace a bundle, or the checkpoint of an interrupted run.
+        keep_best: a run that ends early still leaves a bundle, of the state with the lowest recent loss.
+        console: where progress is shown; standard output by default.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        UserError: the output, a model or the spec cannot be used.
+        Interrupted: Ctrl-C or SIGTERM; the state is in the checkpoint.
+        RunFailed: the loss became no number, or a file could not be written.
+    """
+    console = console or Console()
+    place, started = Output(output), time.monotonic()
+    checkpoint = place.prepare(loaded.spec, resume=resume, overwrite=overwrite)
+    with _deterministic():
+        console.print(
+            f"loading {loaded.spec.generator.model} and {loaded.spec.vlm.model} on {device}", markup=False
+        )
+        generator, vlm = load_generator(loaded.spec.generator, device), load_vlm(loaded.spec.vlm, device)
+        generator.add_adapter(loaded.spec.learn.adapter, loaded.spec.learn.seed)
+        criterion = compile_loss(loaded, vlm, loaded.spec.generator.height, loaded.spec.generator.width)
+        learner = Learner(loaded.spec, generator, criterion, keep_best=keep_best)
+        if checkpoint:
+            learner.restore(checkpoint)
+            console.print(f"resuming after step {checkpoint.step}", markup=False)
+        with LearningProgress(console, loaded.spec.learn.steps, len(learner.metrics)) as progress:
+            ending = run(learner, place.checkpoint, progress)
+        if not ending.early:
+            console.print(ending.message, markup=False, soft_wrap=True)
+            _finish(loaded, place, generator, vlm, learner, ending, started)
+            place.checkpoint.unlink(missing_ok=True)
+            return output
+        message = ending.message
+        if learner.best:
+            generator.load_adapter_state(learner.best.adapter)
+            _finish(loaded, place, generator, vlm, learner, ending, started)
+            message += f"; {output} holds the best state so far, of step {learner.best.step}"
+        elif keep_best:
+            message += "; too early for a best state"
+    raise (Interrupted if ending.reason == "interrupted" else RunFailed)(message)
+
+
+def _finish(
+    loaded: LoadedSpec,
+    place: Output,
+    generator: Generator,
+    vlm: Vlm,
+    learner: Learner,
+    ending: Ending,
+    started: float,
+) -> None:
+    """Draw the pictures and write the bundle of the adapter as it is."""
+    pictures = draw_before_after(generator, loaded.spec)
+    outcome = Outcome(
+        reason=ending.reason,
+        step=learner.best.step if ending.early and learner.best else len(learner.metrics),
+        seconds=round(time.monotonic() - started, 1),
+    )
+    try:
+        write_bundle(
+            place.bundle,
+            loaded,
+            save_adapter=generator.save_adapter,
+            revisions=Revisions(generator=generator.revision, vlm=vlm.revision),
+            metrics=learner.metrics,
+            outcome=outcome,
+            grid=pictures.grid(),
+            samples=pictures.files(),
+        )
+    except OSError as error:
+        raise RunFailed(
+            f"{place.bundle}: could not be written ({error.strerror or error}); all that was learned is in "
+            f"{place.checkpoint}: make room and go on with --resume"
+        ) from error
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Ask torch for deterministic kernels; where CUDA has none (a resize's backward), any other will do."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*deterministic")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM as a wish to stop after the current step."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from dualproc_cli.errors import RunFailed
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(RunFailed):
+    """The user stopped a run, which saved its state. Exit status 130, as a shell has it for Ctrl-C."""
+
+    exit_status = 130
+
+
+class Interruption:
+    """While it is entered, the first SIGINT or SIGTERM sets `wished`; a second one acts at once, as ever.
+
+    Outside the main thread, where Python delivers no signals, it does nothing.
+    """
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        """``notify`` is called at the first signal."""
+        self.wished = False
+        self._notify = notify
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.wished = True
+        self._restore()
+        self._notify()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -1,0 +1,47 @@
+"""Staying close to the base generator's picture from the same noise, so that the VLM cannot be fooled.
+
+The VLM's loss alone can be won by a texture that only the VLM likes, or by all pictures becoming one. These
+terms hold each picture to what the base generator draws from the same prompt and seed.
+"""
+
+import torch
+from torch import Tensor
+
+from dualproc_cli.spec import KeepSpec
+
+
+def is_kept(keep: KeepSpec) -> bool:
+    """Whether any term has a weight; without one the base picture need not be drawn."""
+    return keep.picture > 0 or keep.structure > 0 or keep.smoothness > 0
+
+
+def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
+    """The weighted sum of the three terms, a scalar.
+
+    - ``picture``: mean |x - x_base|
+    - ``structure``: mean |grad x - grad x_base|, blind to a change of a whole area's colour
+    - ``smoothness``: relu(TV(x) - TV(x_base)), the mean over the pictures; TV is the anisotropic total
+      variation, mean |dx| + mean |dy|
+
+    Args:
+        images: x [B, 3, H, W] in [0, 1], with its graph.
+        base: x_base, the same shape and range, without a graph.
+        keep: the weights; a term of weight 0 costs nothing.
+    """
+    total = images.new_zeros(())
+    if keep.picture:
+        total = total + keep.picture * (images - base).abs().mean()
+    if keep.structure:
+        # The gradient is linear: grad x - grad x_base = grad (x - x_base).
+        total = total + keep.structure * total_variation(images - base).mean()
+    if keep.smoothness:
+        excess = total_variation(images) - total_variation(base)
+        total = total + keep.smoothness * torch.relu(excess).mean()
+    return total
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Anisotropic total variation [B] of [B, C, H, W]: mean |dx| + mean |dy| per picture."""
+    across = images.diff(dim=-1).abs().mean((1, 2, 3))
+    down = images.diff(dim=-2).abs().mean((1, 2, 3))
+    return across + down

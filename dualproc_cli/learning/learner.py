@@ -1,0 +1,157 @@
+"""The learning itself: one step after another, each a function of the state before it."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from dualproc_cli.bundle import StepMetrics
+from dualproc_cli.compiler import CompositeLoss
+from dualproc_cli.generator import Generator
+from dualproc_cli.learning.checkpoint import Best, Checkpoint
+from dualproc_cli.learning.keep import distance, is_kept
+from dualproc_cli.learning.metrics import WINDOW, holds_above, recent_loss
+from dualproc_cli.learning.schedule import rate_factor
+from dualproc_cli.learning.seeds import draw_seeds
+from dualproc_cli.spec import ControlSpec, spec_digest
+
+BETAS = (
+    0.9,
+    0.99,
+)  # gradients change quickly over a run of a hundred steps: a shorter memory than AdamW's usual 0.999
+WEIGHT_DECAY = 0.01
+
+
+class NotFiniteError(Exception):
+    """The loss or its gradient is no finite number; the weights are still those of the step before."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"step {step}: {what}")
+
+
+class Learner:
+    """Teaches ``generator``'s adapter what ``criterion`` asks for.
+
+    Everything random (prompts, seeds, wordings, jitter) is drawn from one random generator, seeded by
+    ``learn.seed``: a spec gives the same adapter each time, and so does a run that was resumed.
+
+    Attributes:
+        metrics: of every step so far.
+        best: the state with the lowest recent loss, if ``keep_best``.
+    """
+
+    def __init__(
+        self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss, *, keep_best: bool = False
+    ) -> None:
+        """``generator`` carries the adapter already; ``criterion`` is compiled for its size."""
+        self.spec, self.generator, self.criterion = spec, generator, criterion
+        self.metrics: list[StepMetrics] = []
+        self.best: Best | None = None
+        self._keep_best = keep_best
+        self._rng = torch.Generator().manual_seed(spec.learn.seed)
+        self._parameters = generator.adapter_parameters()
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, spec.learn.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
+        )
+
+    @property
+    def holds(self) -> bool:
+        """Whether P(answer) holds above ``learn.stop_at``."""
+        return holds_above(self.metrics, self.spec.learn.stop_at)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return len(self.metrics) >= self.spec.learn.steps or self.holds
+
+    def step(self) -> StepMetrics:
+        """Draw a batch, ask about it, and move the adapter once.
+
+        Raises:
+            NotFiniteError: and then the adapter has not moved.
+        """
+        learn = self.spec.learn
+        prompts, seeds = self._draw()
+        images = self.generator.render(prompts, seeds, gradient=learn.gradient)
+        report = self.criterion(images, self._rng)
+        kept = self._distance(images, prompts, seeds)
+        self._optimizer.zero_grad()
+        (report.loss + kept).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, learn.gradient_clip)
+
+        # One transfer from the device: every one of them waits for all that was computed.
+        probabilities = [values.mean() for values in report.probabilities.values()]
+        scalars = [report.loss.detach(), kept.detach(), norm, *report.losses.values(), *probabilities]
+        values = torch.stack([scalar.float() for scalar in scalars]).tolist()
+        entry = StepMetrics(
+            step=len(self.metrics) + 1,
+            loss=values[0],
+            keep=values[1],
+            gradient_norm=values[2],
+            losses=dict(zip(report.losses, values[3:], strict=False)),
+            probabilities=dict(zip(report.probabilities, values[-len(probabilities) :], strict=True)),
+            learning_rate=learn.learning_rate * rate_factor(len(self.metrics), learn.steps),
+        )
+        for what, value in {
+            "loss": entry.loss + entry.keep,
+            "norm of the gradient": entry.gradient_norm,
+        }.items():
+            if not math.isfinite(value):
+                raise NotFiniteError(entry.step, f"the {what} is {value}")
+        self._remember_best(entry)
+        for group in self._optimizer.param_groups:
+            group["lr"] = entry.learning_rate
+        self._optimizer.step()
+        self.metrics.append(entry)
+        return entry
+
+    def checkpoint(self) -> Checkpoint:
+        """The state after the last step."""
+        moments = [
+            (state["exp_avg"].cpu().clone(), state["exp_avg_sq"].cpu().clone())
+            for parameter in self._parameters
+            if (state := self._optimizer.state.get(parameter))
+        ]
+        return Checkpoint(
+            spec_digest=spec_digest(self.spec),
+            metrics=list(self.metrics),
+            rng=self._rng.get_state(),
+            adapter=self.generator.adapter_state(),
+            moments=moments,
+            best=self.best,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from ``checkpoint``, which is of the same spec."""
+        self.metrics, self.best = list(checkpoint.metrics), checkpoint.best
+        self._rng.set_state(checkpoint.rng)
+        self.generator.load_adapter_state(checkpoint.adapter)
+        if checkpoint.moments:
+            state = self._optimizer.state_dict()
+            state["state"] = {
+                index: {"step": torch.tensor(float(checkpoint.step)), "exp_avg": mean, "exp_avg_sq": square}
+                for index, (mean, square) in enumerate(checkpoint.moments)
+            }
+            self._optimizer.load_state_dict(state)
+
+    def _draw(self) -> tuple[list[str], list[int]]:
+        prompts = self.spec.prompts.train
+        chosen = torch.randint(len(prompts), (self.spec.learn.batch_size,), generator=self._rng).tolist()
+        return [prompts[index] for index in chosen], draw_seeds(self._rng, len(chosen))
+
+    def _distance(self, images: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
+        keep = self.spec.learn.keep
+        if not is_kept(keep):
+            return images.new_zeros(())
+        with self.generator.without_adapter():
+            base = self.generator.render(prompts, seeds)
+        return distance(images, base, keep)
+
+    def _remember_best(self, entry: StepMetrics) -> None:
+        """Keep the weights that ``entry`` was measured with, before they move."""
+        history = [*self.metrics[1 - WINDOW :], entry]
+        if not self._keep_best or len(history) < WINDOW:
+            return
+        loss = recent_loss(history)
+        if self.best is None or loss < self.best.loss:
+            self.best = Best(len(self.metrics), loss, self.generator.adapter_state())

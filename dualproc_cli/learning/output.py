@@ -1,0 +1,72 @@
+"""Where a run writes: refused, before any model is loaded, if it cannot be or would cost something else."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dualproc_cli.bundle import MANIFEST
+from dualproc_cli.errors import UserError
+from dualproc_cli.learning.checkpoint import Checkpoint
+from dualproc_cli.spec import ControlSpec, spec_digest
+
+
+@dataclass(frozen=True)
+class Output:
+    """A bundle to be, and the checkpoint of its run beside it."""
+
+    bundle: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """``BUNDLE.checkpoint.safetensors``"""
+        return self.bundle.with_name(f"{self.bundle.name}.checkpoint.safetensors")
+
+    def prepare(self, spec: ControlSpec, *, resume: bool, overwrite: bool) -> Checkpoint | None:
+        """Make sure that the run can write, and read the checkpoint that it resumes from, if ``resume``.
+
+        Raises:
+            UserError: something is in the way, the folder cannot be written to, or no checkpoint fits.
+        """
+        if not self.bundle.name:
+            raise UserError(f"{self.bundle}: expected the name of a new folder for the bundle")
+        if self.bundle.exists():
+            self._check_replaceable(resume or overwrite)
+        if resume:
+            checkpoint = Checkpoint.read(self.checkpoint)
+            if checkpoint.spec_digest != spec_digest(spec):
+                raise UserError(
+                    f"{self.checkpoint}: was made with another spec; resume with that spec and its --set, "
+                    "or pass --overwrite instead of --resume to start anew"
+                )
+        elif self.checkpoint.exists() and not overwrite:
+            raise UserError(
+                f"{self.checkpoint}: left by an interrupted run "
+                "(pass --resume to go on, or --overwrite to start anew)"
+            )
+        else:
+            checkpoint = None
+        _check_writable(self.bundle.parent)
+        return checkpoint
+
+    def _check_replaceable(self, allowed: bool) -> None:
+        if not allowed:
+            raise UserError(
+                f"{self.bundle}: already exists (pass --overwrite to replace it, or another output with -o)"
+            )
+        # An output that was mistyped must not cost the user a folder of something else.
+        empty = self.bundle.is_dir() and not any(self.bundle.iterdir())
+        if not empty and not (self.bundle / MANIFEST).is_file():
+            raise UserError(f"{self.bundle}: exists and is no bundle; choose another output with -o")
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written to ({error.strerror}); choose another output with -o"
+        ) from error
+    os.close(handle)
+    os.unlink(name)

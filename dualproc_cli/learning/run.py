@@ -1,0 +1,77 @@
+"""A run: the learner driven to its end, or to where it was stopped, with checkpoints on the way."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dualproc_cli.errors import RunFailed
+from dualproc_cli.learning.interruption import Interruption
+from dualproc_cli.learning.learner import Learner, NotFiniteError
+from dualproc_cli.learning.progress import LearningProgress
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Attributes:
+        reason: ``steps`` all were taken; ``stop_at`` P(answer) held above it; ``interrupted`` by the user;
+            ``not-finite`` the loss or its gradient was no number.
+        message: one line for the user.
+    """
+
+    reason: Literal["steps", "stop_at", "interrupted", "not-finite"]
+    message: str
+
+    @property
+    def early(self) -> bool:
+        """Whether the control was not learned to its end."""
+        return self.reason in ("interrupted", "not-finite")
+
+
+def run(learner: Learner, checkpoint: Path, progress: LearningProgress) -> Ending:
+    """Step until ``learner`` has finished, with a checkpoint every ``learn.checkpoint_every`` steps.
+
+    Raises:
+        RunFailed: a checkpoint could not be written; the one before is intact.
+    """
+    learn = learner.spec.learn
+    notify = "stopping after this step (press Ctrl-C again to stop at once, without saving)"
+    saved = len(learner.metrics)  # where it resumes; 0: nothing is saved yet
+    with Interruption(lambda: progress.say(notify)) as interruption:
+        while not learner.finished and not interruption.wished:
+            try:
+                step = learner.step().step
+            except NotFiniteError as error:
+                return Ending(
+                    "not-finite", f"{error}; {_last_good(checkpoint, saved)}; lower learn.learning_rate"
+                )
+            progress.show(learner.metrics)
+            if step % learn.checkpoint_every == 0 or learner.finished or interruption.wished:
+                saved = _save(learner, checkpoint, saved)
+    taken = len(learner.metrics)
+    if learner.holds:
+        return Ending(
+            "stop_at", f"step {taken}: P(answer) holds above {learn.stop_at}, as learn.stop_at asks"
+        )
+    if learner.finished:
+        return Ending("steps", f"all {taken} steps taken")
+    where = f"saved in {checkpoint}; go on with --resume" if saved else "nothing learned yet"
+    return Ending("interrupted", f"interrupted after step {taken} of {learn.steps}: {where}")
+
+
+def _save(learner: Learner, path: Path, saved: int) -> int:
+    """Write a checkpoint over that of step ``saved``; returns its own step."""
+    checkpoint = learner.checkpoint()
+    try:
+        checkpoint.write(path)
+    except OSError as error:
+        raise RunFailed(
+            f"{path}: step {checkpoint.step} could not be saved ({error.strerror or error}); "
+            f"{_last_good(path, saved)}; make room and go on with --resume"
+        ) from error
+    return checkpoint.step
+
+
+def _last_good(path: Path, saved: int) -> str:
+    return f"the last good checkpoint is {path}, of step {saved}" if saved else "there is no checkpoint yet"

@@ -1,0 +1,142 @@
+"""Pictures as files: tensors to PNG and back, and labelled grids."""
+
+import io
+import itertools
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from dualproc_cli.errors import UserError
+from dualproc_cli.files import write_atomically
+
+SMALLEST_TILE, LARGEST_TILE = 128, 512  # pixels of a picture's shorter side in a grid
+MARGIN, GAP = 8, 4  # pixels
+FONT_SIZE = 14
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of pictures with a label to its left."""
+
+    label: str
+    images: Tensor
+    """[N, 3, H, W] in [0, 1]"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Strips under one caption."""
+
+    caption: str
+    strips: Sequence[Strip]
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """An 8-bit picture of ``image`` [3, H, W] in [0, 1]."""
+    pixels = image.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def save_png(picture: Tensor | Image.Image, path: Path) -> None:
+    """Write a picture ([3, H, W] in [0, 1], or PIL's) as PNG, atomically."""
+    data = io.BytesIO()
+    (to_pil(picture) if isinstance(picture, Tensor) else picture).save(data, "PNG")
+    write_atomically(path, data.getvalue())
+
+
+def load_picture(path: Path) -> Tensor:
+    """Read a picture as [3, H, W] in [0, 1], upright, on white where it is transparent.
+
+    Raises:
+        UserError: there is no such file, or it is no picture of sane size.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                picture = ImageOps.exif_transpose(file).convert("RGBA")
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: not a picture (expected PNG, JPEG or WebP)") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{path}: too large (expected at most {Image.MAX_IMAGE_PIXELS} pixels)") from error
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow reports a damaged PNG as a SyntaxError
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UserError(f"{path}: cannot be read as a picture ({reason})") from error
+    white = Image.new("RGBA", picture.size, "white")
+    pixels = np.asarray(Image.alpha_composite(white, picture).convert("RGB"))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+def slugs(prompts: Sequence[str]) -> list[str]:
+    """A file name for each prompt, such as ``a-house-in-a-field``; different for each."""
+    found: list[str] = []
+    for prompt in prompts:
+        words = re.sub(r"\W+", "-", prompt.lower()).strip("-")
+        # At most 200 bytes of a prompt: file names may have 255, and the seed follows.
+        slug = words.encode()[:200].decode(errors="ignore").strip("-") or "picture"
+        names = itertools.chain([slug], (f"{slug}-{count}" for count in itertools.count(2)))
+        found.append(next(name for name in names if name not in found))
+    return found
+
+
+def labelled_grid(sections: Sequence[Section]) -> Image.Image:
+    """One picture of all sections, small pictures enlarged so that a person sees them.
+
+    Args:
+        sections: from top to bottom; all images of one size.
+    """
+    font = ImageFont.load_default(FONT_SIZE)
+    line = FONT_SIZE + 6
+    strips = [strip for section in sections for strip in section.strips]
+    width, height = _tile_size(*reversed(strips[0].images.shape[-2:]))
+    labels = max(round(font.getlength(strip.label)) for strip in strips)
+    left = MARGIN + (labels + MARGIN if labels else 0)
+    columns = max(len(strip.images) for strip in strips)
+    size = (
+        left + columns * (width + GAP) - GAP + MARGIN,
+        MARGIN + len(sections) * (line + MARGIN) + len(strips) * (height + GAP),
+    )
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    top = MARGIN
+    for section in sections:
+        caption = _fitted(section.caption, size[0] - 2 * MARGIN, font)
+        draw.text((MARGIN, top), caption, fill="black", font=font)
+        top += line
+        for strip in section.strips:
+            draw.text((MARGIN, top + height / 2), strip.label, fill="black", font=font, anchor="lm")
+            for column, image in enumerate(strip.images):
+                sheet.paste(_tile(to_pil(image), (width, height)), (left + column * (width + GAP), top))
+            top += height + GAP
+        top += MARGIN
+    return sheet
+
+
+def _tile_size(width: int, height: int) -> tuple[int, int]:
+    shorter = min(width, height)
+    if shorter < SMALLEST_TILE:
+        factor = float(-(-SMALLEST_TILE // shorter))  # whole, so that every pixel becomes an equal square
+    else:
+        factor = min(1.0, LARGEST_TILE / shorter)
+    return round(width * factor), round(height * factor)
+
+
+def _tile(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    larger = size[0] > picture.width
+    return picture.resize(size, Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS)
+
+
+def _fitted(text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

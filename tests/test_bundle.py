@@ -1,0 +1,293 @@
+"""Bundles: what is written, and everything that is refused when it is read again."""
+
+import json
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from dualproc_cli.bundle import Bundle, Outcome, Revisions, StepMetrics, archive, write_bundle
+from dualproc_cli.bundle.card import model_card
+from dualproc_cli.errors import UserError
+from dualproc_cli.files import digest
+from dualproc_cli.spec import load_spec
+
+SPEC = """\
+# how a user wrote it
+name: painted
+generator: {model: org/painter, trust_remote_code: true}
+prompts: {train: [a house, "say \\"hello\\" for $5"]}
+visual_prompts:
+  painting: {type: image, path: pictures/painting.png}
+questions:
+  - {name: alike, question: "Is it | like the painting?", answer: "Yes", visual_prompt: painting}
+learn: {seed: 7}
+"""
+
+
+def metrics(count):
+    return [
+        StepMetrics(
+            step=step,
+            loss=1 / step,
+            keep=0.1,
+            losses={"alike": 1 / step},
+            probabilities={"alike": 1 - 1 / step},
+            gradient_norm=0.5,
+            learning_rate=1e-4,
+        )
+        for step in range(1, count + 1)
+    ]
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "pictures" / "painting.png")
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    return load_spec(tmp_path / "spec.yaml", ["learn.steps=20"])
+
+
+@pytest.fixture
+def bundle(loaded, tmp_path):
+    output = tmp_path / "out" / "painted"
+    write_bundle(
+        output,
+        loaded,
+        save_adapter=lambda folder: (folder / "pytorch_lora_weights.safetensors").write_bytes(b"weights"),
+        revisions=Revisions(generator="c0ffee", vlm=None),
+        metrics=metrics(20),
+        outcome=Outcome(reason="steps", step=20, seconds=1.5),
+        grid=Image.new("RGB", (4, 4)),
+        samples={"a-house-0.png": Image.new("RGB", (4, 4))},
+    )
+    return output
+
+
+def zipped(folder, target, prefix=""):
+    with zipfile.ZipFile(target, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, prefix + path.relative_to(folder).as_posix())
+    return target
+
+
+def edit_manifest(bundle, **changes):
+    path = bundle / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refusal(path):
+    with pytest.raises(UserError) as caught:
+        Bundle.open(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_bundle_records_the_run(bundle, loaded):
+    opened = Bundle.open(bundle)
+    manifest = opened.manifest
+    assert manifest.overrides == {"learn.steps": 20}
+    assert manifest.origins["learn.seed"] == "spec"
+    assert manifest.seed == 7
+    assert manifest.metrics == metrics(20)
+    assert (bundle / "spec.yaml").read_text() == SPEC
+    assert opened.spec.learn == loaded.spec.learn
+    assert manifest.files.keys() == {
+        "README.md",
+        "pictures/painting.png",
+        "pytorch_lora_weights.safetensors",
+        "samples/a-house-0.png",
+        "samples/before-after.png",
+        "spec.yaml",
+    }
+    assert all(digest(bundle / path) == value for path, value in manifest.files.items())
+
+
+def test_models_are_pinned_and_their_code_is_not_trusted(bundle):
+    generator = Bundle.open(bundle).spec.generator
+    assert generator.revision == "c0ffee"
+    assert not generator.trust_remote_code
+
+
+def test_card_is_a_model_card(bundle, loaded):
+    card = (bundle / "README.md").read_text()
+    _, front, body = card.split("---\n", 2)
+    front = yaml.safe_load(front)
+    assert front["base_model"] == "org/painter"
+    assert front["library_name"] == "diffusers"
+    assert "license" not in front
+    assert r"| Is it \| like the painting? | Yes | 0.54 | 0.94 |" in body
+    code = body.split("```python\n")[1].split("```")[0]
+    compile(code, "card", "exec")
+    assert "revision='c0ffee'" in code
+
+
+def test_card_quotes_a_prompt_for_the_shell(loaded):
+    prompts = loaded.spec.prompts.model_copy(update={"train": loaded.spec.prompts.train[::-1]})
+    spec = loaded.spec.model_copy(update={"prompts": prompts})
+    outcome = Outcome(reason="stop_at", step=5, seconds=1)
+    card = model_card(spec, metrics(5), outcome, Revisions(generator=None, vlm=None))
+    assert r'dualproc sample "say \"hello\" for \$5" --control' in card
+
+
+@pytest.mark.parametrize("prefix", ["", "painted/"])
+def test_zip_is_opened_and_goes_again(bundle, tmp_path, prefix):
+    opened = Bundle.open(zipped(bundle, tmp_path / "painted.zip", prefix))
+    folder = opened.folder
+    assert opened.manifest.name == "painted"
+    assert (folder / "spec.yaml").read_text() == SPEC
+    assert opened.loaded.folder == folder
+    del opened
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("path", ["pytorch_lora_weights.safetensors", "spec.yaml", "pictures/painting.png"])
+def test_changed_byte(bundle, path):
+    data = bytearray((bundle / path).read_bytes())
+    data[-1] ^= 1
+    (bundle / path).write_bytes(data)
+    assert f"{path} was changed" in refusal(bundle)
+
+
+@pytest.mark.parametrize("path", ["README.md", "pytorch_lora_weights.safetensors", "samples/a-house-0.png"])
+def test_missing_file(bundle, path):
+    (bundle / path).unlink()
+    assert f"{path} is missing" in refusal(bundle)
+
+
+def test_adapter_that_is_not_listed_is_missed(bundle):
+    files = json.loads((bundle / "bundle.json").read_text())["files"]
+    del files["pytorch_lora_weights.safetensors"]
+    (bundle / "pytorch_lora_weights.safetensors").unlink()
+    edit_manifest(bundle, files=files)
+    assert "pytorch_lora_weights.safetensors is missing" in refusal(bundle)
+
+
+def test_extra_file(bundle):
+    (bundle / "samples" / "extra.py").write_text("")
+    assert "samples/extra.py does not belong" in refusal(bundle)
+
+
+def test_link_to_a_folder(bundle, tmp_path):
+    (bundle / "linked").symlink_to(tmp_path)
+    assert "linked does not belong" in refusal(bundle)
+
+
+def test_what_the_hub_adds_is_ignored(bundle):
+    (bundle / ".gitattributes").write_text("*.safetensors filter=lfs")
+    (bundle / ".cache").mkdir()
+    (bundle / ".cache" / "huggingface").write_text("")
+    assert Bundle.open(bundle).manifest.name == "painted"
+
+
+@pytest.mark.parametrize("path", ["../spec.yaml", "/etc/hostname", "a/../spec.yaml", "C:spec.yaml", "a\\b", "bundle.json"])
+def test_foreign_path_in_the_manifest(bundle, path):
+    files = json.loads((bundle / "bundle.json").read_text())["files"]
+    edit_manifest(bundle, files=files | {path: "0" * 64})
+    assert "no path inside a bundle" in refusal(bundle)
+
+
+def test_newer_format(bundle):
+    edit_manifest(bundle, format=2, new_key=1)
+    assert "format 2 is newer" in refusal(bundle)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": "1"}', '{"format": 1}', "\x00"])
+def test_malformed_manifest(bundle, text):
+    (bundle / "bundle.json").write_text(text)
+    assert "bundle.json" in refusal(bundle)
+
+
+def test_changed_spec_in_the_manifest(bundle):
+    spec = json.loads((bundle / "bundle.json").read_text())["spec"]
+    spec["learn"]["steps"] = 21
+    edit_manifest(bundle, spec=spec)
+    assert "does not have the digest" in refusal(bundle)
+    spec["learn"]["steps"] = "many"
+    edit_manifest(bundle, spec=spec)
+    assert "learn.steps" in refusal(bundle)
+
+
+def test_spec_may_not_read_pictures_outside_the_bundle(bundle, loaded):
+    from dualproc_cli.spec import ControlSpec, spec_digest
+
+    spec = json.loads((bundle / "bundle.json").read_text())["spec"]
+    spec["visual_prompts"]["painting"]["path"] = "/etc/hostname"
+    edit_manifest(bundle, spec=spec, spec_digest=spec_digest(ControlSpec.model_validate(spec)))
+    assert "/etc/hostname is not in the bundle" in refusal(bundle)
+
+
+def test_no_bundle(tmp_path):
+    assert "no such bundle" in refusal(tmp_path / "none")
+    assert "not a bundle" in refusal(tmp_path)
+    (tmp_path / "text.zip").write_text("no zip")
+    assert "not a readable zip" in refusal(tmp_path / "text.zip")
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..\\evil", "C:/evil"])
+def test_zip_that_leads_out(tmp_path, name):
+    inside = tmp_path / "in"
+    inside.mkdir()
+    with zipfile.ZipFile(inside / "evil.zip", "w") as file:
+        file.writestr(name, "evil")
+    assert "leads out of the bundle" in refusal(inside / "evil.zip")
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_zip_with_a_link(tmp_path):
+    entry = zipfile.ZipInfo("spec.yaml")
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as file:
+        file.writestr(entry, "/etc/hostname")
+    assert "leads out of the bundle" in refusal(tmp_path / "link.zip")
+
+
+def test_zip_that_is_too_large(bundle, tmp_path, monkeypatch):
+    target = zipped(bundle, tmp_path / "painted.zip")
+    monkeypatch.setattr(archive, "MAX_BYTES", 100)
+    assert "too large" in refusal(target)
+
+
+def test_damaged_zip_leaves_nothing(bundle, tmp_path, monkeypatch):
+    target = zipped(bundle, tmp_path / "painted.zip")
+    data = bytearray(target.read_bytes())
+    data[60] ^= 0xFF  # within the first file's data: its checksum fails
+    target.write_bytes(data)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "out"))
+    refusal(target)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["painted"]
+
+
+def test_failed_write_leaves_the_old_bundle(bundle, loaded):
+    def no_room(folder):
+        raise OSError(28, "No space left on device")
+
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    with pytest.raises(OSError, match="No space left"):
+        write_bundle(
+            bundle,
+            loaded,
+            save_adapter=no_room,
+            revisions=Revisions(generator=None, vlm=None),
+            metrics=metrics(5),
+            outcome=Outcome(reason="steps", step=5, seconds=1),
+            grid=Image.new("RGB", (4, 4)),
+            samples={},
+        )
+    assert {path: path.read_bytes() for path in bundle.parent.rglob("*") if path.is_file()} == before
+
+
+def test_bundles_are_copied_freely(bundle, tmp_path):
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    assert Bundle.open(copy).manifest == Bundle.open(bundle).manifest
+
+
+def test_reading_needs_no_torch():
+    code = "import sys, dualproc_cli.bundle, dualproc_cli.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

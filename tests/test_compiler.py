@@ -1,0 +1,285 @@
+"""From a spec to its loss: views, wordings, objectives, probabilities, jitter."""
+
+import math
+
+import pytest
+import torch
+from PIL import Image
+from small_vlm import make_vlm
+
+from dualproc_cli.compiler import CompositeLoss, View, answer_log_probability, compile_loss, jittered, plan
+from dualproc_cli.spec import (
+    BoxPrompt,
+    ControlSpec,
+    GeneratorSpec,
+    ImagePrompt,
+    JitterSpec,
+    LearnSpec,
+    LinePrompt,
+    LoadedSpec,
+    PromptsSpec,
+    Question,
+    VlmSpec,
+)
+from dualproc_cli.visual_prompt import composite, draw
+from dualproc_cli.vlm import AnswerScores, Inquiry, load_vlm
+
+RED_LINE = LinePrompt(position=0.65)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_vlm(tmp_path_factory.mktemp("vlm"))
+
+
+@pytest.fixture(scope="module")
+def vlm(folder):
+    return load_vlm(VlmSpec(model=str(folder)), torch.device("cpu"))
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+
+
+def question(name="q", text="Is it night?", **keys):
+    return Question(name=name, question=text, **{"answer": "Yes", **keys})
+
+
+def loaded(folder, *questions, visual_prompts=None, **learn):
+    spec = ControlSpec(
+        name="test",
+        generator=GeneratorSpec(width=64, height=64),
+        vlm=VlmSpec(model=str(folder)),
+        prompts=PromptsSpec(train=("a house",)),
+        visual_prompts=visual_prompts or {},
+        questions=questions,
+        learn=LearnSpec(**learn),
+    )
+    return LoadedSpec(spec, folder, "", {})
+
+
+def gradient(value, images):
+    return torch.autograd.grad(value, images, retain_graph=True)[0]
+
+
+class Scripted:
+    """An inquiry that answers what it was told: for each question the candidates' probabilities a token."""
+
+    def __init__(self, *answers):
+        self.answers = answers  # [B, A_q] log-likelihoods and [A_q] token counts
+        self.asked = []
+
+    def __call__(self, images, beside, asked):
+        self.asked.append(list(asked))
+        return AnswerScores([a.log() for a, _ in self.answers], [torch.tensor(n) for _, n in self.answers])
+
+
+def scripted(*questions, answers, objective="likelihood"):
+    view = View("none", None, None, questions, Scripted(*answers))
+    return CompositeLoss([view], LearnSpec(objective=objective))
+
+
+ONE = (torch.tensor([[0.25, 0.5], [0.5, 0.125]]), [2, 1])  # two pictures, the answer and one alternative
+LONE = (torch.tensor([[0.5], [0.125]]), [3])
+ASKED = (question("one", alternatives=("No",), weight=3.0), question("lone", weight=1.0))
+
+
+def test_likelihood_is_the_mean_over_answer_tokens_and_pictures():
+    report = scripted(*ASKED, answers=[ONE, LONE])(torch.zeros(2, 3, 8, 8))
+    one = -(math.log(0.25) / 2 + math.log(0.5) / 2) / 2
+    lone = -(math.log(0.5) / 3 + math.log(0.125) / 3) / 2
+    assert report.losses["one"].item() == pytest.approx(one)
+    assert report.losses["lone"].item() == pytest.approx(lone)
+    assert report.loss.item() == pytest.approx((3 * one + lone) / 4)
+
+
+def test_choice_is_the_likelihood_of_the_answer_among_its_alternatives():
+    report = scripted(*ASKED, answers=[ONE, LONE], objective="choice")(torch.zeros(2, 3, 8, 8))
+    one = -(math.log(0.25 / 0.75) + math.log(0.5 / 0.625)) / 2
+    lone = -(math.log(0.5) + math.log(0.125)) / 2
+    assert report.losses["one"].item() == pytest.approx(one)
+    assert report.loss.item() == pytest.approx((3 * one + lone) / 4)
+
+
+@pytest.mark.parametrize("objective", ["likelihood", "choice"])
+def test_probability_is_a_share_with_alternatives_and_plain_without(objective):
+    report = scripted(*ASKED, answers=[ONE, LONE], objective=objective)(torch.zeros(2, 3, 8, 8))
+    torch.testing.assert_close(report.probabilities["one"], torch.tensor([0.25 / 0.75, 0.5 / 0.625]))
+    torch.testing.assert_close(report.probabilities["lone"], torch.tensor([0.5, 0.125]))
+
+
+def test_probability_of_very_unlikely_answers():
+    log_likelihood = torch.tensor([[-2000.0, -2001.0]])
+    assert answer_log_probability(log_likelihood).exp().item() == pytest.approx(1 / (1 + math.exp(-1)))
+
+
+def test_wordings_are_drawn_uniformly_and_seeded():
+    asked = (question("a", paraphrases=("b", "c")), question("d"), question("e", paraphrases=("f",)))
+
+    def draws(seed):
+        loss = scripted(*asked, answers=[LONE] * 3)
+        rng = torch.Generator().manual_seed(seed)
+        for _ in range(300):
+            loss(torch.zeros(2, 3, 8, 8), rng)
+        return loss.views[0].inquiry.asked
+
+    found = draws(0)
+    assert found == draws(0)
+    assert found != draws(1)
+    first, second, third = (list(column) for column in zip(*found, strict=True))
+    assert all(70 < first.count(wording) < 130 for wording in (0, 1, 2))
+    assert set(second) == {3}
+    assert all(120 < third.count(wording) < 180 for wording in (4, 5))
+
+
+def test_main_wordings_without_a_generator():
+    loss = scripted(question("a", paraphrases=("b",)), question("c"), answers=[LONE] * 2)
+    loss(torch.zeros(2, 3, 8, 8))
+    assert loss.views[0].inquiry.asked == [[0, 2]]
+
+
+def test_a_wording_is_asked_as_written(vlm, folder, images):
+    spoken = loaded(folder, question(text="Is it night?", paraphrases=("What time is it?",)))
+    loss = compile_loss(spoken, vlm, 64, 64)
+    alone = [Inquiry(vlm, [text], [["Yes"]])(images) for text in ("Is it night?", "What time is it?")]
+    expected = [-scores.log_likelihood[0].mean() for scores in alone]
+    torch.testing.assert_close(loss(images).loss, expected[0])
+    found = {round(loss(images, torch.Generator().manual_seed(seed)).loss.item(), 3) for seed in range(8)}
+    assert found == {round(value.item(), 3) for value in expected}
+
+
+def test_one_view_for_each_distinct_visual_prompt(vlm, folder):
+    compiled = compile_loss(
+        loaded(
+            folder,
+            question("bare"),
+            question("line", "What is shown?", visual_prompt="here"),
+            question("same-line", "Is the tree bare?", visual_prompt="there"),
+            question("box", visual_prompt="box"),
+            question("bare-too", "Is the lamp lit?"),
+            visual_prompts={
+                "here": RED_LINE,
+                "there": LinePrompt(position=0.65),
+                "box": BoxPrompt(left=0.1, top=0.1, right=0.9, bottom=0.9),
+            },
+        ),
+        vlm,
+        64,
+        64,
+    )
+    names = [(view.name, [asked.name for asked in view.questions]) for view in compiled.views]
+    assert names == [("none", ["bare", "bare-too"]), ("here", ["line", "same-line"]), ("box", ["box"])]
+
+
+def test_questions_are_asked_about_their_own_view(vlm, folder, images):
+    compiled = compile_loss(
+        loaded(
+            folder,
+            question("bare"),
+            question(
+                "line",
+                "Is the horizon at the red line?",
+                alternatives=("No",),
+                visual_prompt="line",
+                weight=2,
+            ),
+            visual_prompts={"line": RED_LINE},
+        ),
+        vlm,
+        64,
+        64,
+    )
+    report = compiled(images)
+    under = composite(images, draw(RED_LINE, 64, 64, folder))
+    bare = Inquiry(vlm, ["Is it night?"], [["Yes"]])(images).log_likelihood[0]
+    line = Inquiry(vlm, ["Is the horizon at the red line?"], [["Yes", "No"]])(under).log_likelihood[0]
+    torch.testing.assert_close(report.losses["bare"], -bare.mean().detach())
+    torch.testing.assert_close(report.probabilities["line"], line.softmax(1)[:, 0].detach())
+    expected = (-bare.mean() - 2 * line[:, 0].mean()) / 3
+    torch.testing.assert_close(report.loss, expected)
+    torch.testing.assert_close(
+        gradient(report.loss, images), gradient(expected, images), rtol=1e-4, atol=1e-7
+    )
+    assert not report.losses["line"].requires_grad
+    assert not report.probabilities["line"].requires_grad
+
+
+def test_no_gradient_under_an_opaque_visual_prompt(vlm, folder, images):
+    asked = question(visual_prompt="line")
+    line = LinePrompt(position=0.5, thickness=0.25)
+    loss = compile_loss(loaded(folder, asked, visual_prompts={"line": line}), vlm, 64, 64)
+    found = gradient(loss(images).loss, images)
+    assert (found[:, :, 24:40] == 0).all()
+    assert (found[:, :, :24].abs().sum((1, 2, 3)) > 0).all()
+
+
+def test_picture_beside_is_shown_and_not_laid_over(vlm, folder, images, tmp_path):
+    Image.new("RGB", (30, 20), "blue").save(tmp_path / "painting.png")
+    asked = question(text="Is this picture like the painting?", visual_prompt="painting")
+    prompts = {"painting": ImagePrompt(path="painting.png", mode="beside")}
+    compiled = LoadedSpec(loaded(folder, asked, visual_prompts=prompts).spec, tmp_path, "", {})
+    report = compile_loss(compiled, vlm, 64, 64)(images)
+    blue = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 20, 30)
+    expected = Inquiry(vlm, [asked.question], [["Yes"]])(images, beside=blue).log_likelihood[0]
+    torch.testing.assert_close(report.loss, -expected.mean())
+
+
+def test_jitter_needs_a_generator(vlm, folder, images):
+    perturbed = compile_loss(loaded(folder, question(), jitter=JitterSpec(noise=0.1, shift=0.1)), vlm, 64, 64)
+    plain = compile_loss(loaded(folder, question()), vlm, 64, 64)
+    torch.testing.assert_close(perturbed(images).loss, plain(images).loss)
+    seeded = [perturbed(images, torch.Generator().manual_seed(seed)).loss.item() for seed in (0, 0, 1)]
+    assert seeded[0] == seeded[1] != seeded[2]
+    assert seeded[0] != plain(images).loss.item()
+
+
+def test_shift_moves_whole_pictures_and_repeats_their_border():
+    rng = torch.Generator().manual_seed(0)
+    ramp = torch.arange(20.0)[:, None] * 100 + torch.arange(30.0)
+    pictures = ramp.expand(50, 3, 20, 30).clone().requires_grad_()
+    shifted = jittered(pictures, JitterSpec(shift=0.1), rng)
+    middle = shifted[:, 0, 10, 15] - ramp[10, 15]
+    down, right = (middle / 100).round(), middle - 100 * (middle / 100).round()
+    assert set(down.tolist()) == {-2, -1, 0, 1, 2}
+    assert set(right.tolist()) == {-3, -2, -1, 0, 1, 2, 3}
+    for picture, y, x in zip(shifted, down, right, strict=True):
+        rows = (torch.arange(20) + int(y)).clamp(0, 19)
+        columns = (torch.arange(30) + int(x)).clamp(0, 29)
+        assert (picture == ramp[rows][:, columns]).all()
+    # Every pixel's gradient is how often it is seen.
+    assert gradient(shifted.sum(), pictures).sum() == shifted.numel()
+
+
+def test_noise_has_its_spread_and_stays_within_black_and_white():
+    rng = torch.Generator().manual_seed(0)
+    noise = jittered(torch.full((4, 3, 64, 64), 0.5), JitterSpec(noise=0.05), rng) - 0.5
+    assert noise.std().item() == pytest.approx(0.05, rel=0.05)
+    noisy = jittered(torch.ones(1, 3, 64, 64), JitterSpec(noise=0.5), rng)
+    assert 0 <= noisy.min() < noisy.max() == 1
+
+
+def test_plan_lists_views_and_questions_without_weights(folder, monkeypatch):
+    spec = loaded(
+        folder,
+        question("night", alternatives=("No",)),
+        question("shown", "What is shown?", answer="a tall tree", weight=2.0),
+        question("line", "Is the horizon at the red line?", visual_prompt="line"),
+        visual_prompts={"line": RED_LINE},
+    )
+    monkeypatch.setattr(
+        "transformers.AutoModelForImageTextToText.from_pretrained", lambda *a, **k: pytest.fail("weights")
+    )
+    bare, line = plan(spec)
+    assert bare["view"] == "none"
+    assert bare["size"] == [64, 64]
+    assert bare["mode"] == "cache"
+    assert [list(asked) for asked in bare["questions"]] == [
+        ["name", "question", "answer", "suffix_tokens", "weight"]
+    ] * 2
+    night, shown = bare["questions"]
+    assert (night["name"], night["answer"], night["weight"]) == ("night", "Yes", 1.0)
+    # "Is it night ?" and "What is shown ?" have as many tokens, the answers one and three.
+    assert shown["suffix_tokens"] - night["suffix_tokens"] == 2
+    assert (line["view"], line["questions"][0]["name"]) == ("line", "line")
+    assert line["prefix_tokens"] > bare["prefix_tokens"]  # one question shares all of itself

@@ -1,0 +1,351 @@
+"""Learning: seeds, schedule, regularisers, and that a run is the same however it was interrupted."""
+
+import errno
+import io
+import math
+import os
+import signal
+
+import pytest
+import torch
+from rich.console import Console
+
+from dualproc_cli.bundle import Bundle, StepMetrics
+from dualproc_cli.compiler import CompositeLoss, LossReport
+from dualproc_cli.errors import RunFailed, UserError
+from dualproc_cli.generator.adapter_file import AdapterFile
+from dualproc_cli.learning import Interrupted, held_out_seeds, learn
+from dualproc_cli.learning.checkpoint import Best, Checkpoint
+from dualproc_cli.learning.keep import distance, is_kept, total_variation
+from dualproc_cli.learning.metrics import WINDOW, holds_above, recent_loss, recent_probabilities
+from dualproc_cli.learning.output import Output
+from dualproc_cli.learning.progress import LearningProgress
+from dualproc_cli.learning.schedule import rate_factor
+from dualproc_cli.learning.seeds import FIRST_HELD_OUT, draw_seeds
+from dualproc_cli.spec import KeepSpec, load_spec
+
+CPU = torch.device("cpu")
+
+
+def entry(step=1, loss=1.0, probability=0.5):
+    return StepMetrics(
+        step=step,
+        loss=loss,
+        keep=0.5,
+        losses={"q": loss},
+        probabilities={"q": probability},
+        gradient_norm=1.0,
+        learning_rate=0.1,
+    )
+
+
+# Seeds, schedule, metrics
+
+
+def test_held_out_seeds_are_never_learned_on():
+    drawn = draw_seeds(torch.Generator().manual_seed(0), 10_000)
+    assert 0 <= min(drawn) < max(drawn) < FIRST_HELD_OUT
+    assert held_out_seeds(3) == [FIRST_HELD_OUT, FIRST_HELD_OUT + 1, FIRST_HELD_OUT + 2]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 100, 1000])
+def test_rate_is_positive_and_ends_low(steps):
+    factors = [rate_factor(step, steps) for step in range(steps)]
+    assert all(0 < factor <= 1 for factor in factors)
+    assert factors[-1] <= max(1 / (0.4 * steps), 1 / steps)
+
+
+def test_rate_warms_up_holds_and_decays():
+    factors = [rate_factor(step, 100) for step in range(100)]
+    assert factors[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert factors[10:61] == [1.0] * 51
+    assert factors[61:] == pytest.approx([(100 - step) / 40 for step in range(61, 100)])
+
+
+def test_recent_means_look_back_over_the_window():
+    metrics = [entry(step, loss=step, probability=step / 10) for step in range(1, 9)]
+    assert recent_loss(metrics) == 6.5
+    assert recent_probabilities(metrics) == {"q": pytest.approx(0.6)}
+    assert holds_above(metrics, 0.59)
+    assert not holds_above(metrics, 0.61)
+    assert not holds_above(metrics, None)
+    assert not holds_above(metrics[-WINDOW + 1 :], 0.1)
+
+
+# Staying close to the base
+
+
+def ramp(slope):
+    """A picture [1, 3, 4, 4] that rises by ``slope`` a pixel from left to right."""
+    return (slope * torch.arange(4.0)).expand(1, 3, 4, 4)
+
+
+def test_picture_is_the_mean_absolute_difference():
+    assert distance(ramp(0.1) + 0.2, ramp(0.1), KeepSpec(picture=2)).item() == pytest.approx(0.4)
+
+
+def test_structure_is_blind_to_a_shift_of_colour():
+    assert distance(ramp(0.1) + 0.2, ramp(0.1), KeepSpec(structure=3)).item() == pytest.approx(0, abs=1e-6)
+    assert distance(ramp(0.3), ramp(0.1), KeepSpec(structure=3)).item() == pytest.approx(0.6)
+
+
+def test_smoothness_counts_excess_only_and_picture_by_picture():
+    keep = KeepSpec(smoothness=1)
+    assert distance(ramp(0.1), ramp(0.3), keep).item() == 0
+    rougher, smoother = torch.cat([ramp(0.3), ramp(0.1)]), torch.cat([ramp(0.1), ramp(0.3)])
+    assert distance(rougher, smoother, keep).item() == pytest.approx(0.1)
+
+
+def test_total_variation_adds_both_directions():
+    both = ramp(0.1) + ramp(0.2).transpose(-1, -2)
+    assert total_variation(both).tolist() == pytest.approx([0.3])
+
+
+def test_distance_has_a_gradient_and_weights_of_zero_do_nothing():
+    assert not is_kept(KeepSpec())
+    images = ramp(0.2).clone().requires_grad_()
+    distance(images, ramp(0.1), KeepSpec(picture=1, structure=1, smoothness=1)).backward()
+    assert images.grad.abs().sum() > 0
+    assert distance(images, ramp(0.1), KeepSpec()).item() == 0
+
+
+# Checkpoints
+
+
+def checkpoint(**changes):
+    values = {
+        "spec_digest": "d",
+        "metrics": [entry(loss=0.1 + 0.2)],
+        "rng": torch.Generator().manual_seed(3).get_state(),
+        "adapter": {"m.lora_A.weight": torch.rand(2, 3)},
+        "moments": [(torch.rand(2, 3), torch.rand(2, 3))],
+        "best": Best(1, 0.25, {"m.lora_A.weight": torch.rand(2, 3)}),
+    }
+    return Checkpoint(**{**values, **changes})
+
+
+def test_checkpoint_comes_back_bit_for_bit(tmp_path):
+    before = checkpoint()
+    before.write(tmp_path / "c")
+    after = Checkpoint.read(tmp_path / "c")
+    assert after.metrics == before.metrics
+    assert after.spec_digest == "d"
+    assert torch.equal(after.rng, before.rng)
+    assert torch.equal(after.adapter["m.lora_A.weight"], before.adapter["m.lora_A.weight"])
+    assert all(torch.equal(a, b) for a, b in zip(after.moments[0], before.moments[0], strict=True))
+    assert (after.best.step, after.best.loss) == (1, 0.25)
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1], lambda data: b"x" + data[1:]])
+def test_damaged_checkpoint_is_refused(tmp_path, damage):
+    checkpoint().write(tmp_path / "c")
+    (tmp_path / "c").write_bytes(damage((tmp_path / "c").read_bytes()))
+    with pytest.raises(UserError, match="damaged checkpoint"):
+        Checkpoint.read(tmp_path / "c")
+
+
+# Whole runs on small models
+
+
+@pytest.fixture
+def quiet():
+    return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture
+def run(small_spec, tmp_path, quiet):
+    """Learns the small control into ``tmp_path / name``; keyword arguments go to `learn`."""
+
+    def start(name="out", changes=(), **options):
+        loaded = load_spec(small_spec(tmp_path), changes)
+        return learn(loaded, tmp_path / name, device=CPU, console=quiet, **options)
+
+    return start
+
+
+def adapter(folder):
+    return (folder / "pytorch_lora_weights.safetensors").read_bytes()
+
+
+def after_step(monkeypatch, step, action):
+    """Call ``action`` once the run has shown ``step``."""
+    show = LearningProgress.show
+
+    def shown(self, metrics):
+        show(self, metrics)
+        if metrics[-1].step == step:
+            action()
+
+    monkeypatch.setattr(LearningProgress, "show", shown)
+
+
+def no_model_is_loaded(monkeypatch):
+    def load(*arguments):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("dualproc_cli.learning.control.load_generator", load)
+    monkeypatch.setattr("dualproc_cli.learning.control.load_vlm", load)
+
+
+def test_run_learns_and_is_the_same_each_time(run, tmp_path):
+    one, two = run("one"), run("two")
+    assert adapter(one) == adapter(two)
+    assert not list(tmp_path.glob("*.checkpoint*"))
+    bundle = Bundle.open(one)
+    assert bundle.manifest.outcome.reason == "steps"
+    assert [entry.step for entry in bundle.manifest.metrics] == [1, 2, 3, 4, 5, 6]
+    assert bundle.manifest.metrics == Bundle.open(two).manifest.metrics
+    first, last = bundle.manifest.metrics[0], bundle.manifest.metrics[-1]
+    assert first.keep == 0  # the adapter starts without effect
+    assert last.keep > 0
+    ups = [value for key, value in AdapterFile.read(one).tensors.items() if ".lora_B." in key]
+    assert all(up.abs().sum() > 0 for up in ups)
+
+
+def test_another_seed_gives_another_adapter(run):
+    changes = ["learn.steps=1"]
+    assert adapter(run("one", changes)) != adapter(run("two", [*changes, "learn.seed=1"]))
+
+
+def test_loss_goes_down(run):
+    changes = ["learn.steps=30", "learn.keep={}", "learn.jitter={}"]
+    metrics = Bundle.open(run(changes=changes)).manifest.metrics
+    assert recent_loss(metrics) < recent_loss(metrics[:WINDOW]) - 0.2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_resumes_bit_for_bit(run, tmp_path, monkeypatch, quiet, number):
+    straight = run("straight")
+    with monkeypatch.context() as patch:
+        after_step(patch, 3, lambda: signal.raise_signal(number))
+        handler = signal.getsignal(number)
+        with pytest.raises(Interrupted, match="after step 3 of 6.*--resume") as caught:
+            run("resumed")
+        assert signal.getsignal(number) == handler
+    assert caught.value.exit_status == 130
+    assert not (tmp_path / "resumed").exists()
+    assert Checkpoint.read(Output(tmp_path / "resumed").checkpoint).step == 3
+    resumed = run("resumed", resume=True)
+    assert "resuming after step 3" in quiet.file.getvalue()
+    assert adapter(resumed) == adapter(straight)
+    assert Bundle.open(resumed).manifest.metrics == Bundle.open(straight).manifest.metrics
+
+
+def test_second_interruption_acts_at_once(run, tmp_path, monkeypatch):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    after_step(monkeypatch, 2, twice)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert list(tmp_path.iterdir()) == [tmp_path / "spec.yaml"]
+
+
+def test_keep_best_leaves_a_bundle_of_an_interrupted_run(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        after_step(patch, 5, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted, match="holds the best state so far, of step 4"):
+            run(keep_best=True)
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert (manifest.outcome.reason, manifest.outcome.step) == ("interrupted", 4)
+    assert adapter(run("again", resume=False)) == adapter(run(resume=True))
+
+
+def test_stop_at_ends_the_run_early(run, quiet):
+    manifest = Bundle.open(run(changes=["learn.stop_at=1e-7"])).manifest
+    assert (manifest.outcome.reason, manifest.outcome.step) == ("stop_at", WINDOW)
+    assert "holds above 1e-07" in quiet.file.getvalue()
+
+
+def test_loss_that_is_no_number_stops_the_run(run, tmp_path, monkeypatch):
+    calls, ask = [], CompositeLoss.__call__
+
+    def spoiled(self, images, rng=None):
+        calls.append(1)
+        report = ask(self, images, rng)
+        factor = math.nan if len(calls) == 4 else 1.0
+        return LossReport(report.loss * factor, report.losses, report.probabilities)
+
+    monkeypatch.setattr(CompositeLoss, "__call__", spoiled)
+    with pytest.raises(RunFailed, match=r"step 4: the loss is nan.*out\.checkpoint\.safetensors, of step 2"):
+        run(changes=["learn.checkpoint_every=2"])
+    saved = Checkpoint.read(Output(tmp_path / "out").checkpoint)
+    assert all(tensor.isfinite().all() for tensor in saved.adapter.values())
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_full_disk_leaves_the_previous_checkpoint(run, tmp_path, monkeypatch, call):
+    changes = ["learn.checkpoint_every=2"]
+
+    def no_room(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        after_step(patch, 4, lambda: patch.setattr(os, call, no_room))
+        with pytest.raises(RunFailed, match=r"step 4 could not be saved \(No space left.*of step 2"):
+            run(changes=changes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.checkpoint.safetensors", "spec.yaml"]
+    assert Checkpoint.read(Output(tmp_path / "out").checkpoint).step == 2
+    assert adapter(run(changes=changes, resume=True)) == adapter(run("straight", changes))
+
+
+def test_full_disk_at_the_end_loses_nothing(run, tmp_path, monkeypatch):
+    def no_room(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dualproc_cli.learning.control.write_bundle", no_room)
+        with pytest.raises(RunFailed, match="could not be written.*--resume"):
+            run()
+    assert Checkpoint.read(Output(tmp_path / "out").checkpoint).step == 6
+    assert Bundle.open(run(resume=True)).manifest.outcome.step == 6
+
+
+# What is refused before any model is loaded
+
+
+def test_existing_output(run, tmp_path, monkeypatch):
+    no_model_is_loaded(monkeypatch)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="already exists.*--overwrite"):
+        run()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="is no bundle"):
+        run(overwrite=True)
+
+
+def test_output_that_cannot_be_written(run, tmp_path, monkeypatch):
+    no_model_is_loaded(monkeypatch)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written to"):
+        run("file/out")
+
+
+def test_checkpoints_in_the_way(run, tmp_path, monkeypatch):
+    no_model_is_loaded(monkeypatch)
+    with pytest.raises(UserError, match="no checkpoint to resume from"):
+        run(resume=True)
+    checkpoint().write(tmp_path / "out.checkpoint.safetensors")
+    with pytest.raises(UserError, match="left by an interrupted run"):
+        run()
+    with pytest.raises(UserError, match="another spec"):
+        run(resume=True)
+
+
+def test_overwrite_replaces_a_bundle(run):
+    changes = ["learn.steps=1"]
+    first = adapter(run(changes=changes))
+    assert adapter(run(changes=[*changes, "learn.seed=1"], overwrite=True)) != first
+
+
+def test_progress_on_a_terminal_shows_every_question():
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    with LearningProgress(console, steps=4, done=1) as progress:
+        progress.show([entry(1), entry(2, probability=0.7)])
+        progress.say("[stopping]")
+    shown = console.file.getvalue()
+    assert "step 2/4" in shown
+    assert "P(q)" in shown
+    assert "0.60" in shown
+    assert "[stopping]" in shown

@@ -1,0 +1,376 @@
+"""The VLM room: loading, tokens, and the shared prefix against one plain forward pass a question."""
+
+import json
+import logging
+
+import pytest
+import small_vlm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torchvision.transforms.functional import to_pil_image
+from transformers import DynamicCache, Idefics3Processor, PreTrainedTokenizerFast
+
+from dualproc_cli.errors import UserError
+from dualproc_cli.spec import VlmSpec
+from dualproc_cli.vlm import Inquiry, load_processor, load_vlm, reading
+from dualproc_cli.vlm.chat import picture_inputs, plan_prompts
+from dualproc_cli.vlm.prefix import Rows, generated, plain, shared_prefix
+from dualproc_cli.vlm.reading import Reader, choose
+
+CPU = torch.device("cpu")
+QUESTIONS = [
+    "Is the horizon at the red line?",
+    "What is shown?",
+    "How many subjects are there in the picture?",
+]
+ANSWERS = [["Yes", "No"], ["a tall tree by the house", "a lamp"], ["two"]]
+EVERY = range(len(QUESTIONS))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    made = {}
+
+    def folder(family):
+        if family not in made:
+            made[family] = getattr(small_vlm, f"make_{family}")(tmp_path_factory.mktemp(family))
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture
+def vlm(folders):
+    return load_vlm(VlmSpec(model=str(folders("vlm"))), CPU)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+
+
+def reader(vlm, beside=None, sizes=((64, 64),)):
+    return Reader(vlm, plan_prompts(vlm.processor, QUESTIONS, ANSWERS, sizes), beside)
+
+
+def gradient(value, images):
+    return torch.autograd.grad(value, images, retain_graph=True)[0]
+
+
+def close(found, expected, tolerance=1e-5):
+    """Within a tolerance relative to the largest expected value."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * expected.detach().abs().max().item())
+
+
+def ask_by_hand(vlm, image, question, answer):
+    """The log-likelihood of an answer with nothing but the processor's and the model's own calls."""
+    content = [{"type": "image", "image": to_pil_image(image.detach())}, {"type": "text", "text": question}]
+    prompt = vlm.processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )["input_ids"]
+    target = torch.tensor([vlm.processor.tokenizer.encode(answer, add_special_tokens=False)])
+    pixels = vlm.processor.image_processor([[image]], do_rescale=False, return_tensors="pt")["pixel_values"]
+    logits = vlm.model(input_ids=torch.cat([prompt, target], 1), pixel_values=pixels, use_cache=False).logits
+    return -F.cross_entropy(logits[0, prompt.shape[1] - 1 : -1], target[0], reduction="sum")
+
+
+def test_shared_prefix_equals_one_forward_a_question(vlm, images):
+    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
+    scores = inquiry(images)
+    assert str(inquiry.prepare(64, 64)) == "cache"
+    for q, (question, candidates) in enumerate(zip(QUESTIONS, ANSWERS, strict=True)):
+        for a, answer in enumerate(candidates):
+            by_hand = torch.stack([ask_by_hand(vlm, image, question, answer) for image in images])
+            close(scores.log_likelihood[q][:, a], by_hand)
+            close(gradient(scores.log_likelihood[q][:, a].sum(), images), gradient(by_hand.sum(), images))
+            assert scores.tokens[q][a] == len(answer.split())
+    assert all(score.dtype == torch.float32 for score in scores.log_likelihood)
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen"])
+def test_shared_prefix_in_other_families(family, folders, images):
+    found = reader(load_vlm(VlmSpec(model=str(folders(family))), CPU))
+    assert str(choose(found, 64, 64)) == "cache"
+    shared, expected = found.read(shared_prefix, images, EVERY, True), found.read(plain, images, EVERY, False)
+    close(shared, expected)
+    close(gradient(shared.mean(), images), gradient(expected.mean(), images))
+
+
+def test_prefix_lm_shares_the_vision_tower_only(folders, images, caplog):
+    vlm = load_vlm(VlmSpec(model=str(folders("paligemma"))), CPU)
+    assert "no chat template" in caplog.text
+    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
+    scores = inquiry(images)
+    assert inquiry.describe(64, 64)["mode"] == "vision"
+    assert "prefix-LM" in caplog.text
+    expected = reader(vlm).read(generated, images, EVERY, False)
+    close(torch.cat([s.sum(1) for s in scores.log_likelihood]).sum(), expected.sum())
+    close(gradient(sum(s.sum() for s in scores.log_likelihood), images), gradient(expected.sum(), images))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("family", "mode"), [("vlm", "cache"), ("qwen", "cache"), ("paligemma", "vision")])
+def test_self_check_sees_through_the_rounding_of_16_bits(family, mode, dtype, folders):
+    vlm = load_vlm(VlmSpec(model=str(folders(family)), dtype=dtype), CPU)
+    assert str(choose(reader(vlm), 64, 64)) == mode
+
+
+def test_asked_questions_come_in_their_order(vlm, images):
+    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
+    every, some = inquiry(images), inquiry(images, asked=[2, 0])
+    close(some.log_likelihood[0], every.log_likelihood[2])
+    close(some.log_likelihood[1], every.log_likelihood[0])
+    assert [len(tokens) for tokens in some.tokens] == [1, 2]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_scores_without_a_graph(mode, vlm, images):
+    expected = Inquiry(vlm, QUESTIONS, ANSWERS)(images).log_likelihood[0]
+    with mode():
+        found = Inquiry(vlm, QUESTIONS, ANSWERS)(images).log_likelihood[0]
+    assert not found.requires_grad
+    close(found, expected.detach())
+
+
+def test_picture_beside(vlm, images):
+    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
+    dark, light = (inquiry(images, beside=torch.full((3, 40, 50), value)) for value in (0.1, 0.9))
+    assert inquiry.describe(64, 64, torch.zeros(3, 40, 50))["mode"] == "cache"
+    assert (dark.log_likelihood[0] - light.log_likelihood[0]).abs().max() > 0.01
+    assert gradient(dark.log_likelihood[0].sum(), images).abs().sum() > 0
+
+
+def reorder_with(monkeypatch, indices):
+    reorder = DynamicCache.reorder_cache
+    monkeypatch.setattr(DynamicCache, "reorder_cache", lambda cache, rows: reorder(cache, indices(rows)))
+
+
+def test_wrong_batch_order_is_read_picture_by_picture(vlm, images, monkeypatch, caplog):
+    expected = Inquiry(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
+    reorder_with(monkeypatch, torch.zeros_like)
+    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
+    found = inquiry(images).log_likelihood
+    assert str(inquiry.prepare(64, 64)) == "cache, picture by picture"
+    assert "cache: differs from a plain forward" in caplog.text
+    for one, other in zip(found, expected, strict=True):
+        close(one, other)
+
+
+def test_cache_that_forgets_is_not_used(vlm, images, monkeypatch, caplog):
+    expected = Inquiry(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
+    update = DynamicCache.update
+
+    def forgetful(cache, keys, values, layer, *args, **options):  # a second pass sees a faded past
+        if cache.get_seq_length(layer):
+            cache.layers[layer].keys = cache.layers[layer].keys * 0.5
+        return update(cache, keys, values, layer, *args, **options)
+
+    monkeypatch.setattr(DynamicCache, "update", forgetful)
+    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
+    found = inquiry(images).log_likelihood
+    assert str(inquiry.prepare(64, 64)) == "separate"
+    assert "cache: differs from a plain forward" in caplog.text
+    for one, other in zip(found, expected, strict=True):
+        close(one, other)
+    # One-token answers need no cache once each question has its own pass; then the vision tower is shared.
+    short = Inquiry(vlm, QUESTIONS, [["Yes"]] * len(QUESTIONS))
+    assert str(short.prepare(64, 64)) == "vision"
+
+
+def test_template_with_the_picture_after_the_question(vlm, images, caplog):
+    vlm.processor.chat_template = (
+        "<user> {{ messages[0]['content'][-1]['text'] }} <image> "
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    found = reader(vlm)
+    mode = choose(found, 64, 64)
+    assert str(mode) == "vision"
+    assert "the picture comes after the question" in caplog.text
+    shared, expected = (found.read(way, images, EVERY, True) for way in (mode.way, plain))
+    close(shared, expected)
+    close(gradient(shared.mean(), images), gradient(expected.mean(), images))
+
+
+def test_failing_vision_tower_falls_back(vlm, monkeypatch, caplog):
+    monkeypatch.setattr(DynamicCache, "reorder_cache", lambda *args: {}["rows"])
+    monkeypatch.setattr(type(vlm.model), "get_image_features", lambda *args, **options: {}["pixels"])
+    assert str(choose(reader(vlm), 64, 64)) == "separate"
+    assert "cache: KeyError: 'rows'" in caplog.text
+    assert "vision: KeyError: 'pixels'" in caplog.text
+
+
+def test_a_processor_that_drops_the_graph_is_an_error(vlm, monkeypatch):
+    def detached(*args):
+        return {key: value.detach() for key, value in picture_inputs(*args).items()}
+
+    monkeypatch.setattr(reading, "picture_inputs", detached)
+    with pytest.raises(UserError, match="cannot learn from this model's answers"):
+        Inquiry(vlm, QUESTIONS, ANSWERS).prepare(64, 64)
+
+
+@pytest.mark.parametrize("family", ["vlm", "llava", "qwen"])
+def test_processor_gradient_matches_finite_differences(family, folders):
+    processor = load_processor(VlmSpec(model=str(folders(family)))).processor
+    rng = torch.Generator().manual_seed(0)
+    picture = (0.3 + 0.4 * torch.rand(3, 48, 40, generator=rng)).requires_grad_()
+    direction = torch.randn(picture.shape, generator=rng)
+
+    def value(x):
+        pixels = picture_inputs(processor, [[x]], ["pixel_values"])["pixel_values"]
+        weights = torch.linspace(-1, 1, pixels.numel()).view_as(pixels)
+        return (weights * pixels).sum()
+
+    step = 1e-2
+    with torch.no_grad():
+        difference = (value(picture + step * direction) - value(picture - step * direction)) / (2 * step)
+    along = (torch.autograd.grad(value(picture), picture)[0] * direction).sum()
+    torch.testing.assert_close(along, difference, rtol=1e-3, atol=1e-2)
+
+
+def test_pictures_are_neither_stretched_nor_overshoot(folders):
+    processor = load_processor(VlmSpec(model=str(folders("vlm")))).processor
+    gray = picture_inputs(processor, [[torch.full((3, 40, 40), 0.75)]], ["pixel_values"])["pixel_values"]
+    torch.testing.assert_close(gray, torch.full_like(gray, 0.5))  # (0.75 - mean) / std, both 0.5
+    steps = ((torch.arange(40) // 8) % 2).float().expand(3, 40, 40)
+    pixels = picture_inputs(processor, [[steps]], ["pixel_values"])["pixel_values"]
+    assert pixels.min() == -1
+    assert pixels.max() == 1
+
+
+def test_describe_needs_the_processor_alone(vlm, folders):
+    planned = Inquiry(load_processor(VlmSpec(model=str(folders("vlm")))), QUESTIONS, ANSWERS).describe(64, 64)
+    assert planned == Inquiry(vlm, QUESTIONS, ANSWERS).describe(64, 64)
+    answers = [[1, 1], [6, 2], [1]]
+    asked = [len(question.replace("?", " ?").split()) for question in QUESTIONS]
+    common = {q: tokens[0] - asked[q] - answers[q][0] for q, tokens in enumerate(planned["suffix_tokens"])}
+    assert len(set(common.values())) == 1  # what follows the question is the same for all
+    assert planned["suffix_tokens"][1][0] - planned["suffix_tokens"][1][1] == 4
+
+
+def test_candidates_share_the_row_that_leads_to_them():
+    rows = Rows.after_prefix([(7, 8), (9,)], [[(1,), (2,)], [(3, 4)]], CPU)
+    assert rows.tokens.tolist() == [[7, 8], [9, 3]]
+    assert rows.kept.tolist() == [[False, True], [True, True]]
+    assert rows.slots.tolist() == [1, 1, 2, 3]
+    assert rows.targets.tolist() == [1, 2, 3, 4]
+    alone = Rows.after_prefix([()], [[(1,), (2,)]], CPU)  # the prefix's last distribution tells both
+    assert len(alone.tokens) == 0
+    assert alone.slots.tolist() == [0, 0]
+
+
+def learned_tokenizer(spaces, decoder):
+    """A small BPE tokenizer whose words carry the space before them, as those of real models do."""
+    core = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=False))
+    core.pre_tokenizer, core.decoder = spaces, decoder
+    texts = ["Assistant: Yes", "assistant\nYes", "User: Is it night?", "assistant\nNo", "Assistant: No"] * 20
+    special = ["<unk>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+    core.train_from_iterator(texts, trainers.BpeTrainer(special_tokens=special, show_progress=False))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="<unk>", additional_special_tokens=special[1:]
+    )
+
+
+BYTES = (pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel())
+PIECES = (pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace(prepend_scheme="first"))
+COLON = (
+    "{% for m in messages %}{{ m['role'].capitalize() }}:"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>{% else %} {{ c['text'] }}{% endif %}"
+    "{% endfor %}<end_of_utterance>{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+NEWLINE = (
+    "{% for m in messages %}{{ m['role'] }}\n{% for c in m['content'] %}{% if c['type'] == 'image' %}"
+    "<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}<end_of_utterance>{% endfor %}"
+    "{% if add_generation_prompt %}assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("pieces", [BYTES, PIECES], ids=["bytes", "sentencepiece"])
+@pytest.mark.parametrize("template", [COLON, NEWLINE], ids=["colon", "newline"])
+def test_answer_starts_as_the_model_would_start_it(pieces, template, folders):
+    pictures = load_processor(VlmSpec(model=str(folders("vlm")))).processor.image_processor
+    words = learned_tokenizer(*pieces)
+    processor = Idefics3Processor(pictures, words, image_seq_len=16, chat_template=template)
+    prompts = plan_prompts(processor, ["Is it night?"], [["Yes", "No"]], [(64, 64)])
+    tokens = prompts.tokens[0] + prompts.answers[0][0]
+    trained_on = "Assistant: Yes" if template is COLON else "assistant\nYes"
+    assert words.decode(tokens).endswith(trained_on)
+    # Exactly the tokens that the tokenizer makes of such a dialogue as a whole.
+    whole = words.encode("<end_of_utterance>" + trained_on, add_special_tokens=False)
+    assert tuple(whole[1:]) == tokens[1 - len(whole) :]
+
+
+def test_answers_that_the_model_cannot_tell_apart(vlm, caplog):
+    with pytest.raises(UserError, match="reads two of its answers as the same: zebra, quagga"):
+        Inquiry(vlm, ["What is shown?"], [["zebra", "quagga"]]).describe(64, 64)
+    Inquiry(vlm, ["What is shown?"], [["a zebra"]]).describe(64, 64)
+    assert "does not know all words of the answer 'a zebra'" in caplog.text
+
+
+def test_template_that_takes_no_picture(vlm):
+    vlm.processor.chat_template = "<user> {{ messages[0]['content'][-1]['text'] }} <assistant>"
+    with pytest.raises(UserError, match=r"cannot ask it about 1 picture\(s\)") as error:
+        Inquiry(vlm, QUESTIONS, ANSWERS).describe(64, 64)
+    assert "\n" not in str(error.value)
+
+
+def test_loaded_model_is_frozen(vlm):
+    assert not vlm.model.training
+    assert not any(parameter.requires_grad for parameter in vlm.model.parameters())
+    assert vlm.dtype == torch.float32
+    assert vlm.revision is None
+
+
+def test_missing_model(tmp_path):
+    with pytest.raises(UserError, match=r"vlm\.model: cannot load .*nowhere") as error:
+        load_vlm(VlmSpec(model=str(tmp_path / "nowhere")), CPU)
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_config(folders, tmp_path):
+    folder = copy(folders("vlm"), tmp_path)
+    (folder / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(UserError, match=r"vlm\.model: cannot load") as error:
+        load_vlm(VlmSpec(model=str(folder)), CPU)
+    assert "\n" not in str(error.value)
+
+
+def test_incomplete_weights(folders, tmp_path):
+    folder = copy(folders("vlm"), tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    dropped = sorted(weights)[0]
+    save_file({key: value for key, value in weights.items() if key != dropped}, folder / "model.safetensors")
+    with pytest.raises(UserError, match="incomplete: 1 weights missing"):
+        load_vlm(VlmSpec(model=str(folder)), CPU)
+
+
+def test_model_without_pictures(tmp_path):
+    small_vlm.tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(UserError, match=r"vlm\.model: "):
+        load_vlm(VlmSpec(model=str(tmp_path)), CPU)
+
+
+@pytest.mark.parametrize(
+    ("installed", "message"), [(None, "pip install bitsandbytes"), (True, "needs a CUDA device")]
+)
+def test_quantization_that_cannot_be_had(installed, message, folders, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed)
+    with pytest.raises(UserError, match=message):
+        load_vlm(VlmSpec(model=str(folders("vlm")), quantization="nf4"), CPU)
+
+
+def copy(folder, target):
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+@pytest.fixture(autouse=True)
+def _warnings_are_recorded(caplog):
+    caplog.set_level(logging.WARNING)

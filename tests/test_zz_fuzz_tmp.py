@@ -1,0 +1,130 @@
+"""Whatever a spec file holds: it loads, or every mistake is named. Never anything else."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dualproc_cli.spec import SpecError, canonical, json_schema, load_spec
+
+EVERY_KEY = yaml.safe_load("""\
+version: 1
+name: every-key
+description: all of the language
+generator: {model: miniature, revision: null, width: 64, height: 64, steps: 2, guidance_scale: 0.0,
+  dtype: auto, quantization: none, trust_remote_code: false}
+vlm: {model: miniature, revision: main, dtype: float32, quantization: none, trust_remote_code: false}
+prompts: {train: [a house, a tree], held_out: [a ball]}
+visual_prompts:
+  target: {type: line, orientation: horizontal, position: 0.65, thickness: 0.03, color: red}
+  brand: {type: palette, colors: ["#1b3a4b", red], edge: bottom, size: 0.12}
+  depth: {type: points, points: [{label: A, x: 0.3, y: 0.6}, {label: B, x: 0.7, y: 0.8}], color: red}
+  area: {type: box, left: 0.5, top: 0.4, right: 1.0, bottom: 1.0, color: red}
+questions:
+  - {name: one, question: "Is it?", answer: "Yes", alternatives: ["No"], visual_prompt: target, weight: 1.0,
+    paraphrases: ["Is it so?"]}
+  - {name: two, question: "Is it?", answer: "No", alternatives: [], visual_prompt: brand, weight: 0.5,
+    paraphrases: []}
+learn: {steps: 100, batch_size: 4, learning_rate: 5.0e-5, seed: 0, objective: likelihood, gradient_clip: 1.0,
+  stop_at: 0.9, checkpoint_every: 25, adapter: {rank: 16, scale: 5.0, target_modules: [to_q]},
+  gradient: {through: last-steps, steps: 1}, keep: {picture: 0.0, structure: 0.0, smoothness: 0.0},
+  jitter: {noise: 0.0, shift: 0.0}}
+evaluate: {seeds: 32, vlm: {model: other/vlm}, measures: [horizon, palette]}
+""")
+LINE = re.compile(r"^(.+:\d+:\d+|--set .*?): .+ \(expected .+\)$")
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+numbers = st.integers() | st.floats()
+words = st.sampled_from(
+    ["line", "box", "auto", "red", "target", "one", "type", "name", "path", "x", "points", "../x"]
+)
+values = st.recursive(
+    st.none() | st.booleans() | numbers | texts | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | texts, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "spec.yaml"
+
+
+def load_or_refuse(path: Path, text: str, *overrides: str):
+    """The loaded spec, or None if it was refused in proper words."""
+    path.write_text(text, "utf-8", newline="")
+    try:
+        return load_spec(path, overrides)
+    except SpecError as error:
+        lines = str(error).split("\n")
+    assert [line for line in lines if not LINE.match(line)] == []
+    return None
+
+
+def paths(data, at=()):
+    yield at
+    for key, value in (
+        data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    ):
+        yield from paths(value, (*at, key))
+
+
+PATHS = list(paths(EVERY_KEY))[1:]
+
+
+def mutated(mutations):
+    data = copy.deepcopy(EVERY_KEY)
+    for where, value in mutations:
+        at = data
+        try:
+            for part in where[:-1]:
+                at = at[part]
+            at[where[-1]] = value
+        except (KeyError, IndexError, TypeError):  # an earlier mutation has replaced the place
+            continue
+    return data
+
+
+mutations = st.lists(st.tuples(st.sampled_from(PATHS), values), min_size=1, max_size=4)
+
+
+def test_every_key_is_there(path):
+    spec = load_or_refuse(path, json.dumps(EVERY_KEY)).spec
+    assert set(EVERY_KEY["learn"]) == set(spec.model_dump()["learn"])
+    jsonschema.Draft202012Validator(json_schema()).validate(EVERY_KEY)
+
+
+@settings(max_examples=12000, deadline=None)
+@given(texts | st.text(alphabet="a:-[]{}&*<!?|>'\"#%@\n\t ,0.", max_size=60))
+def test_any_text(path, text):
+    load_or_refuse(path, text)
+
+
+@settings(max_examples=1200, deadline=None)
+@given(mutations)
+def test_any_values(path, mutations):
+    data = mutated(mutations)
+    valid = jsonschema.Draft202012Validator(json_schema()).is_valid(data)
+    # In JSON, as the canonical form is; escaped, since YAML folds some characters.
+    loaded = load_or_refuse(
+        path, json.dumps(data, allow_nan=True).replace("NaN", ".nan").replace("Infinity", ".inf")
+    )
+    assert valid or loaded is None, "the schema rejects what the loader accepts"
+    if loaded:
+        assert load_or_refuse(path, canonical(loaded.spec)).spec == loaded.spec
+
+
+@settings(max_examples=12000, deadline=None)
+@given(st.lists(texts | st.tuples(st.sampled_from(PATHS), texts | st.just("[1")), min_size=1, max_size=3))
+def test_any_override(path, overrides):
+    settings = [
+        override if isinstance(override, str) else f"{'.'.join(map(str, override[0]))}={override[1]}"
+        for override in overrides
+    ]
+    load_or_refuse(path, json.dumps(EVERY_KEY), *settings)
