@@ -1,15 +1,23 @@
 """Drawing with learned controls."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import GeneratorSpec
 from dualproc_cli.spec.model import MINIATURE
 from dualproc_cli.spec.presets import presets
+
+if TYPE_CHECKING:  # torch takes seconds to import: a mistyped bundle is answered without it
+    from torch import Tensor
+
+    from dualproc_cli.generator import Generator
+
+BATCH = 4  # pictures drawn at once
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,18 @@ def default_prompts(controls: Sequence[Control]) -> list[str]:
     if not controls:
         raise UserError("no prompt: give at least one, or a --control whose prompts are to be drawn")
     return list(dict.fromkeys(prompt for control in controls for prompt in control.bundle.spec.prompts.train))
+
+
+def draw(
+    generator: "Generator", prompts: Sequence[str], seeds: Sequence[int], steps: int | None
+) -> Iterator[tuple[str, int, "Tensor"]]:
+    """Draw every prompt at every seed: prompt, seed, and the picture [3, H, W] in [0, 1] on the CPU."""
+    for prompt in prompts:
+        for start in range(0, len(seeds), BATCH):
+            batch = seeds[start : start + BATCH]
+            images = generator.render([prompt] * len(batch), batch, steps=steps).cpu()
+            for seed, image in zip(batch, images, strict=True):
+                yield prompt, seed, image
 
 
 def _identity(spec: GeneratorSpec) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from dualproc_cli.compiler import CompositeLoss, compile_loss
 from dualproc_cli.pictures import load_picture
@@ -21,6 +22,7 @@ def score(paths: Sequence[Path], loaded: LoadedSpec, device: torch.device) -> li
         UserError: a picture or the VLM cannot be read.
     """
     pictures = [load_picture(path) for path in paths]
+    transformers_logging.disable_progress_bar()
     vlm = load_vlm(loaded.spec.vlm, device)
     compiled: dict[tuple[int, int], CompositeLoss] = {}
     scores = []

@@ -27,7 +27,7 @@ def vlm_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small_spec(generator_folder, vlm_folder):
-    """Writes a spec for the small models: ``small_spec(folder, {"learn": {"steps": 2}})`` returns its path."""
+    """Writes a spec for the small models: ``small_spec(folder, {"name": "other"})`` returns its path."""
 
     def write(folder: Path, changes: dict | None = None) -> Path:
         spec = {

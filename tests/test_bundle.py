@@ -186,7 +186,9 @@ def test_what_the_hub_adds_is_ignored(bundle):
     assert Bundle.open(bundle).manifest.name == "painted"
 
 
-@pytest.mark.parametrize("path", ["../spec.yaml", "/etc/hostname", "a/../spec.yaml", "C:spec.yaml", "a\\b", "bundle.json"])
+@pytest.mark.parametrize(
+    "path", ["../spec.yaml", "/etc/hostname", "a/../spec.yaml", "C:spec.yaml", "a\\b", "bundle.json"]
+)
 def test_foreign_path_in_the_manifest(bundle, path):
     files = json.loads((bundle / "bundle.json").read_text())["files"]
     edit_manifest(bundle, files=files | {path: "0" * 64})

@@ -219,7 +219,7 @@ def test_interrupted_run_resumes_bit_for_bit(run, tmp_path, monkeypatch, quiet, 
     with monkeypatch.context() as patch:
         after_step(patch, 3, lambda: signal.raise_signal(number))
         handler = signal.getsignal(number)
-        with pytest.raises(Interrupted, match="after step 3 of 6.*--resume") as caught:
+        with pytest.raises(Interrupted, match=r"after step 3 of 6.*--resume") as caught:
             run("resumed")
         assert signal.getsignal(number) == handler
     assert caught.value.exit_status == 130
@@ -296,7 +296,7 @@ def test_full_disk_at_the_end_loses_nothing(run, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("dualproc_cli.learning.control.write_bundle", no_room)
-        with pytest.raises(RunFailed, match="could not be written.*--resume"):
+        with pytest.raises(RunFailed, match=r"could not be written.*--resume"):
             run()
     assert Checkpoint.read(Output(tmp_path / "out").checkpoint).step == 6
     assert Bundle.open(run(resume=True)).manifest.outcome.step == 6
@@ -308,7 +308,7 @@ def test_full_disk_at_the_end_loses_nothing(run, tmp_path, monkeypatch):
 def test_existing_output(run, tmp_path, monkeypatch):
     no_model_is_loaded(monkeypatch)
     (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match="already exists.*--overwrite"):
+    with pytest.raises(UserError, match=r"already exists.*--overwrite"):
         run()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="is no bundle"):

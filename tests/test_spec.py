@@ -58,6 +58,13 @@ def test_anchors_aliases_and_merge_keys(load):
     assert [spec.visual_prompts[name].color for name in ("target", "same")] == ["red", "blue"]
 
 
+def test_json_is_yaml(load):
+    data = yaml.safe_load(SHORTEST.replace("Yes", "'Yes'").replace("No", "'No'")) | {
+        "description": "a tree: \U0001f333"
+    }
+    assert load(json.dumps(data)).spec.description == "a tree: \U0001f333"
+
+
 def test_numbers_as_people_write_them(load):
     assert load(SHORTEST, "learn.learning_rate=1e-4", "questions.0.weight=2").spec.learn.learning_rate == 1e-4
 

@@ -97,6 +97,8 @@ evaluate: {measures: [horizn]}
         ("? [a]\n: b", ":1:3: has a key that is no single word"),
         ("name: " + "[" * 5000, ":1:30: nested more than"),
         ("name: " + "9" * 5000, ":1:7: name: is too long for a number"),
+        ('name: "\\ud83c"', ":1:7: name: escapes half of a character"),
+        ('"\\udf33": x', ":1:1: escapes half of a character"),
         ("name: !!int x", ":1:7: name: cannot be read as int"),
         ("x: " + "a" * 300_000, " is too large (expected at most 256 KiB)"),
     ],

@@ -1,6 +1,6 @@
 """The adapter bundle: a learned control as a folder or a zip that can be verified, shared and loaded.
 
-    bundle = Bundle.open(Path("bundles/horizon-position"))   # verified
+    bundle = Bundle.open(Path("horizon-position.dualproc"))   # verified
     bundle.spec.prompts.held_out
     generator.load_adapters([(bundle.folder, 1.0)])
 

@@ -27,7 +27,7 @@ class Bundle:
 
     Usage::
 
-        bundle = Bundle.open(Path("bundles/horizon-position"))      # or a .zip of it
+        bundle = Bundle.open(Path("horizon-position.dualproc"))      # or a .zip of it
         generator.load_adapters([(bundle.folder, 1.0)])
 
     Attributes:

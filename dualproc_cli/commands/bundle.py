@@ -22,7 +22,7 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a 
 def show(bundle: BundlePath, as_json: AsJson = False) -> None:
     """Show what a bundle does, what it was made for, and how its run went.
 
-    Example: dualproc bundle show bundles/horizon-position
+    Example: dualproc bundle show horizon-position.dualproc
     """
     opened = Bundle.open(bundle)
     if as_json:

@@ -9,8 +9,6 @@ from dualproc_cli.bundle.layout import GRID
 from dualproc_cli.commands.options import Device, Settings
 from dualproc_cli.spec import load_spec
 
-BUNDLES = Path("bundles")
-
 
 def learn(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Control spec (YAML).")],
@@ -20,7 +18,7 @@ def learn(
             "--output",
             "-o",
             metavar="BUNDLE",
-            help="Folder of the bundle; by default bundles/<the spec's name>.",
+            help="Folder of the bundle; by default <the spec's name>.dualproc.",
         ),
     ] = None,
     overrides: Settings = None,
@@ -40,13 +38,13 @@ def learn(
 
     Ctrl-C finishes the step, saves a checkpoint beside the bundle and stops; --resume goes on bit for bit.
 
-    Example: dualproc learn specs/horizon-position.yaml -o bundles/horizon
+    Example: dualproc learn specs/horizon-position.yaml --set learn.steps=200
     """
     loaded = load_spec(spec, overrides or ())
     from dualproc_cli.device import pick_device  # loads torch
     from dualproc_cli.learning import learn as learn_control
 
-    target = output or BUNDLES / loaded.spec.name
+    target = output or Path(f"{loaded.spec.name}.dualproc")
     learn_control(
         loaded, target, device=pick_device(device), resume=resume, overwrite=overwrite, keep_best=keep_best
     )

@@ -8,9 +8,9 @@ import typer
 from dualproc_cli.commands.options import Device
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec.model import MINIATURE
+from dualproc_cli.writable import require_writable
 
 PICTURES = Path("pictures")
-BATCH = 4  # pictures drawn at once
 
 
 def sample(
@@ -59,48 +59,38 @@ def sample(
 ) -> None:
     """Draw pictures with controls, or with the base generator.
 
-    Example: dualproc sample "a ball in the snow" --control bundles/horizon@0.8 --control bundles/palette -n 4
+    Example: dualproc sample "a ball in the snow" --control horizon-position.dualproc@0.8 -n 4
     """
-    from dualproc_cli.sampling import Control, default_prompts, generator_for
+    from dualproc_cli.sampling import Control, default_prompts, draw, generator_for
 
     chosen = [Control.parse(text) for text in controls or ()]
     spec = generator_for(chosen, model)
     wanted = list(dict.fromkeys(prompts or default_prompts(chosen)))
     if any(not prompt.strip() for prompt in wanted):
         raise UserError("an empty prompt (expected a few words, such as 'a house in a field')")
-    folder = output or PICTURES / ("+".join(control.label for control in chosen) or "base")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written to ({error.strerror}); choose another folder with -o"
-        ) from error
 
-    import torch
+    import torch  # from here on it takes a while
 
     from dualproc_cli.device import pick_device
     from dualproc_cli.generator import load_generator
     from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png, slugs
 
-    generator = load_generator(spec, pick_device(device))
+    place = pick_device(device)
+    folder = output or PICTURES / ("+".join(control.label for control in chosen) or "base")
+    require_writable(folder)
+    generator = load_generator(spec, place)
     if spec.model == MINIATURE:
         _warn_of_unknown_words(wanted)
     generator.load_adapters([(control.bundle.folder, control.scale) for control in chosen])
-    seeds = list(range(seed, seed + count))
-    sections = []
-    for prompt, slug in zip(wanted, slugs(wanted), strict=True):
-        drawn = []
-        for start in range(0, count, BATCH):
-            batch = seeds[start : start + BATCH]
-            images = generator.render([prompt] * len(batch), batch, steps=steps).cpu()
-            for number, image in zip(batch, images, strict=True):
-                path = folder / f"{slug}-{number}.png"
-                save_png(image, path)
-                typer.echo(path)
-            drawn.append(images)
-        if grid:
-            sections.append(Section(prompt, [Strip("", torch.cat(drawn))]))
+    names = dict(zip(wanted, slugs(wanted), strict=True))
+    drawn: dict[str, list[torch.Tensor]] = {prompt: [] for prompt in wanted}
+    for prompt, number, image in draw(generator, wanted, range(seed, seed + count), steps):
+        path = folder / f"{names[prompt]}-{number}.png"
+        save_png(image, path)
+        typer.echo(path)
+        drawn[prompt].append(image)
     if grid:
+        sections = [Section(prompt, [Strip("", torch.stack(images))]) for prompt, images in drawn.items()]
         save_png(labelled_grid(sections), folder / "grid.png")
         typer.echo(folder / "grid.png")
 

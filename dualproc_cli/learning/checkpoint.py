@@ -47,7 +47,7 @@ class Checkpoint:
         metrics: of every step so far.
         rng: state of the run's random numbers, uint8.
         adapter: the adapter's weights by name.
-        moments: AdamW's running means of gradient and squared gradient, in the parameters' order; empty before
+        moments: AdamW's running means of gradient and squared gradient, in the parameters' order; none before
             the first step.
         best: the best state so far, where it is kept.
     """

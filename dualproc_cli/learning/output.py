@@ -1,7 +1,5 @@
 """Where a run writes: refused, before any model is loaded, if it cannot be or would cost something else."""
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +7,7 @@ from dualproc_cli.bundle import MANIFEST
 from dualproc_cli.errors import UserError
 from dualproc_cli.learning.checkpoint import Checkpoint
 from dualproc_cli.spec import ControlSpec, spec_digest
+from dualproc_cli.writable import require_writable
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Output:
             )
         else:
             checkpoint = None
-        _check_writable(self.bundle.parent)
+        require_writable(self.bundle.parent)
         return checkpoint
 
     def _check_replaceable(self, allowed: bool) -> None:
@@ -58,15 +57,3 @@ class Output:
         empty = self.bundle.is_dir() and not any(self.bundle.iterdir())
         if not empty and not (self.bundle / MANIFEST).is_file():
             raise UserError(f"{self.bundle}: exists and is no bundle; choose another output with -o")
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written to ({error.strerror}); choose another output with -o"
-        ) from error
-    os.close(handle)
-    os.unlink(name)

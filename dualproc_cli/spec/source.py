@@ -162,7 +162,7 @@ class _Builder:
 
     def _scalar(self, path: KeyPath, node: yaml.ScalarNode) -> Any:
         if node.tag in _AS_TEXT:
-            return node.value
+            return self._whole_characters(path, node)
         if node.tag not in _CONVERTED:
             self._foreign_tag(path, node)
         elif len(node.value) > MAX_NUMBER:
@@ -197,12 +197,21 @@ class _Builder:
                         )
             elif not isinstance(key, yaml.ScalarNode):
                 self._fault(path, key, "has a key that is no single word", "text before the colon")
-            elif key.value in own:
-                first = self.locate(own[key.value][0].start_mark)
-                self._fault((*path, key.value), key, f"is given twice, first at {first}", "every key once")
+            elif (name := self._whole_characters(path, key)) in own:
+                first = self.locate(own[name][0].start_mark)
+                self._fault((*path, name), key, f"is given twice, first at {first}", "every key once")
             else:
-                own[key.value] = (key, value)
+                own[name] = (key, value)
         return merged | own
+
+    def _whole_characters(self, path: KeyPath, node: yaml.ScalarNode) -> str:
+        """The node's text, the two halves by which JSON escapes a rare character (``\\ud83c\\udf33``) joined."""
+        halves = node.value.encode("utf-16-le", "surrogatepass")
+        try:
+            return halves.decode("utf-16-le")
+        except UnicodeDecodeError:
+            self._fault(path, node, "escapes half of a character", "the whole character")
+            return halves.decode("utf-16-le", "replace")
 
     def _foreign_tag(self, path: KeyPath, node: yaml.Node) -> None:
         self._fault(path, node, f"has the tag {shortened(node.tag)}", "plain YAML")
