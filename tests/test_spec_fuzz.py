@@ -100,13 +100,13 @@ def test_every_key_is_there(path):
     jsonschema.Draft202012Validator(json_schema()).validate(EVERY_KEY)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(texts | st.text(alphabet="a:-[]{}&*<!?|>'\"#%@\n\t ,0.", max_size=60))
 def test_any_text(path, text):
     load_or_refuse(path, text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(mutations)
 def test_any_values(path, mutations):
     data = mutated(mutations)
@@ -120,7 +120,7 @@ def test_any_values(path, mutations):
         assert load_or_refuse(path, canonical(loaded.spec)).spec == loaded.spec
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(texts | st.tuples(st.sampled_from(PATHS), texts | st.just("[1")), min_size=1, max_size=3))
 def test_any_override(path, overrides):
     settings = [

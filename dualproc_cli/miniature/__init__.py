@@ -12,17 +12,17 @@ RESTORE = "pip install --force-reinstall --no-deps dualproc"
 
 
 def generator_folder() -> Path:
-    """The folder of the generator, a diffusers `FluxPipeline`; raises UserError if a file is missing or damaged."""
+    """The generator's folder, a diffusers `FluxPipeline`; raises UserError if a file is missing or damaged."""
     return _checked("generator")
 
 
 def vlm_folder() -> Path:
-    """The folder of the VLM, a transformers Idefics3; raises UserError if a file is missing or damaged."""
+    """The VLM's folder, a transformers Idefics3; raises UserError if a file is missing or damaged."""
     return _checked("vlm")
 
 
 def reader_folder() -> Path:
-    """The folder of the reader behind the independent measures; raises UserError if a file is missing or damaged."""
+    """The folder of the measures' reader; raises UserError if a file is missing or damaged."""
     return _checked("reader")
 
 

@@ -22,11 +22,16 @@ def lab(rgb: Tensor) -> Tensor:
 
 
 def ciede2000(first: Tensor, second: Tensor) -> Tensor:
-    """Colour difference of sRGB colours [..., 3]; about 1 is just noticeable, 10 plainly another shade.
+    """Colour difference of sRGB colours [..., 3]; about 1 is just noticeable, 10 plainly another shade."""
+    return lab_difference(lab(first), lab(second))
+
+
+def lab_difference(first: Tensor, second: Tensor) -> Tensor:
+    """CIEDE2000 difference of CIELAB colours [..., 3].
 
     Sharma, Wu, Dalal, "The CIEDE2000 color-difference formula", Color Research & Application 30(1), 2005.
     """
-    (l1, a1, b1), (l2, a2, b2) = lab(first).unbind(-1), lab(second).unbind(-1)
+    (l1, a1, b1), (l2, a2, b2) = first.unbind(-1), second.unbind(-1)
     mean_c = (torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2
     g = 0.5 * (1 - torch.sqrt(mean_c**7 / (mean_c**7 + 25.0**7)))
     a1, a2 = (1 + g) * a1, (1 + g) * a2
@@ -37,8 +42,10 @@ def ciede2000(first: Tensor, second: Tensor) -> Tensor:
     dh = torch.where(grey, 0.0, dh)
     mean_l, mean_c = (l1 + l2) / 2, (c1 + c2) / 2
     mean_h = torch.where(grey, h1 + h2, h1 + dh / 2)
-    degrees = lambda offset, factor: torch.cos(factor * mean_h - math.radians(offset))  # noqa: E731
-    t = 1 - 0.17 * degrees(30, 1) + 0.24 * degrees(0, 2) + 0.32 * degrees(-6, 3) - 0.20 * degrees(63, 4)
+    t = (
+        1 - 0.17 * torch.cos(mean_h - math.radians(30)) + 0.24 * torch.cos(2 * mean_h)
+        + 0.32 * torch.cos(3 * mean_h + math.radians(6)) - 0.20 * torch.cos(4 * mean_h - math.radians(63))
+    )  # fmt: skip
     s_l = 1 + 0.015 * (mean_l - 50) ** 2 / torch.sqrt(20 + (mean_l - 50) ** 2)
     s_c, s_h = 1 + 0.045 * mean_c, 1 + 0.015 * mean_c * t
     hue = torch.rad2deg(mean_h) % 360

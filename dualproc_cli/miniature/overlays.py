@@ -17,7 +17,7 @@ PALETTE_SIZE = 0.12
 
 @dataclass
 class Overlays:
-    """One visual prompt a picture; fields of other kinds hold numbers that mean nothing. Pixels, RGB in [0, 1]."""
+    """One visual prompt a picture; fields of other kinds hold meaningless numbers. Pixels, RGB in [0, 1]."""
 
     kind: Tensor  # [B] index into KINDS
     row: Tensor  # [B] of the horizontal line
@@ -73,8 +73,13 @@ class Overlays:
 def sample_overlays(scene: Scene, rendering: Rendering, rng: torch.Generator) -> Overlays:
     """Draw visual prompts so that every question about them is as often true as false."""
     count = len(scene)
-    uniform = lambda *shape: torch.rand(count, *shape, generator=rng)  # noqa: E731
-    normal = lambda *shape: torch.randn(count, *shape, generator=rng)  # noqa: E731
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=rng)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(count, *shape, generator=rng)
+
     slot = ((scene.kind[:, 1] != NOBODY) & (uniform() < 0.5)).long()[:, None]
     x, base, scale = (value.gather(1, slot)[:, 0] for value in (scene.x, scene.base, scene.scale))
     middle = base - 10 * scale
@@ -112,9 +117,12 @@ def sample_overlays(scene: Scene, rendering: Rendering, rng: torch.Generator) ->
 
 
 def _sample_palettes(scene: Scene, rng: torch.Generator) -> Tensor:
-    """The scene's own colours, shifted towards another family or any colours: by nothing, a part, or all the way."""
+    """The scene's own colours, moved not at all, partly or all the way to another family or to any colours."""
     count = len(scene)
-    uniform = lambda *shape: torch.rand(count, *shape, generator=rng)  # noqa: E731
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=rng)
+
     family = FAMILY_COLORS[torch.randint(len(FAMILY_COLORS), (count,), generator=rng)]
     other = torch.where((uniform() < 0.5)[:, None, None], dress(family, scene.look), uniform(3, 3))
     draw = uniform()

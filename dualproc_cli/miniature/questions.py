@@ -1,7 +1,7 @@
 """What the miniature's VLM can be asked, and the true answers for scenes of the world.
 
-A question kind has one margin a picture: the log-odds of Yes, sure on both sides and soft around the tolerance.
-Its wordings ask it in either polarity.
+A question kind has one margin a picture: the log-odds of Yes, sure on both sides and soft around the
+tolerance. Its wordings ask it in either polarity.
 """
 
 from dataclasses import dataclass
@@ -135,8 +135,7 @@ YES_NO_KINDS = tuple(dict.fromkeys(w.kind for w in WORDINGS if w.kind not in OPE
 
 
 def margins(scene: Scene, rendering: Rendering, overlays: Overlays) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each yes-no kind: the log-odds of Yes [B] and how much the question is worth asking [B] (0: it cannot be)."""
-    always = torch.ones(len(scene))
+    """For each yes-no kind: the log-odds of Yes [B], and how much it is worth asking [B] (0: it cannot be)."""
     bare_line = overlays.is_horizontal.float()
     row, thickness = overlays.row, overlays.thickness
     found: dict[str, tuple[Tensor, Tensor]] = {
@@ -178,7 +177,7 @@ def margins(scene: Scene, rendering: Rendering, overlays: Overlays) -> dict[str,
             if other != kind:
                 near = (scene.kind[:, 0] == kind) & (scene.kind[:, 1] == other)
                 far = (scene.kind[:, 1] == kind) & (scene.kind[:, 0] == other)
-                found[f"front {name} {other_name}"] = (_sure(near), 0.4 * (near | far) * always)
+                found[f"front {name} {other_name}"] = (_sure(near), 0.4 * (near | far))
     return found
 
 
@@ -194,7 +193,7 @@ def open_answers(scene: Scene) -> dict[str, list[str]]:
 
 
 def palette_distance(scene: Scene, palette: Tensor) -> Tensor:
-    """Mean CIEDE2000 between sky, ground and subject, in that order, and the palette's three colours [B, 3, 3]."""
+    """Mean CIEDE2000 [B] of sky, ground and subject, in that order, to a palette's three colours [B, 3, 3]."""
     return ciede2000(scene.colors, palette).mean(1)
 
 
@@ -212,7 +211,7 @@ def _sure(truth: Tensor) -> Tensor:
 
 
 def _fact(truth: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """A fact of every picture, asked so that Yes and No come about equally often (true in a quarter of them)."""
+    """A fact true of a quarter of the pictures, asked so that Yes and No come equally often."""
     return _sure(truth), torch.where(truth, 3 * share, share)
 
 

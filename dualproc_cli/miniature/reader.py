@@ -50,16 +50,18 @@ class Reading:
 
     scene: Scene
     residual: Tensor  # [B] root mean square difference between the picture and the scene rendered
-    confidence: Tensor  # [B] the reader's probability of the subjects that it names
 
 
 def read(reader: Reader, images: Tensor) -> Reading:
     """Read scenes off images [B, 3, 64, 64] in [0, 1]: the network's reading, then the fit."""
     with torch.no_grad():
-        found = reader(images)
-    scene = scene_from_numbers(found)
-    confidence = found["near"].softmax(1).amax(1) * found["far"].softmax(1).amax(1)
-    return Reading(*_fit(scene, images), confidence)
+        scene = scene_from_numbers(reader(images))
+    scene = _fit(scene, images, FIT_STEPS // 2)
+    for slot in (0, 1):
+        scene = _choose_subject(scene, images, slot)
+    scene = _fit(scene, images, FIT_STEPS // 2)
+    with torch.no_grad():
+        return Reading(scene, _distance(scene, images).sqrt())
 
 
 def scene_from_numbers(found: dict[str, Tensor]) -> Scene:
@@ -94,23 +96,18 @@ def scene_numbers(scene: Scene) -> dict[str, Tensor]:
     }
 
 
-def _fit(scene: Scene, images: Tensor) -> tuple[Scene, Tensor]:
+def _fit(scene: Scene, images: Tensor, steps: int) -> Scene:
     """Adam on the scene's continuous parameters, each scaled so that a step means about as much in the picture."""
-    scales = {
-        "horizon": 1.0,
-        "outline": 0.6,
-        "colors": 0.04,
-        "x": 1.0,
-        "base": 1.0,
-        "scale": 0.04,
-        "sun_x": 1.0,
-    }
+    scales = {"horizon": 1.0, "outline": 0.6, "colors": 0.04, "x": 1.0, "base": 1.0, "scale": 0.04, "sun_x": 1.0}
     free = {name: torch.zeros_like(getattr(scene, name), requires_grad=True) for name in scales}
     optimizer = torch.optim.Adam(free.values(), FIT_RATE, betas=(0.8, 0.95))
-    moved = lambda: _inside(replace(scene, **{n: getattr(scene, n) + scales[n] * free[n] for n in free}))  # noqa: E731
+
+    def moved() -> Scene:
+        return _inside(replace(scene, **{name: getattr(scene, name) + scales[name] * free[name] for name in free}))
+
     with torch.enable_grad():
-        for step in range(FIT_STEPS):
-            optimizer.param_groups[0]["lr"] = FIT_RATE * (1 - step / FIT_STEPS)
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = FIT_RATE * (1 - step / steps)
             error = render(moved()).images - images
             # Robust: what the scene cannot explain should not pull at what it can.
             loss = (torch.sqrt(error.square() + 0.01) - 0.1).mean((1, 2, 3)).sum()
@@ -118,9 +115,27 @@ def _fit(scene: Scene, images: Tensor) -> tuple[Scene, Tensor]:
             loss.backward()
             optimizer.step()
     with torch.no_grad():
-        fitted = moved()
-        residual = (render(fitted).images - images).square().mean((1, 2, 3)).sqrt()
-    return fitted, residual
+        return moved()
+
+
+@torch.no_grad()
+def _choose_subject(scene: Scene, images: Tensor, slot: int) -> Scene:
+    """Of all subjects with their attribute on or off (and nobody, for the farther one), the one that fits best."""
+    kinds = range(len(SUBJECTS)) if slot == 0 else range(NOBODY, len(SUBJECTS))
+    states = [(kind, on) for kind in kinds for on in (False, True)]
+    tried = []
+    for kind, on in states:
+        trial = replace(scene, kind=scene.kind.clone(), on=scene.on.clone())
+        trial.kind[:, slot], trial.on[:, slot] = kind, on
+        tried.append(_distance(trial, images))
+    best = torch.stack(tried).argmin(0)
+    kind, on = scene.kind.clone(), scene.on.clone()
+    kind[:, slot], on[:, slot] = torch.tensor(states)[best].unbind(1)
+    return replace(scene, kind=kind, on=on.bool())
+
+
+def _distance(scene: Scene, images: Tensor) -> Tensor:
+    return (render(scene).images - images).square().mean((1, 2, 3))
 
 
 def _inside(scene: Scene) -> Scene:

@@ -10,15 +10,10 @@ from dualproc_cli.miniature.subjects import INK, SHAPES
 from dualproc_cli.visual_prompt.shapes import circle, coverage, grid, stroke
 
 SUN_RADIUS = 4.0
-STARS = (
-    (5, 0.22),
-    (14, 0.6),
-    (23, 0.15),
-    (33, 0.45),
-    (43, 0.2),
-    (51, 0.62),
-    (60, 0.3),
-)  # column, share of the sky
+# Column in pixels, and how far down the sky.
+STARS = ((5, 0.22), (14, 0.6), (23, 0.15), (33, 0.45), (43, 0.2), (51, 0.62), (60, 0.3))
+MOON, SUN = torch.tensor([0.99, 0.98, 0.90]), torch.tensor([1.0, 0.90, 0.45])
+GLOW = torch.tensor([[1.0, 0.93, 0.55]])
 SKY_HAZE, GROUND_SHADE = 0.18, 0.12  # at the horizon and at the bottom
 
 
@@ -66,8 +61,7 @@ def _sky(scene: Scene, x: Tensor, y: Tensor) -> Tensor:
     disc = circle(dx, dy, SUN_RADIUS)
     bite = night * coverage(circle(dx - 2.2, dy + 1.0, SUN_RADIUS - 0.4))  # the moon is a crescent
     pale = ((scene.look == WINTER) | (scene.look == NIGHT))[:, None]
-    color = torch.where(pale, torch.tensor([0.99, 0.98, 0.90]), torch.tensor([1.0, 0.90, 0.45]))
-    return torch.lerp(sky, _color(color), (coverage(disc) * (1 - bite))[:, None])
+    return torch.lerp(sky, _color(torch.where(pale, MOON, SUN)), (coverage(disc) * (1 - bite))[:, None])
 
 
 def _ground(scene: Scene, y: Tensor) -> Tensor:
@@ -81,7 +75,7 @@ def _draw_subjects(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Paint one slot; returns the images and the slot's silhouette and ink [B, H, W]."""
     images = images.clone()
-    silhouette, ink = torch.zeros(len(scene), SIZE, SIZE), torch.zeros(len(scene), SIZE, SIZE)
+    silhouette, ink = torch.zeros(2, len(scene), SIZE, SIZE)
     for kind, name in enumerate(SUBJECTS):
         chosen = (scene.kind[:, slot] == kind).nonzero()[:, 0]
         if len(chosen) == 0:
@@ -101,7 +95,7 @@ def _draw_subjects(
             picture = torch.lerp(picture, color, coverage(distance * scale)[:, None])
         if shape.glow is not None:
             light = shape.glow * (1 - coverage(shape.silhouette * scale))
-            picture = torch.lerp(picture, _color(torch.tensor([[1.0, 0.93, 0.55]])), light[:, None])
+            picture = torch.lerp(picture, _color(GLOW), light[:, None])
         images[chosen] = picture
         silhouette[chosen] = coverage(shape.silhouette * scale - width / 2)
         ink[chosen] = edge

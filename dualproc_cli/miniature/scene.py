@@ -33,6 +33,8 @@ FAMILY_COLORS = torch.tensor(  # [family, (sky, ground, subject), RGB] in [0, 1]
     ]
 )
 COLOR_JITTER = 0.05
+DARKNESS = torch.tensor([0.06, 0.08, 0.20])
+SNOW, WATER = torch.tensor([0.96, 0.97, 1.0]), torch.tensor([0.22, 0.50, 0.72])
 
 HORIZON = (0.2, 0.8)  # of the height
 OUTLINE = (0.5, 4.0)  # pixels
@@ -42,7 +44,7 @@ UNIFORMS = 19  # how many numbers in (0, 1) make a scene
 
 @dataclass
 class Scene:
-    """B scenes; slot 0 of a pair is the nearer subject, slot 1 the farther one (kind NOBODY where there is none)."""
+    """B scenes. Of a pair, slot 0 is the nearer subject, slot 1 the farther one (kind NOBODY if there is none)."""
 
     kind: Tensor  # [B, 2] index into SUBJECTS, or NOBODY
     look: Tensor  # [B] index into LOOKS
@@ -78,34 +80,31 @@ def scene_from_uniforms(u: Tensor, kind: Tensor, look: Tensor) -> Scene:
         kind: [B, 2] the prompt's subjects, nearer first.
         look: [B] the prompt's season or hour.
     """
-    between = lambda number, low, high: low + (high - low) * number  # noqa: E731
-    horizon = SIZE * between(u[:, 0], *HORIZON)
-    family = ((u[:, 1:4] > 0.5) * torch.tensor([1, 2, 4])).sum(
-        1
-    )  # three signs: fewer soft borders than one in eight
+    horizon = SIZE * _between(u[:, 0], *HORIZON)
+    # Three signs: fewer soft borders than one number cut in eight.
+    family = ((u[:, 1:4] > 0.5) * torch.tensor([1, 2, 4])).sum(1)
     pair = kind[:, 1] != NOBODY
 
-    alone_x, alone_scale = between(u[:, 5], 17, 47), between(u[:, 6], 0.9, 1.3)
-    alone_base = between(u[:, 7], (horizon + 3).clamp(min=32), 61)
-    near_x, near_scale = between(u[:, 5], 15, 49), between(u[:, 6], 0.85, 1.05)
-    near_base = between(u[:, 7], (horizon + 9).clamp(min=40), 61)
+    alone_x, alone_scale = _between(u[:, 5], 17, 47), _between(u[:, 6], 0.9, 1.3)
+    alone_base = _between(u[:, 7], (horizon + 3).clamp(min=32), 61)
+    near_x, near_scale = _between(u[:, 5], 15, 49), _between(u[:, 6], 0.85, 1.05)
+    near_base = _between(u[:, 7], (horizon + 9).clamp(min=40), 61)
     # The farther one stands towards the free side, higher and smaller, partly hidden.
-    beside = torch.where(near_x < SIZE / 2, 1.0, -1.0) * between(u[:, 8], 13, 22)
-    far_scale = between(u[:, 9], 0.62, 0.75)
-    far_base = torch.maximum(near_base - between(u[:, 10], 7, 11), horizon + 2)
-    both = lambda near, far: torch.stack([near, far], 1)  # noqa: E731
+    beside = torch.where(near_x < SIZE / 2, 1.0, -1.0) * _between(u[:, 8], 13, 22)
+    far_scale = _between(u[:, 9], 0.62, 0.75)
+    far_base = torch.maximum(near_base - _between(u[:, 10], 7, 11), horizon + 2)
     return Scene(
         kind=kind,
         look=look,
         horizon=horizon,
         family=family,
         colors=_colors(family, look, u[:, 11:17]),
-        outline=between(u[:, 4], *OUTLINE),
-        x=both(torch.where(pair, near_x, alone_x), near_x + beside),
-        base=both(torch.where(pair, near_base, alone_base), far_base),
-        scale=both(torch.where(pair, near_scale, alone_scale), far_scale),
+        outline=_between(u[:, 4], *OUTLINE),
+        x=torch.stack([torch.where(pair, near_x, alone_x), near_x + beside], 1),
+        base=torch.stack([torch.where(pair, near_base, alone_base), far_base], 1),
+        scale=torch.stack([torch.where(pair, near_scale, alone_scale), far_scale], 1),
         on=u[:, 17:19] > 0.5,
-        sun_x=SIZE * between(u[:, 12], 0.1, 0.9),
+        sun_x=SIZE * _between(u[:, 12], 0.1, 0.9),
     )
 
 
@@ -116,12 +115,16 @@ def sample_scenes(count: int, generator: torch.Generator, pairs: float = 0.25) -
 
 
 def sample_prompts(count: int, generator: torch.Generator, pairs: float = 0.25) -> tuple[Tensor, Tensor]:
-    """What a prompt fixes: kind [count, 2] and look [count]. Two subjects differ and stand in plain daylight."""
+    """What a prompt fixes: kind [count, 2] and look [count]. Two subjects differ and stand in daylight."""
     near = torch.randint(len(SUBJECTS), (count,), generator=generator)
     far = (near + torch.randint(1, len(SUBJECTS), (count,), generator=generator)) % len(SUBJECTS)
     pair = torch.rand(count, generator=generator) < pairs
     look = torch.randint(len(LOOKS), (count,), generator=generator)
     return torch.stack([near, torch.where(pair, far, NOBODY)], 1), torch.where(pair, DAY, look)
+
+
+def _between(number: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    return low + (high - low) * number
 
 
 def _colors(family: Tensor, look: Tensor, u: Tensor) -> Tensor:
@@ -133,11 +136,13 @@ def _colors(family: Tensor, look: Tensor, u: Tensor) -> Tensor:
 
 def dress(colors: Tensor, look: Tensor) -> Tensor:
     """Colours [B, 3, 3] of a family as a season or an hour shows them: snow, water, a dark sky."""
-    at = lambda which, share: (share * (look == which))[:, None]  # noqa: E731
-    mix = lambda color, towards, share: color + share * (torch.tensor(towards) - color)  # noqa: E731
+
+    def tint(color: Tensor, which: int, towards: Tensor, share: float) -> Tensor:
+        return color + (share * (look == which))[:, None] * (towards - color)
+
     sky, ground, subject = colors.unbind(1)
-    sky = mix(sky, (0.06, 0.08, 0.20), at(NIGHT, 0.7))
-    ground = mix(ground, (0.96, 0.97, 1.0), at(WINTER, 0.6))
-    ground = mix(ground, (0.22, 0.50, 0.72), at(SEA, 0.6))
-    ground = mix(ground, (0.06, 0.08, 0.20), at(NIGHT, 0.3))
+    sky = tint(sky, NIGHT, DARKNESS, 0.7)
+    ground = tint(ground, WINTER, SNOW, 0.6)
+    ground = tint(ground, SEA, WATER, 0.6)
+    ground = tint(ground, NIGHT, DARKNESS, 0.3)
     return torch.stack([sky, ground, subject], 1).clamp(0.02, 0.98)

@@ -1,4 +1,4 @@
-"""The four subjects: their shapes, in units of their scale, standing on (0, 0) and growing towards negative y."""
+"""The shapes of the four subjects, in units of their scale, on (0, 0) and growing towards negative y."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

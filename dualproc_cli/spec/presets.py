@@ -1,5 +1,6 @@
 """Defaults that depend on the generator, from ``presets.yaml``."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ PRESETS = Path(__file__).with_name("presets.yaml")
 ORIGIN = "preset"
 
 
+@cache
 def presets() -> dict[str, dict[str, Any]]:
     """Model id -> the part of a spec that suits it."""
     return yaml.safe_load(PRESETS.read_text("utf-8"))

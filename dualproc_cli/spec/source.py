@@ -205,7 +205,7 @@ class _Builder:
         return merged | own
 
     def _whole_characters(self, path: KeyPath, node: yaml.ScalarNode) -> str:
-        """The node's text, the two halves by which JSON escapes a rare character (``\\ud83c\\udf33``) joined."""
+        """The node's text, with the halves joined by which JSON escapes a rare character."""
         halves = node.value.encode("utf-16-le", "surrogatepass")
         try:
             return halves.decode("utf-16-le")

@@ -1,4 +1,4 @@
-"""Visual prompts: lines, palettes, points, boxes and pictures laid over a generated picture, differentiably."""
+"""Lines, palettes, points, boxes and pictures laid over a generated picture, differentiably."""
 
 from dualproc_cli.visual_prompt.draw import composite, draw, picture
 

@@ -8,7 +8,15 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, resize
 
 from dualproc_cli.errors import UserError
-from dualproc_cli.spec import BoxPrompt, ImagePrompt, LinePrompt, PalettePrompt, PointsPrompt, VisualPromptSpec, rgb
+from dualproc_cli.spec import (
+    BoxPrompt,
+    ImagePrompt,
+    LinePrompt,
+    PalettePrompt,
+    PointsPrompt,
+    VisualPromptSpec,
+    rgb,
+)
 from dualproc_cli.visual_prompt import layers
 
 WHITE = 0.95  # a `solid` picture is transparent where every channel is above this
@@ -50,8 +58,8 @@ def draw(prompt: VisualPromptSpec, height: int, width: int, folder: Path) -> Ten
 def composite(images: Tensor, layer: Tensor) -> Tensor:
     """Lay an RGBA layer [4, H, W] over images [B, 3, H, W] in [0, 1].
 
-    x' = (1 - alpha) x + alpha c: the gradient into a pixel is exactly its transparency, so it is zero under an
-    opaque pixel.
+    x' = (1 - alpha) x + alpha c: the gradient into a pixel is exactly its transparency, so it is zero under
+    an opaque pixel.
     """
     color, alpha = layer[:3].to(images), layer[3:].to(images)
     return torch.lerp(images, color.expand_as(images), alpha.expand_as(images))
@@ -68,7 +76,9 @@ def picture(prompt: ImagePrompt, folder: Path) -> Tensor:
         with Image.open(path) as image:
             rgba = image.convert("RGBA")
     except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable picture ({error}); expected a PNG, JPEG or WebP file") from error
+        raise UserError(
+            f"{path}: not a readable picture ({error}); expected a PNG, JPEG or WebP file"
+        ) from error
     pixels = pil_to_tensor(rgba).float() / 255
     return 1 - pixels[3:] * (1 - pixels[:3])
 

@@ -1,6 +1,7 @@
 """Visual prompts as RGBA layers [B, 4, H, W] in [0, 1] (straight alpha), a batch of different ones at a time.
 
-Positions are fractions of the picture, origin at the top left; tensors of shape [B]. Colours are [B, 3] in [0, 1].
+Positions are fractions of the picture, origin at the top left; tensors of shape [B]. Colours are [B, 3] in
+[0, 1].
 """
 
 from functools import lru_cache
@@ -8,6 +9,7 @@ from functools import lru_cache
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from dualproc_cli.visual_prompt.shapes import band, box, circle, coverage, grid, stroke
 
@@ -16,8 +18,10 @@ BOX_STROKE = 0.03
 RULE = 0.1  # white rule between the picture and the palette, in palette sizes
 
 
-def line(position: Tensor, thickness: Tensor, color: Tensor, horizontal: bool, height: int, width: int) -> Tensor:
-    """A line right across the picture, centred at ``position``; ``thickness`` is a fraction of the side it cuts."""
+def line(
+    position: Tensor, thickness: Tensor, color: Tensor, horizontal: bool, height: int, width: int
+) -> Tensor:
+    """A line from edge to edge, centred at ``position``; ``thickness`` is a fraction of the side it cuts."""
     x, y = grid(height, width)
     along, side = (y, height) if horizontal else (x, width)
     alpha = band(along - _pixels(position, side), _pixels(thickness, side))
@@ -27,9 +31,7 @@ def line(position: Tensor, thickness: Tensor, color: Tensor, horizontal: bool, h
 def box_outline(edges: Tensor, color: Tensor, height: int, width: int) -> Tensor:
     """An empty box; ``edges`` [B, 4] are left, top, right, bottom."""
     x, y = grid(height, width)
-    left, top, right, bottom = (
-        _pixels(edge, side) for edge, side in zip(edges.unbind(1), (width, height, width, height), strict=True)
-    )
+    left, top, right, bottom = (edges * torch.tensor([width, height, width, height]))[..., None, None].unbind(1)
     distance = box(x - (left + right) / 2, y - (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2)
     pen = max(BOX_STROKE * min(height, width), 1.0)
     return _layer(color, stroke(distance + pen / 2, pen))
@@ -42,7 +44,7 @@ def points(positions: Tensor, labels: tuple[str, ...], color: Tensor, height: in
     rgb = color[:, :, None, None].expand(-1, -1, height, width)
     alpha = torch.zeros(len(positions), height, width)
     for point, label in enumerate(labels):
-        centre_x, centre_y = (_pixels(positions[:, point, axis], side) for axis, side in ((0, width), (1, height)))
+        centre_x, centre_y = _pixels(positions[:, point, 0], width), _pixels(positions[:, point, 1], height)
         disc = coverage(circle(x - centre_x, y - centre_y, radius))
         # The disc hides earlier points' letters, then carries its own.
         rgb = rgb + disc[:, None] * (color[:, :, None, None] - rgb)
@@ -82,9 +84,10 @@ def _glyph(label: str, size: int) -> Tensor:
     font = ImageFont.load_default(size * scale * 1.25)
     left, top, right, bottom = (round(edge) for edge in font.getbbox(label))
     canvas = Image.new("L", (right - left + 2 * scale, bottom - top + 2 * scale))
-    ImageDraw.Draw(canvas).text((scale - left, scale - top), label, fill=255, font=font, stroke_width=scale // 4)
+    pen = ImageDraw.Draw(canvas)
+    pen.text((scale - left, scale - top), label, fill=255, font=font, stroke_width=scale // 4)
     small = canvas.resize((-(-canvas.width // scale), -(-canvas.height // scale)), Image.Resampling.BOX)
-    return torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(small.height, small.width) / 255
+    return pil_to_tensor(small)[0] / 255
 
 
 def _place(glyph: Tensor, centres: Tensor, height: int, width: int) -> Tensor:

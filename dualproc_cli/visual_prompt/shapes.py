@@ -1,7 +1,7 @@
 """Signed distances and their anti-aliased coverage on a pixel grid.
 
-Distances are in pixels, negative inside. Every shape parameter may be a float or a tensor [B, 1, 1], so that a
-whole batch of different shapes is drawn in one go. The formulas are Inigo Quilez's 2D distance functions
+Distances are in pixels, negative inside. Every shape parameter may be a float or a tensor [B, 1, 1], so that
+a whole batch of different shapes is drawn in one go. The formulas are Inigo Quilez's 2D distance functions
 (https://iquilezles.org/articles/distfunctions2d/).
 """
 

@@ -16,7 +16,7 @@ SAMPLES = {"autoencoder": 60_000, "generator": 1_000_000, "vlm": 500_000, "reade
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dualproc_cli.miniature.train", description=__doc__)
-    parser.add_argument("name", choices=SAMPLES)
+    parser.add_argument("name", choices=[*SAMPLES, "release"])
     parser.add_argument(
         "--folder", type=Path, default=Path("miniature-training"), help="checkpoints, logs, exports"
     )
@@ -31,6 +31,9 @@ def main() -> None:
         handlers=[logging.StreamHandler(), logging.FileHandler(options.folder / f"{options.name}.log")],
     )
     torch.set_num_threads(options.threads)
+    if options.name == "release":
+        importlib.import_module("dualproc_cli.miniature.train.release").release(options.folder)
+        return
     torch.manual_seed(options.seed)
     module = importlib.import_module(f"dualproc_cli.miniature.train.{options.name}")
     task = module.task(options.samples or SAMPLES[options.name], options.folder, options.seed)

@@ -173,5 +173,5 @@ def export(training: Training, folder: Path) -> dict[str, float]:
         error = (draw(learner, noise, prompts, steps) - truth).square().mean((1, 2, 3))
         figures[f"psnr_{steps}_step_db"] = float(-10 * error.mean().log10())
     pipeline = build_pipeline(learner.transformer, learner.clip, learner.t5, learner.tokenizer, learner.vae)
-    pipeline.to(dtype=torch.float16).save_pretrained(folder / "generator_folder")
+    pipeline.to(dtype=torch.float16).save_pretrained(folder / "generator")
     return figures

@@ -1,30 +1,66 @@
-"""The training pictures of the networks that read: renders, some of them through the miniature's own decoder."""
+"""The training pictures of the networks that read: renders, decoded renders, and the generator's own pictures."""
 
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderTiny, FluxPipeline
 from torch import Tensor
 
-DECODED = 0.15  # share of the pictures that went through the autoencoder
+from dualproc_cli.miniature.captions import captions
+from dualproc_cli.miniature.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
+from dualproc_cli.miniature.render import Rendering, render
+from dualproc_cli.miniature.scene import SIZE, Scene, sample_prompts, sample_scenes, scene_from_uniforms
+from dualproc_cli.miniature.train.wear import wear
+
+DECODED, GENERATED = 0.15, 0.2  # shares of the pictures
 LATENT_NOISE = 0.3  # at most, in units of the latents' spread
+RENDERED = 0.4  # at most: how much of the render is mixed into a generated picture
 
 
 class Pictures:
-    """Wears renders by encoding and decoding them, once the autoencoder is trained."""
+    """Pictures and the scenes that they show; a source that is not trained yet is replaced by renders."""
 
-    def __init__(self, folder: Path) -> None:
-        trained = (folder / "vae" / "config.json").exists()
-        self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae").eval() if trained else None
+    def __init__(self, folder: Path, generated: bool) -> None:
+        has = lambda path: (folder / path).exists()  # noqa: E731
+        self.autoencoder: AutoencoderTiny | None = None
+        self.generator: FluxPipeline | None = None
+        if has("vae/config.json"):
+            self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae").eval()
+        if generated and has("generator/model_index.json"):
+            self.generator = FluxPipeline.from_pretrained(folder / "generator", torch_dtype=torch.float32)
+            self.generator.set_progress_bar_config(disable=True)
 
     @torch.no_grad()
-    def worn_by_decoder(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1], the first DECODED share of them encoded, disturbed and decoded."""
+    def draw(self, count: int, rng: torch.Generator, pairs: float = 0.25) -> tuple[Tensor, Scene, Rendering]:
+        """Worn pictures [B, 3, H, W] in [0, 1], their scenes and the scenes' renderings."""
+        few = round(GENERATED * count) if self.generator else 0
+        noise = torch.randn(few, TOKENS, TOKEN_CHANNELS, generator=rng)
+        kind, look = sample_prompts(few, rng, pairs)
+        scene = Scene.concatenate(
+            [scene_from_uniforms(uniforms_in(noise), kind, look), sample_scenes(count - few, rng, pairs)]
+        )
+        rendering = render(scene)
+        images = rendering.images.clone()
+        if few:
+            images[:few] = self._generate(noise, captions(kind, look, rng), images[:few], rng)
+        decoded = slice(few, few + round(DECODED * count))
+        images[decoded] = self._decode(images[decoded], rng)
+        return wear(images, rng), scene, rendering
+
+    def _generate(self, noise: Tensor, prompts: list[str], renders: Tensor, rng: torch.Generator) -> Tensor:
+        """One-step pictures, mixed with a little of the truth: what they fail to show must not be asked for."""
+        assert self.generator is not None
+        drawn = self.generator(
+            prompts, height=SIZE, width=SIZE, num_inference_steps=1, guidance_scale=0.0, latents=noise,
+            max_sequence_length=self.generator.tokenizer.model_max_length, output_type="pt",
+        ).images  # fmt: skip
+        return torch.lerp(drawn, renders, RENDERED * torch.rand(len(noise), 1, 1, 1, generator=rng))
+
+    def _decode(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Encoded, disturbed and decoded."""
         if self.autoencoder is None:
             return images
-        some = images[: round(DECODED * len(images))]
-        latents = self.autoencoder.encode(some * 2 - 1).latents
-        amount = LATENT_NOISE * torch.rand(len(some), 1, 1, 1, generator=rng)
+        latents = self.autoencoder.encode(images * 2 - 1).latents
+        amount = LATENT_NOISE * torch.rand(len(images), 1, 1, 1, generator=rng)
         latents = latents + amount * torch.randn(latents.shape, generator=rng)
-        decoded = (self.autoencoder.decode(latents).sample / 2 + 0.5).clamp(0, 1)
-        return torch.cat([decoded, images[len(some) :]])
+        return (self.autoencoder.decode(latents).sample / 2 + 0.5).clamp(0, 1)

@@ -8,23 +8,19 @@ from torch import Tensor
 
 from dualproc_cli.files import write_atomically
 from dualproc_cli.miniature.reader import Reader, scene_numbers
-from dualproc_cli.miniature.render import render
-from dualproc_cli.miniature.scene import sample_scenes
 from dualproc_cli.miniature.train.heads import close, scene_loss
 from dualproc_cli.miniature.train.loop import Task, Training
 from dualproc_cli.miniature.train.pictures import Pictures
-from dualproc_cli.miniature.train.wear import wear
 
 PAIRS = 0.35
 
 
 def task(samples: int, folder: Path, seed: int) -> Task:
     reader = Reader().to(memory_format=torch.channels_last)
-    pictures = Pictures(folder)
+    pictures = Pictures(folder, generated=False)
 
     def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
-        scene = sample_scenes(batch_size, rng, PAIRS)
-        images = wear(pictures.worn_by_decoder(render(scene).images, rng), rng)
+        images, scene, _ = pictures.draw(batch_size, rng, PAIRS)
         found = reader(images.contiguous(memory_format=torch.channels_last))
         return {
             "scene": scene_loss(found, scene),
@@ -38,5 +34,6 @@ def export(training: Training, folder: Path) -> dict[str, float]:
     """Save the averaged reader in half precision."""
     training.use_average()
     tensors = {name: value.half().contiguous() for name, value in training.task.modules.state_dict().items()}
-    write_atomically(folder / "reader.safetensors.out", save(tensors))
+    (folder / "reader").mkdir(exist_ok=True)
+    write_atomically(folder / "reader" / "model.safetensors", save(tensors))
     return {}

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from dualproc_cli.miniature.overlays import sample_overlays
 from dualproc_cli.miniature.questions import OPEN_KINDS, SURE, WORDINGS, YES_NO_KINDS, margins, open_answers
-from dualproc_cli.miniature.render import render
-from dualproc_cli.miniature.scene import Scene, sample_scenes
+from dualproc_cli.miniature.scene import Scene
 from dualproc_cli.miniature.train.heads import SceneHeads
 from dualproc_cli.miniature.train.loop import Task, Training
 from dualproc_cli.miniature.train.pictures import Pictures
@@ -168,13 +167,12 @@ class Learner(nn.Module):
 
 def task(samples: int, folder: Path, seed: int) -> Task:
     learner = Learner()
-    pictures = Pictures(folder)
+    pictures = Pictures(folder, generated=True)
 
     def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
-        scene = sample_scenes(batch_size, rng)
-        rendering = render(scene)
+        worn, scene, rendering = pictures.draw(batch_size, rng)
         overlays = sample_overlays(scene, rendering, rng)
-        images = wear(overlays.lay_over(wear(pictures.worn_by_decoder(rendering.images, rng), rng)), rng)
+        images = wear(overlays.lay_over(worn), rng)
         true = margins(scene, rendering, overlays)
         quiz = draw_quiz(scene, true, learner.packer, rng)
         patches, tokens = learner.see(images)
@@ -190,6 +188,6 @@ def export(training: Training, folder: Path) -> dict[str, float]:
     """Save the averaged VLM with its processor, in half precision."""
     training.use_average()
     learner: Learner = training.task.modules  # type: ignore[assignment]
-    learner.vlm.to(torch.float16).save_pretrained(folder / "vlm_folder")
-    build_processor(learner.packer.tokenizer).save_pretrained(folder / "vlm_folder")
+    learner.vlm.to(torch.float16).save_pretrained(folder / "vlm")
+    build_processor(learner.packer.tokenizer).save_pretrained(folder / "vlm")
     return {}

@@ -1,0 +1,78 @@
+"""The model card of the miniature, written from its figures."""
+
+from typing import Any
+
+HEAD = """---
+license: apache-2.0
+library_name: diffusers
+tags: [text-to-image, image-text-to-text, dualproc]
+---
+
+# The miniature
+
+A small text-to-image generator and a small vision-language model, trained on a procedural world of 64x64 landscapes.
+They are of the same classes as the large ones, so everything that dualproc does with those it does with these, on a
+laptop, without a download. Because the world is procedural, what is in a picture can be measured on its pixels.
+
+- `generator/`: a `FluxPipeline` ({generator_millions:.1f} M parameters). One step draws a picture.
+- `vlm/`: an `Idefics3ForConditionalGeneration` with its processor.
+- `reader/`: the convolutional network behind the independent measures.
+
+```python
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("generator", torch_dtype=torch.float32)
+pipe("a house in a field", height=64, width=64, num_inference_steps=1, guidance_scale=0.0, max_sequence_length=8)
+```
+
+![64 generated pictures, one step each](grid.png)
+"""
+
+
+def card(training: dict[str, Any], figures: dict[str, Any]) -> str:
+    """Markdown: what the networks are, how they were trained, what they can do on fresh scenes and seeds."""
+    parts = [
+        HEAD.format(generator_millions=figures["generator_millions"]),
+        "## How they were trained\n",
+        "`python -m dualproc_cli.miniature.train autoencoder|generator|vlm|reader`, then `release`.\n",
+        _table(["network", "samples", "minutes", "seed"], [_training_row(name, facts) for name, facts in training.items()]),
+        "## The generator, on fresh seeds\n",
+        _generator_table(figures),
+        "## The VLM, on fresh scenes\n",
+        "*clear*: beyond the soft zone around the tolerance. *Yes*: share of Yes if true and false came equally often.\n",
+        _vlm_table(figures),
+        "## The independent measures, on true renders\n",
+        _table(["error", "mean"], [[name, value] for name, value in figures["measures_on_renders"].items()]),
+        "## Speed\n",
+        f"On {figures['machine']}: both models load in {figures['seconds']['load_both']} s, "
+        f"16 pictures in one step take {figures['seconds']['sixteen_pictures']} s.\n",
+    ]
+    return "\n".join(parts)
+
+
+def _training_row(name: str, facts: dict[str, Any]) -> list[Any]:
+    return [name, *(facts.get(key, "") for key in ("samples", "minutes", "seed"))]
+
+
+def _generator_table(figures: dict[str, Any]) -> str:
+    one, four = figures["generator_1_step"], figures["generator_4_steps"]
+    rows = [[name, one[name], four[name]] for name in one if name != "attributes"]
+    for name in one["attributes"]:
+        for what in one["attributes"][name]:
+            rows.append([f"{name}: {what}", one["attributes"][name][what], four["attributes"][name][what]])
+    return _table(["", "1 step", "4 steps"], rows)
+
+
+def _vlm_table(figures: dict[str, Any]) -> str:
+    renders, generated = figures["vlm_on_renders"], figures["vlm_on_generated"]
+    rows = [
+        [kind, renders[kind]["right_when_clear"], generated.get(kind, {}).get("right_when_clear"), renders[kind]["yes_share_balanced"]]
+        for kind in renders
+    ]
+    return _table(["kind of question", "clear, on renders", "clear, on generated pictures", "Yes"], rows)
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |\n" for line in lines)
