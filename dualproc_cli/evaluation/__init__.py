@@ -1,4 +1,4 @@
-"""Before and after, on seeds and prompts that were never learned on: P(answer), independent measures, spread."""
+"""Before and after, on seeds and prompts never learned on: P(answer), independent measures, spread."""
 
 from dualproc_cli.evaluation.bundle import evaluate_bundle
 from dualproc_cli.evaluation.compare import Comparison, compare

@@ -11,14 +11,14 @@ from torch import Tensor
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.evaluation.judge import Judge
 from dualproc_cli.generator import Generator
-from dualproc_cli.learning.seeds import held_out_seeds
+from dualproc_cli.learning import held_out_seeds
+from dualproc_cli.miniature.measure import spread
 from dualproc_cli.spec import LoadedSpec
 
 BATCH = 16
 
-Figures = dict[
-    str, float | None
-]  # base, learned, base_held_out, learned_held_out; None without held-out prompts
+# base, learned, base_held_out, learned_held_out; the last two are None without held-out prompts.
+Figures = dict[str, float | None]
 
 
 @dataclass
@@ -81,9 +81,9 @@ def compare(
                 done += len(images)
                 progress(done, total)
                 tally.add("questions", ask(loss, images))
-                if second:
+                if second is not None:
                     tally.add("second_vlm", ask(second, images))
-                if judge:
+                if judge is not None:
                     verdict = judge(images, prompt)
                     tally.add("measures", verdict.successes)
                     tally.add("artefacts", verdict.artefacts)
@@ -125,14 +125,13 @@ class _Tally:
 
 
 def _spread_ratios(base: list[dict[str, Tensor]], learned: list[dict[str, Tensor]]) -> dict[str, float]:
-    """Root mean variance over seeds, averaged over prompts, learned over base."""
-    if not base:
-        return {}
-    deviation = lambda verdicts, name: (
-        torch.stack(  # noqa: E731
-            [verdict[name].var(0).mean() for verdict in verdicts]
+    """Spread over seeds, root mean square over prompts, learned over base, of all that the base varies."""
+    ratios = {}
+    for name in base[0] if base else ():
+        before, after = (
+            torch.tensor([spread(properties[name]) for properties in side]).square().mean().sqrt()
+            for side in (base, learned)
         )
-        .mean()
-        .sqrt()
-    )
-    return {name: float(deviation(learned, name) / deviation(base, name).clamp(min=1e-9)) for name in base[0]}
+        if before > 0:
+            ratios[name] = float(after / before)
+    return ratios

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.miniature import reader_folder
-from dualproc_cli.miniature.measure import Goal, artefacts, properties, success
+from dualproc_cli.miniature.measure import Goal, artefacts, judged, properties, success
 from dualproc_cli.miniature.reader import Reader, read
 from dualproc_cli.miniature.scene import SIZE
 from dualproc_cli.spec import ControlSpec
@@ -33,14 +33,18 @@ class Judge:
     def __init__(self, spec: ControlSpec) -> None:
         if (spec.generator.height, spec.generator.width) != (SIZE, SIZE):
             raise UserError(
-                f"evaluate.measures: they read pictures of {SIZE}x{SIZE} of the miniature's world, not "
-                f"{spec.generator.width}x{spec.generator.height}; leave them out and set evaluate.vlm to a second VLM"
+                f"evaluate.measures: they read {SIZE}x{SIZE} pictures of the miniature's world, not "
+                f"{spec.generator.width}x{spec.generator.height}; leave them out and set evaluate.vlm "
+                "to a second VLM"
             )
         self.names = spec.evaluate.measures
         self.goals = [
             Goal(question, spec.visual_prompts.get(question.visual_prompt or ""))
             for question in spec.questions
         ]
+        for name in self.names:
+            if name != "subject":  # judged by the prompt alone
+                judged(name, self.goals)
         self.reader = load_reader()
 
     def __call__(self, images: Tensor, prompt: str) -> Verdict:
@@ -48,7 +52,7 @@ class Judge:
         images = images.detach().float().cpu()
         reading = read(self.reader, images)
         prompts = [prompt] * len(images)
-        successes: dict[str, Tensor] = {name: success(name, reading, self.goals, prompts) for name in self.names}
+        successes = {str(name): success(name, reading, self.goals, prompts) for name in self.names}
         return Verdict(successes, artefacts(reading, images), properties(reading))
 
 

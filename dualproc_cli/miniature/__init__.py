@@ -12,7 +12,7 @@ RESTORE = "pip install --force-reinstall --no-deps dualproc"
 
 
 def generator_folder() -> Path:
-    """The generator's folder, a diffusers `FluxPipeline`; raises UserError if a file is missing or damaged."""
+    """The generator's folder, a diffusers FluxPipeline; raises UserError if a file is missing or damaged."""
     return _checked("generator")
 
 

@@ -1,8 +1,8 @@
 """Which scene a picture's starting noise stands for.
 
 The generator is trained on pairs of noise and scene in which the scene is a function of the noise, so that
-the velocity is one too and a single step is plain regression. The means of the packed noise over its tokens are
-32 independent normal numbers; a transformer reads them with one uniform attention.
+the velocity is one too and a single step is plain regression. The means of the packed noise over its tokens
+are 32 independent normal numbers; a transformer reads them with one uniform attention.
 """
 
 import math

@@ -1,12 +1,11 @@
 """Independent measures: has a control really been learned? Judged on the pixels, without the VLM.
 
-Every measure answers, for each picture, whether what the spec asked for is there. All of them look at one Reading:
-the scene that a small network of its own reads off the picture, refined until the rendered scene fits.
+Every measure answers, for each picture, whether what the spec asked for is there. All of them look at one
+Reading: the scene that a small network of its own reads off the picture, refined until its render fits.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from dualproc_cli.errors import UserError
 from dualproc_cli.miniature.captions import parse
 from dualproc_cli.miniature.color import ciede2000, lab
-from dualproc_cli.miniature.questions import TOLERANCE, WORDINGS
+from dualproc_cli.miniature.questions import TOLERANCE, WORDINGS, Wording
 from dualproc_cli.miniature.reader import Reading
 from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import FAMILY_COLORS, NOBODY, SIZE, SUBJECTS, Scene
@@ -24,6 +23,7 @@ from dualproc_cli.spec import (
     BoxPrompt,
     LinePrompt,
     PalettePrompt,
+    PointSpec,
     PointsPrompt,
     Question,
     VisualPromptSpec,
@@ -31,9 +31,18 @@ from dualproc_cli.spec import (
 )
 
 SAME_FAMILY = 8.0  # CIEDE2000: a wanted palette this near to a family is that family
-BOX_MARGIN = 1.5  # pixels that a subject may stick out of a box
+DEPTH_MARGIN = 1.0  # rows: what stands less apart is neither nearer nor farther
 
-_KINDS = {wording.text.lower(): wording for wording in WORDINGS}
+# The kinds of question that a measure judges, by the first word of the kind.
+KINDS = {
+    "horizon": ("horizon", "horizon-above"),
+    "palette": ("palette",),
+    "line-weight": ("line-weight", "thicker"),
+    "depth": ("closer",),
+    "composition": ("inside", "on-line", "left"),
+    "attributes": ("attribute",),
+}
+_ASKED = {wording.text.lower(): wording for wording in WORDINGS}
 
 
 @dataclass(frozen=True)
@@ -44,118 +53,17 @@ class Goal:
     visual_prompt: VisualPromptSpec | None
 
     @property
-    def kind(self) -> str | None:
-        """The kind of question of the miniature's language, None for any other wording."""
-        wording = _KINDS.get(self.question.question.lower())
-        return wording.kind if wording else None
+    def wording(self) -> Wording | None:
+        """The question in the miniature's language, None for any other."""
+        return _ASKED.get(" ".join(self.question.question.lower().split()))
 
     @property
-    def wanted(self) -> bool:
-        """Whether the question's kind should be true: the expected answer is Yes, or No to the opposite."""
-        wording = _KINDS.get(self.question.question.lower())
-        return (self.question.answer.lower() == "yes") == (wording is None or wording.sign > 0)
-
-
-T = TypeVar("T")
-Measure = Callable[[Reading, Goal], Tensor]
-
-
-def horizon(reading: Reading, goal: Goal) -> Tensor:
-    """The horizon lies within 2 rows of the line. [B] bool."""
-    line = _expect(goal, LinePrompt)
-    hit = (reading.scene.horizon - SIZE * line.position).abs() <= TOLERANCE["horizon"]
-    return hit == goal.wanted
-
-
-def palette(reading: Reading, goal: Goal) -> Tensor:
-    """Of the wanted palette and all families of the world, the wanted one is nearest in CIEDE2000. [B] bool.
-
-    Three colours are taken as sky, ground and subject; of any other number, each of the picture's three colours is
-    compared with the nearest.
-    """
-    wanted = torch.tensor([rgb(color) for color in _expect(goal, PalettePrompt).colors])
-    distance = palette_distance(reading.scene, wanted)
-    others = FAMILY_COLORS
-    if len(wanted) == 3:
-        others = others[ciede2000(others, wanted).mean(1) > SAME_FAMILY]
-    nearest_other = torch.stack([palette_distance(reading.scene, family) for family in others]).amin(0)
-    return (distance < nearest_other) == goal.wanted
-
-
-def line_weight(reading: Reading, goal: Goal) -> Tensor:
-    """The outlines are as thick as the line, within half a pixel. [B] bool."""
-    line = _expect(goal, LinePrompt)
-    hit = (reading.scene.outline - SIZE * line.thickness).abs() <= TOLERANCE["line-weight"]
-    return hit == goal.wanted
-
-
-def depth(reading: Reading, goal: Goal) -> Tensor:
-    """What is at the first point stands nearer than what is at the second, by at least a row. [B] bool."""
-    points = _expect(goal, PointsPrompt).points[:2]
-    closeness = render(reading.scene).closeness
-    pixel = lambda fraction: min(int(fraction * SIZE), SIZE - 1)  # noqa: E731
-    first, second = (closeness[:, pixel(point.y), pixel(point.x)] for point in points)
-    return (first > second + 1) if goal.wanted else (second > first + 1)
-
-
-def composition(reading: Reading, goal: Goal) -> Tensor:
-    """The subject that the question names lies inside the box, or on the vertical line. [B] bool."""
-    kind = _named_subject(goal)
-    here = reading.scene.kind == kind
-    slot = (~here[:, :1]).long()
-    x, base, scale = (
-        v.gather(1, slot)[:, 0] for v in (reading.scene.x, reading.scene.base, reading.scene.scale)
-    )
-    if isinstance(goal.visual_prompt, LinePrompt):
-        hit = (x - SIZE * goal.visual_prompt.position).abs() <= TOLERANCE["on-line"]
-    else:
-        box = _expect(goal, BoxPrompt)
-        half, tall = (extent * scale for extent in EXTENT[SUBJECTS[kind]])
-        slack = torch.stack(
-            [
-                x - half - SIZE * box.left,
-                SIZE * box.right - x - half,
-                base - tall - SIZE * box.top,
-                SIZE * box.bottom - base,
-            ]
-        ).amin(0)
-        hit = slack >= -BOX_MARGIN
-    return (hit & here.any(1)) if goal.wanted else ~hit
-
-
-def attributes(reading: Reading, goal: Goal) -> Tensor:
-    """The subject that the question names has the attribute on, or off, as the expected answer says. [B] bool."""
-    here = reading.scene.kind == _named_subject(goal)
-    on = torch.where(here[:, 0], reading.scene.on[:, 0], reading.scene.on[:, 1])
-    return (on == goal.wanted) & here.any(1)
-
-
-def subject(reading: Reading, prompts: Sequence[str]) -> Tensor:
-    """The picture shows the subjects of its prompt, the nearer and the farther one right. [B] bool."""
-    parsed = [parse(prompt) for prompt in prompts]
-    wanted = torch.tensor([[found[0], found[1]] if found else [NOBODY, NOBODY] for found in parsed])
-    return (reading.scene.kind == wanted).all(1)
-
-
-MEASURES: dict[str, Measure] = {
-    "horizon": horizon,
-    "palette": palette,
-    "line-weight": line_weight,
-    "depth": depth,
-    "composition": composition,
-    "attributes": attributes,
-}
-
-
-# Which questions a measure can judge: the start of their kind, and the visual prompt that it reads its target from.
-_JUDGES: dict[str, tuple[tuple[str, ...], tuple[type, ...]]] = {
-    "horizon": (("horizon",), (LinePrompt,)),
-    "palette": (("palette",), (PalettePrompt,)),
-    "line-weight": (("line-weight",), (LinePrompt,)),
-    "depth": (("closer",), (PointsPrompt,)),
-    "composition": (("inside ", "on-line "), (BoxPrompt, LinePrompt)),
-    "attributes": (("attribute ",), ()),
-}
+    def wanted(self) -> bool | None:
+        """Whether the kind should be true: Yes to it, or No to its opposite. None for any other answer."""
+        answer = self.question.answer.strip(" .!").lower()
+        if self.wording is None or answer not in ("yes", "no"):
+            return None
+        return (answer == "yes") == (self.wording.sign > 0)
 
 
 def success(name: str, reading: Reading, goals: Sequence[Goal], prompts: Sequence[str]) -> Tensor:
@@ -165,27 +73,86 @@ def success(name: str, reading: Reading, goals: Sequence[Goal], prompts: Sequenc
         UserError: no goal is one that the measure can judge.
     """
     if name == "subject":
-        return subject(reading, prompts)
-    kinds, visual_prompts = _JUDGES[name]
-    judged = [
-        goal for goal in goals
-        if goal.kind is not None and goal.kind.startswith(kinds)
-        and (not visual_prompts or isinstance(goal.visual_prompt, visual_prompts))
-    ]  # fmt: skip
-    if not judged:
-        example = next(wording.text for wording in WORDINGS if wording.kind.startswith(kinds))
+        return shows_subjects(reading.scene, prompts)
+    return torch.stack([is_met(goal, reading.scene) for goal in judged(name, goals)]).all(0)
+
+
+def judged(name: str, goals: Sequence[Goal]) -> list[Goal]:
+    """The goals that the named measure can judge.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [
+        goal
+        for goal in goals
+        if goal.wording and goal.wording.kind.split()[0] in KINDS[name] and slack(goal) is not None
+    ]
+    if not found:
+        example = next(wording.text for wording in WORDINGS if wording.kind.split()[0] in KINDS[name])
         raise UserError(
-            f"evaluate.measures: {name}: no question that it can judge; expected one like {example!r}"
-            + (" with its visual prompt" if visual_prompts else "")
+            f"evaluate.measures: {name}: no question that it can judge; expected one like {example!r}, "
+            "answered Yes or No, with the visual prompt that it speaks of"
         )
-    return torch.stack([MEASURES[name](reading, goal) for goal in judged]).all(0)
+    return found
 
 
-def palette_distance(scene: Scene, wanted: Tensor) -> Tensor:
-    """Mean CIEDE2000 [B] between sky, ground and subject and a palette [K, 3]: in order if K is 3, else the nearest."""
-    if len(wanted) == 3:
-        return ciede2000(scene.colors, wanted).mean(1)
-    return ciede2000(scene.colors[:, :, None], wanted).amin(2).mean(1)
+def is_met(goal: Goal, scene: Scene) -> Tensor:
+    """Whether the expected answer is true of each scene. [B] bool; in doubt, neither Yes nor No is."""
+    margin = slack(goal)
+    if margin is None:
+        raise ValueError(f"question {goal.question.name!r} cannot be judged")
+    return margin(scene) >= 0 if goal.wanted else margin(scene) < 0
+
+
+def slack(goal: Goal) -> Callable[[Scene], Tensor] | None:
+    """How far inside its tolerance a scene is for the goal's kind of question; None if that cannot be judged.
+
+    The function returned gives [B]: below 0 where the kind is false, NaN where it is neither true nor false.
+    """
+    if goal.wording is None or goal.wanted is None:
+        return None
+    match goal.wording.kind.split(), goal.visual_prompt:
+        case ["horizon"], LinePrompt(orientation="horizontal", position=row):
+            return lambda scene: TOLERANCE["horizon"] - (scene.horizon - SIZE * row).abs()
+        case ["horizon-above"], LinePrompt(orientation="horizontal", position=row):
+            return lambda scene: SIZE * row - scene.horizon
+        case ["line-weight"], LinePrompt(thickness=thickness):
+            return lambda scene: TOLERANCE["line-weight"] - (scene.outline - SIZE * thickness).abs()
+        case ["thicker"], LinePrompt(thickness=thickness):
+            return lambda scene: scene.outline - SIZE * thickness
+        case ["palette"], PalettePrompt(colors=colors):
+            wanted = torch.tensor([rgb(color) for color in colors])
+            return lambda scene: _palette_slack(scene, wanted)
+        case ["closer"], PointsPrompt(points=points):
+            labelled = {point.label.lower(): point for point in points}
+            if {"a", "b"} <= labelled.keys():
+                return lambda scene: _depth_slack(scene, labelled["a"], labelled["b"])
+        case ["inside", name], BoxPrompt() as box:
+            return lambda scene: _box_slack(scene, name, box)
+        case ["on-line", name], LinePrompt(orientation="vertical", position=column):
+            return lambda scene: TOLERANCE["on-line"] - (_of(name, scene, scene.x) - SIZE * column).abs()
+        case ["left", name], LinePrompt(orientation="vertical", position=column):
+            return lambda scene: SIZE * column - _of(name, scene, scene.x)
+        case ["attribute", name], _:
+            return lambda scene: _of(name, scene, scene.on) - 0.5
+    return None
+
+
+def shows_subjects(scene: Scene, prompts: Sequence[str]) -> Tensor:
+    """The picture shows the subjects of its prompt, the nearer and the farther one right. [B] bool.
+
+    Nothing is a subject of a prompt outside the miniature's language.
+    """
+    parsed = [parse(prompt) or (NOBODY, NOBODY, 0) for prompt in prompts]
+    return (scene.kind == torch.tensor([[near, far] for near, far, _ in parsed])).all(1)
+
+
+def palette_distance(scene: Scene, palette: Tensor, in_order: bool) -> Tensor:
+    """Mean CIEDE2000 [B] of sky, ground and subject to a palette [K, 3], in order or each to the nearest."""
+    if in_order:
+        return ciede2000(scene.colors, palette).mean(1)
+    return ciede2000(scene.colors[:, :, None], palette).amin(2).mean(1)
 
 
 def properties(reading: Reading) -> dict[str, Tensor]:
@@ -211,8 +178,8 @@ def spread(values: Tensor) -> float:
 def artefacts(reading: Reading, images: Tensor) -> dict[str, Tensor]:
     """What no scene of the world has, each [B].
 
-    ``residual``: root mean square distance to the nearest scene; ``texture``: energy of second differences in excess
-    of that scene's.
+    ``residual``: root mean square distance to the nearest scene; ``texture``: energy of second differences in
+    excess of that scene's.
     """
     clean = render(reading.scene).images
     return {"residual": reading.residual, "texture": _texture(images) - _texture(clean)}
@@ -223,12 +190,42 @@ def _texture(images: Tensor) -> Tensor:
     return F.conv2d(images, kernel, groups=3).square().mean((1, 2, 3)).sqrt()
 
 
-def _named_subject(goal: Goal) -> int:
-    """Index of the subject that a question of kind "inside tree" or "attribute lamp" is about."""
-    return SUBJECTS.index((goal.kind or "").split()[-1])
+def _palette_slack(scene: Scene, wanted: Tensor) -> Tensor:
+    """How much nearer a palette [K, 3] is than the nearest family of the world, in CIEDE2000."""
+    in_order = len(wanted) == 3
+    others = FAMILY_COLORS
+    if in_order:
+        others = others[ciede2000(others, wanted).mean(1) > SAME_FAMILY]
+    nearest = torch.stack([palette_distance(scene, family, in_order) for family in others]).amin(0)
+    return nearest - palette_distance(scene, wanted, in_order)
 
 
-def _expect(goal: Goal, kind: type[T]) -> T:
-    if not isinstance(goal.visual_prompt, kind):
-        raise TypeError(f"question {goal.question.name!r} has no {kind.__name__} to measure against")
-    return goal.visual_prompt
+def _depth_slack(scene: Scene, first: PointSpec, second: PointSpec) -> Tensor:
+    """Rows by which what is at the first point stands nearer than what is at the second."""
+    closeness = render(scene).closeness
+    at_first, at_second = (
+        closeness[:, min(int(point.y * SIZE), SIZE - 1), min(int(point.x * SIZE), SIZE - 1)]
+        for point in (first, second)
+    )
+    rows = at_first - at_second
+    return torch.where(rows.abs() >= DEPTH_MARGIN, rows, torch.nan)
+
+
+def _box_slack(scene: Scene, name: str, box: BoxPrompt) -> Tensor:
+    """Pixels between a subject and the nearest edge of the box around it."""
+    x, base, scale = (_of(name, scene, value) for value in (scene.x, scene.base, scene.scale))
+    half, tall = (extent * scale for extent in EXTENT[name])
+    room = [
+        x - half - SIZE * box.left,
+        SIZE * box.right - x - half,
+        base - tall - SIZE * box.top,
+        SIZE * box.bottom - base,
+    ]
+    return torch.stack(room).amin(0) + TOLERANCE["inside"]
+
+
+def _of(name: str, scene: Scene, values: Tensor) -> Tensor:
+    """The value [B] of the subject of that name, out of [B, 2]; NaN where it is not in the picture."""
+    here = scene.kind == SUBJECTS.index(name)
+    value = torch.where(here[:, 0], values[:, 0], values[:, 1]).float()
+    return torch.where(here.any(1), value, torch.nan)

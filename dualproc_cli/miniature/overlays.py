@@ -10,7 +10,7 @@ from dualproc_cli.miniature.scene import FAMILY_COLORS, NOBODY, OUTLINE, SIZE, S
 from dualproc_cli.visual_prompt import layers
 
 KINDS = ("none", "horizontal", "vertical", "palette", "points", "box")
-SHARES = torch.tensor([0.14, 0.36, 0.1, 0.18, 0.12, 0.1])
+SHARES = torch.tensor([0.12, 0.2, 0.14, 0.12, 0.24, 0.18])
 RED = torch.tensor([1.0, 0.0, 0.0])
 PALETTE_SIZE = 0.12
 
@@ -117,7 +117,7 @@ def sample_overlays(scene: Scene, rendering: Rendering, rng: torch.Generator) ->
 
 
 def _sample_palettes(scene: Scene, rng: torch.Generator) -> Tensor:
-    """The scene's own colours, moved not at all, partly or all the way to another family or to any colours."""
+    """The scene's own colours, moved not at all, partly or all the way to another family or any colours."""
     count = len(scene)
 
     def uniform(*shape: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""A small convolutional network that reads a scene's parameters off a picture, and the fit that makes them exact.
+"""A small convolutional network that reads a scene off a picture, and the fit that makes the reading exact.
 
-It shares nothing with the VLM: another architecture, another seed, other training pictures, no questions. What it
-reads is refined by descending the distance between the picture and the scene rendered from it, so that a number
-means what the renderer means by it, and what is left over is what no scene of the world looks like.
+It shares nothing with the VLM: another architecture, another seed, other training pictures, no questions.
+What it reads is refined by descending the distance between the picture and the scene's own render, so that a
+number means what the renderer means by it, and what is left over is what no scene of the world looks like.
 """
 
 from dataclasses import dataclass, replace
@@ -31,7 +31,8 @@ class Reader(nn.Module):
     def __init__(self, width: int = 40) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 5, stride=2, padding=2), nn.ReLU(), _down(width, 2 * width), _Residual(2 * width),
+            nn.Conv2d(3, width, 5, stride=2, padding=2), nn.ReLU(),
+            _down(width, 2 * width), _Residual(2 * width),
             _down(2 * width, 3 * width), _Residual(3 * width), _Residual(3 * width),
         )  # fmt: skip
         cells = 3 * width * (SIZE // 8) ** 2
@@ -97,13 +98,23 @@ def scene_numbers(scene: Scene) -> dict[str, Tensor]:
 
 
 def _fit(scene: Scene, images: Tensor, steps: int) -> Scene:
-    """Adam on the scene's continuous parameters, each scaled so that a step means about as much in the picture."""
-    scales = {"horizon": 1.0, "outline": 0.6, "colors": 0.04, "x": 1.0, "base": 1.0, "scale": 0.04, "sun_x": 1.0}
+    """Adam on the continuous parameters, each scaled so that a step means about as much in the picture."""
+    scales = {
+        "horizon": 1.0,
+        "outline": 0.6,
+        "colors": 0.04,
+        "x": 1.0,
+        "base": 1.0,
+        "scale": 0.04,
+        "sun_x": 1.0,
+    }
     free = {name: torch.zeros_like(getattr(scene, name), requires_grad=True) for name in scales}
     optimizer = torch.optim.Adam(free.values(), FIT_RATE, betas=(0.8, 0.95))
 
     def moved() -> Scene:
-        return _inside(replace(scene, **{name: getattr(scene, name) + scales[name] * free[name] for name in free}))
+        return _inside(
+            replace(scene, **{name: getattr(scene, name) + scales[name] * free[name] for name in free})
+        )
 
     with torch.enable_grad():
         for step in range(steps):
@@ -120,18 +131,18 @@ def _fit(scene: Scene, images: Tensor, steps: int) -> Scene:
 
 @torch.no_grad()
 def _choose_subject(scene: Scene, images: Tensor, slot: int) -> Scene:
-    """Of all subjects with their attribute on or off (and nobody, for the farther one), the one that fits best."""
+    """Of all subjects, attribute on or off (and nobody, for the farther one), the one that fits best."""
     kinds = range(len(SUBJECTS)) if slot == 0 else range(NOBODY, len(SUBJECTS))
-    states = [(kind, on) for kind in kinds for on in (False, True)]
-    tried = []
-    for kind, on in states:
-        trial = replace(scene, kind=scene.kind.clone(), on=scene.on.clone())
-        trial.kind[:, slot], trial.on[:, slot] = kind, on
-        tried.append(_distance(trial, images))
-    best = torch.stack(tried).argmin(0)
+    states = torch.tensor([(kind, on) for kind in kinds for on in (False, True)])
+    distances = [_distance(_with_subject(scene, slot, state), images) for state in states]
+    return _with_subject(scene, slot, states[torch.stack(distances).argmin(0)])
+
+
+def _with_subject(scene: Scene, slot: int, state: Tensor) -> Scene:
+    """The scene with kind and attribute ``state`` [2] or [B, 2] in one slot."""
     kind, on = scene.kind.clone(), scene.on.clone()
-    kind[:, slot], on[:, slot] = torch.tensor(states)[best].unbind(1)
-    return replace(scene, kind=kind, on=on.bool())
+    kind[:, slot], on[:, slot] = state[..., 0], state[..., 1].bool()
+    return replace(scene, kind=kind, on=on)
 
 
 def _distance(scene: Scene, images: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def _draw_subjects(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Paint one slot; returns the images and the slot's silhouette and ink [B, H, W]."""
     images = images.clone()
-    silhouette, ink = torch.zeros(2, len(scene), SIZE, SIZE)
+    silhouette, ink = (torch.zeros(len(scene), SIZE, SIZE) for _ in range(2))
     for kind, name in enumerate(SUBJECTS):
         chosen = (scene.kind[:, slot] == kind).nonzero()[:, 0]
         if len(chosen) == 0:

@@ -44,7 +44,7 @@ UNIFORMS = 19  # how many numbers in (0, 1) make a scene
 
 @dataclass
 class Scene:
-    """B scenes. Of a pair, slot 0 is the nearer subject, slot 1 the farther one (kind NOBODY if there is none)."""
+    """B scenes. Slot 0 of a pair is the nearer subject, slot 1 the farther one (kind NOBODY without one)."""
 
     kind: Tensor  # [B, 2] index into SUBJECTS, or NOBODY
     look: Tensor  # [B] index into LOOKS

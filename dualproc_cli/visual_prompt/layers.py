@@ -31,7 +31,9 @@ def line(
 def box_outline(edges: Tensor, color: Tensor, height: int, width: int) -> Tensor:
     """An empty box; ``edges`` [B, 4] are left, top, right, bottom."""
     x, y = grid(height, width)
-    left, top, right, bottom = (edges * torch.tensor([width, height, width, height]))[..., None, None].unbind(1)
+    left, top, right, bottom = (edges * torch.tensor([width, height, width, height]))[..., None, None].unbind(
+        1
+    )
     distance = box(x - (left + right) / 2, y - (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2)
     pen = max(BOX_STROKE * min(height, width), 1.0)
     return _layer(color, stroke(distance + pen / 2, pen))

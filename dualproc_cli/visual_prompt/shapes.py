@@ -57,6 +57,6 @@ def capsule(x: Tensor, y: Tensor, to_x: Number, to_y: Number, radius: Number) ->
 
 
 def gable(x: Tensor, y: Tensor, half_width: Number, height: Number) -> Tensor:
-    """Distance (a bound outside the corners) to an isosceles triangle, apex at (0, -height), base on y = 0."""
+    """Distance (a bound off the corners) to an isosceles triangle, apex at (0, -height), base on y = 0."""
     slope = torch.sqrt(torch.as_tensor(height * height + half_width * half_width))
     return torch.maximum((x.abs() * height - (y + height) * half_width) / slope, y)

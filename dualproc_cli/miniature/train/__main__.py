@@ -1,4 +1,4 @@
-"""``python -m dualproc_cli.miniature.train NAME``: train one network of the miniature, or go on where it stopped."""
+"""``python -m dualproc_cli.miniature.train NAME``: train a network of the miniature, or go on with it."""
 
 import argparse
 import importlib

@@ -1,18 +1,18 @@
 """The autoencoder: 64x64 pictures to 16x16 latents of 8 channels and back."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny
-from torch import Tensor, nn
+from torch import Tensor
 
 from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import sample_scenes
 from dualproc_cli.miniature.train.loop import Task, Training
 
-LATENT_NOISE = (
-    0.1  # added before decoding, in units of the latents' spread: the decoder forgives small errors
-)
+# Added before decoding, in units of the latents' spread: the decoder forgives small errors.
+LATENT_NOISE = 0.1
 # The generator predicts noise - latent in one step. Latents of spread 3 make an error in carrying the noise
 # through the network three times smaller in the picture.
 LATENT_SPREAD = 3.0
@@ -30,7 +30,8 @@ def build() -> AutoencoderTiny:
 
 
 def task(samples: int, folder: Path, seed: int) -> Task:
-    model = build().to(memory_format=torch.channels_last)
+    model: Any = build()
+    model.to(memory_format=torch.channels_last)
 
     def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
         images = render(sample_scenes(batch_size, rng)).images * 2 - 1
@@ -51,7 +52,7 @@ def task(samples: int, folder: Path, seed: int) -> Task:
 def export(training: Training, folder: Path) -> dict[str, float]:
     """Save the averaged model with the latents' mean and spread in its config; returns held-out figures."""
     training.use_average()
-    model: nn.Module = training.task.modules
+    model: Any = training.task.modules
     rng = torch.Generator().manual_seed(1_000_003)
     images = render(sample_scenes(512, rng)).images * 2 - 1
     with torch.no_grad():

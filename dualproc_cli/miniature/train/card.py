@@ -10,9 +10,10 @@ tags: [text-to-image, image-text-to-text, dualproc]
 
 # The miniature
 
-A small text-to-image generator and a small vision-language model, trained on a procedural world of 64x64 landscapes.
-They are of the same classes as the large ones, so everything that dualproc does with those it does with these, on a
-laptop, without a download. Because the world is procedural, what is in a picture can be measured on its pixels.
+A small text-to-image generator and a small vision-language model, trained on a procedural world of 64x64
+landscapes. They are of the same classes as the large ones, so everything that dualproc does with those it
+does with these, on a laptop, without a download. Because the world is procedural, what is in a picture can be
+measured on its pixels.
 
 - `generator/`: a `FluxPipeline` ({generator_millions:.1f} M parameters). One step draws a picture.
 - `vlm/`: an `Idefics3ForConditionalGeneration` with its processor.
@@ -23,7 +24,8 @@ import torch
 from diffusers import FluxPipeline
 
 pipe = FluxPipeline.from_pretrained("generator", torch_dtype=torch.float32)
-pipe("a house in a field", height=64, width=64, num_inference_steps=1, guidance_scale=0.0, max_sequence_length=8)
+options = dict(height=64, width=64, num_inference_steps=1, guidance_scale=0.0, max_sequence_length=8)
+pipe("a house in a field", **options).images[0]
 ```
 
 ![64 generated pictures, one step each](grid.png)
@@ -36,11 +38,12 @@ def card(training: dict[str, Any], figures: dict[str, Any]) -> str:
         HEAD.format(generator_millions=figures["generator_millions"]),
         "## How they were trained\n",
         "`python -m dualproc_cli.miniature.train autoencoder|generator|vlm|reader`, then `release`.\n",
-        _table(["network", "samples", "minutes", "seed"], [_training_row(name, facts) for name, facts in training.items()]),
+        _training_table(training),
         "## The generator, on fresh seeds\n",
         _generator_table(figures),
         "## The VLM, on fresh scenes\n",
-        "*clear*: beyond the soft zone around the tolerance. *Yes*: share of Yes if true and false came equally often.\n",
+        "*clear*: beyond the soft zone around the tolerance. "
+        "*Yes*: share of Yes if true and false came equally often.\n",
         _vlm_table(figures),
         "## The independent measures, on true renders\n",
         _table(["error", "mean"], [[name, value] for name, value in figures["measures_on_renders"].items()]),
@@ -51,8 +54,10 @@ def card(training: dict[str, Any], figures: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _training_row(name: str, facts: dict[str, Any]) -> list[Any]:
-    return [name, *(facts.get(key, "") for key in ("samples", "minutes", "seed"))]
+def _training_table(training: dict[str, Any]) -> str:
+    columns = ["samples", "minutes", "seed"]
+    rows = [[name, *(facts.get(column) for column in columns)] for name, facts in training.items()]
+    return _table(["network", *columns], rows)
 
 
 def _generator_table(figures: dict[str, Any]) -> str:
@@ -65,14 +70,15 @@ def _generator_table(figures: dict[str, Any]) -> str:
 
 
 def _vlm_table(figures: dict[str, Any]) -> str:
-    renders, generated = figures["vlm_on_renders"], figures["vlm_on_generated"]
+    clear, generated = "right_when_clear", figures["vlm_on_generated"]
     rows = [
-        [kind, renders[kind]["right_when_clear"], generated.get(kind, {}).get("right_when_clear"), renders[kind]["yes_share_balanced"]]
-        for kind in renders
+        [kind, found[clear], generated.get(kind, {}).get(clear), found["yes_share_balanced"]]
+        for kind, found in figures["vlm_on_renders"].items()
     ]
     return _table(["kind of question", "clear, on renders", "clear, on generated pictures", "Yes"], rows)
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |\n" for line in lines)
+    cells = [["" if cell is None else str(cell) for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)

@@ -8,15 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualproc_cli.miniature.captions import captions
 from dualproc_cli.miniature.color import ciede2000
 from dualproc_cli.miniature.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
-from dualproc_cli.miniature.captions import captions
 from dualproc_cli.miniature.measure import spread
 from dualproc_cli.miniature.overlays import sample_overlays
 from dualproc_cli.miniature.questions import OPEN_KINDS, WORDINGS, margins
 from dualproc_cli.miniature.reader import Reader, read
 from dualproc_cli.miniature.render import render
-from dualproc_cli.miniature.scene import NOBODY, SUBJECTS, Scene, sample_prompts, sample_scenes, scene_from_uniforms
+from dualproc_cli.miniature.scene import (
+    NOBODY,
+    SUBJECTS,
+    Scene,
+    sample_prompts,
+    sample_scenes,
+    scene_from_uniforms,
+)
 from dualproc_cli.miniature.train.vlm import Learner as VlmLearner
 from dualproc_cli.miniature.train.vlm import draw_quiz
 
@@ -32,7 +39,14 @@ class Count:
     right: int = 0
     clear: int = 0
     clear_right: int = 0
-    yes: dict[bool, list[bool]] = field(default_factory=lambda: defaultdict(list))  # said Yes, by whether it is true
+    # Whether Yes was said, by whether it is true.
+    yes: dict[bool, list[bool]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, right: bool, clear: bool) -> None:
+        self.asked += 1
+        self.right += right
+        self.clear += clear
+        self.clear_right += right and clear
 
     def figures(self) -> dict[str, Any]:
         rates = [sum(said) / len(said) for said in self.yes.values() if said]
@@ -63,21 +77,15 @@ def vlm_figures(learner: VlmLearner, batches: Iterator[tuple[Tensor, Scene]]) ->
         for row in range(len(scene)):
             for column in range(quiz.wording.shape[1]):
                 kind = WORDINGS[int(quiz.wording[row, column])].kind
-                _count(counts[kind.split()[0]], kind, logits[row, column], wanted[row, column], quiz.margin[row, column], learner)
+                count, answer, margin = counts[kind.split()[0]], logits[row, column], quiz.margin[row, column]
+                if kind in OPEN_KINDS:
+                    count.add(bool(answer.argmax() == wanted[row, column]), clear=True)
+                else:
+                    said = bool(answer[learner.packer.yes] > answer[learner.packer.no])
+                    true = bool(margin > 0)
+                    count.yes[true].append(said)
+                    count.add(said == true, bool(margin.abs() > CLEAR))
     return {kind: count.figures() for kind, count in sorted(counts.items())}
-
-
-def _count(count: Count, kind: str, logits: Tensor, wanted: Tensor, margin: Tensor, learner: VlmLearner) -> None:
-    if kind in OPEN_KINDS:
-        right, clear = bool(logits.argmax() == wanted), True
-    else:
-        said, true = bool(logits[learner.packer.yes] > logits[learner.packer.no]), bool(margin > 0)
-        right, clear = said == true, bool(margin.abs() > CLEAR)
-        count.yes[true].append(said)
-    count.asked += 1
-    count.right += right
-    count.clear += clear
-    count.clear_right += right and clear
 
 
 def renders(batches: int, size: int = 64) -> Iterator[tuple[Tensor, Scene]]:

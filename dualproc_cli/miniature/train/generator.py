@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderTiny, FluxPipeline
@@ -30,7 +31,7 @@ from dualproc_cli.miniature.train.generator_model import (
 )
 from dualproc_cli.miniature.train.loop import Task, Training
 
-ONE_STEP = 0.65  # share of the samples at full noise, which one-step drawing needs; the rest at the other steps of four
+ONE_STEP = 0.65  # share of samples at full noise, for one-step drawing; the rest at the other steps of four
 SUBJECT_WEIGHT = 4.0  # errors where a subject or its outline is weigh this much more than in the sky
 PAIRS = 0.3
 CHUNK, PART, REUSE = 4096, 128, 4  # scenes rendered and encoded at a time, and how often each is used
@@ -43,11 +44,11 @@ class Learner(nn.Module):
         super().__init__()
         self.tokenizer = build_tokenizer()
         self.clip, self.t5 = build_text_encoders(self.tokenizer)
-        self.transformer = build_transformer()
-        self.forward_transformer = torch.compile(
-            self.transformer.forward, dynamic=False
-        )  # a third faster on a CPU
-        self.vae = AutoencoderTiny.from_pretrained(folder / "vae").eval().requires_grad_(False)
+        transformer: Any = build_transformer()
+        self.transformer = transformer
+        # A third faster on a CPU.
+        self.forward_transformer = torch.compile(transformer.forward, dynamic=False)
+        self.vae: Any = AutoencoderTiny.from_pretrained(folder / "vae").eval().requires_grad_(False)
         self.image_ids = FluxPipeline._prepare_latent_image_ids(
             1, LATENT_SIZE // 2, LATENT_SIZE // 2, "cpu", torch.float32
         )
@@ -80,7 +81,7 @@ class Learner(nn.Module):
 
 @dataclass
 class Chunk:
-    """Scenes rendered and encoded once, and used REUSE times with other noise that stands for the same scene."""
+    """Scenes rendered and encoded once, used REUSE times with other noise that stands for the same scene."""
 
     latents: Tensor  # [N, TOKENS, TOKEN_CHANNELS]
     numbers: Tensor  # [N, UNIFORMS] normal numbers that the noise has to carry
@@ -91,8 +92,9 @@ class Chunk:
 def make_chunk(learner: Learner, rng: torch.Generator) -> Chunk:
     """Draw CHUNK scenes, each from noise."""
     parts = [_make_part(learner, rng) for _ in range(CHUNK // PART)]
-    joined = [torch.cat(tensors) for tensors in zip(*(part[:3] for part in parts), strict=True)]
-    return Chunk(*joined, [prompt for part in parts for prompt in part[3]])
+    latents, numbers, weights, prompts = zip(*parts, strict=True)
+    flat = [prompt for part in prompts for prompt in part]
+    return Chunk(torch.cat(latents), torch.cat(numbers), torch.cat(weights), flat)
 
 
 def _make_part(learner: Learner, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, list[str]]:
@@ -125,8 +127,11 @@ def task(samples: int, folder: Path, seed: int) -> Task:
         error = (velocity - (noise - latents)) * chunk.weights[which]
         return {"velocity": (torch.sqrt(error.square() + 0.04) - 0.2).mean() + 0.25 * error.square().mean()}
 
-    hidden = lambda name, p: p.ndim == 2 and "transformer_blocks" in name  # noqa: E731
-    return Task("generator", learner, loss, samples, batch_size=64, learning_rate=1.5e-3, muon=hidden)
+    return Task("generator", learner, loss, samples, batch_size=64, learning_rate=1.5e-3, muon=_hidden)
+
+
+def _hidden(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim == 2 and "transformer_blocks" in name
 
 
 def _draw_times(count: int, rng: torch.Generator) -> Tensor:
@@ -148,21 +153,24 @@ def _weights(rendering: Rendering) -> Tensor:
 @torch.no_grad()
 def draw(learner: Learner, noise: Tensor, prompts: list[str], steps: int) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] by the pipeline itself, from packed noise."""
-    pipeline = build_pipeline(learner.transformer, learner.clip, learner.t5, learner.tokenizer, learner.vae)
-    parts = [
+    pipeline: Any = build_pipeline(
+        learner.transformer, learner.clip, learner.t5, learner.tokenizer, learner.vae
+    )
+    parts = [slice(start, start + 32) for start in range(0, len(prompts), 32)]
+    pictures = [
         pipeline(
-            some, height=SIZE, width=SIZE, num_inference_steps=steps, guidance_scale=0.0, latents=latents,
-            max_sequence_length=TEXT_LENGTH, output_type="pt",
+            prompts[part], height=SIZE, width=SIZE, num_inference_steps=steps, guidance_scale=0.0,
+            latents=noise[part], max_sequence_length=TEXT_LENGTH, output_type="pt",
         ).images
-        for some, latents in zip([prompts[i : i + 32] for i in range(0, len(prompts), 32)], noise.split(32), strict=True)
+        for part in parts
     ]  # fmt: skip
-    return torch.cat(parts)
+    return torch.cat(pictures)
 
 
 def export(training: Training, folder: Path) -> dict[str, float]:
     """Save the pipeline of averaged weights in half precision; returns held-out figures."""
     training.use_average()
-    learner: Learner = training.task.modules  # type: ignore[assignment]
+    learner = cast(Learner, training.task.modules)
     rng = torch.Generator().manual_seed(1_000_003)
     noise = torch.randn(512, TOKENS, TOKEN_CHANNELS, generator=rng)
     kind, look = sample_prompts(512, rng, PAIRS)
@@ -172,6 +180,8 @@ def export(training: Training, folder: Path) -> dict[str, float]:
     for steps in (1, 4):
         error = (draw(learner, noise, prompts, steps) - truth).square().mean((1, 2, 3))
         figures[f"psnr_{steps}_step_db"] = float(-10 * error.mean().log10())
-    pipeline = build_pipeline(learner.transformer, learner.clip, learner.t5, learner.tokenizer, learner.vae)
+    pipeline: Any = build_pipeline(
+        learner.transformer, learner.clip, learner.t5, learner.tokenizer, learner.vae
+    )
     pipeline.to(dtype=torch.float16).save_pretrained(folder / "generator")
     return figures

@@ -1,4 +1,4 @@
-"""Losses of networks that predict a scene's parameters, and the heads that the VLM's tower carries while training."""
+"""Losses of networks that predict a scene, and the heads that the VLM's tower carries while training."""
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class SceneHeads(nn.Module):
         self.numbers = nn.Sequential(
             nn.Linear(token_width * tokens, 256), nn.GELU(), nn.Linear(256, sum(self.sizes.values()))
         )
-        # Linear on the mean token: the tower itself has to compare, the language model only looks the answer up.
+        # Linear on the mean token: the tower itself has to compare, the language model looks the answer up.
         self.relations = nn.Linear(token_width, len(YES_NO_KINDS))
 
     def loss(
@@ -63,7 +63,7 @@ class SceneHeads(nn.Module):
         overlays: Overlays,
         margins: dict[str, tuple[Tensor, Tensor]],
     ) -> Tensor:
-        """Sum of all heads' losses. patches [B, N, D], tokens [B, T, D']; margins as `questions.margins` gives them."""
+        """Sum of all losses; patches [B, N, D], tokens [B, T, D'], margins from `questions.margins`."""
         numbers = self.numbers(tokens.flatten(1)).split(list(self.sizes.values()), 1)
         found = dict(zip(self.sizes, numbers, strict=True))
         line = overlays.is_horizontal | overlays.is_vertical

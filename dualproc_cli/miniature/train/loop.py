@@ -2,17 +2,19 @@
 
 import json
 import logging
-import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dualproc_cli.files import write_atomically
+from dualproc_cli.learning.interruption import Interruption
 
 log = logging.getLogger("dualproc.miniature")
 
@@ -28,13 +30,13 @@ class Task:
 
     name: str
     modules: nn.Module
-    loss: Callable[
-        [torch.Generator, int], dict[str, Tensor]
-    ]  # (random numbers, batch size) -> named terms, summed
+    # Of random numbers, batch size and step: named terms, whose sum is the loss.
+    loss: Callable[[torch.Generator, int, int], dict[str, Tensor]]
     samples: int
     batch_size: int
     learning_rate: float
-    muon: Callable[[str, nn.Parameter], bool] = field(default=lambda name, parameter: False)  # who gets Muon
+    # Which parameters Muon moves, by name; AdamW moves the others.
+    muon: Callable[[str, nn.Parameter], bool] = field(default=lambda name, parameter: False)
 
 
 class Training:
@@ -63,26 +65,30 @@ class Training:
         return self.task.samples // self.task.batch_size
 
     def run(self, checkpoint_every: int = 500) -> None:
-        """Train to the end, or until interrupted; either way the last checkpoint is on the disk."""
-        stop = _StopOnSignal()
-        totals: dict[str, Tensor] = {}
-        mark = time.monotonic()
-        while self.step < self.steps and not stop.requested:
-            for name, value in self._one_step().items():
-                totals[name] = totals.get(name, torch.zeros(())) + value.detach()
-            if self.step % LOG_EVERY == 0:
-                self.minutes += (time.monotonic() - mark) / 60
-                mark = time.monotonic()
-                means = " ".join(f"{name} {float(value) / LOG_EVERY:.4f}" for name, value in totals.items())
-                log.info(
-                    "%s: %d samples, %.1f min: %s", self.task.name, self.samples_seen, self.minutes, means
-                )
-                totals = {}
-            if self.step % checkpoint_every == 0:
-                self.save()
-        self.save()
-        if stop.requested:
+        """Train to the end, or until interrupted; either way the last checkpoint is on the disk.
+
+        Raises:
+            KeyboardInterrupt: SIGINT or SIGTERM came; the step in hand was finished.
+        """
+        totals: dict[str, list[Tensor]] = defaultdict(list)
+        with Interruption(lambda: log.info("%s: stopping after this step", self.task.name)) as stop:
+            while self.step < self.steps and not stop.wished:
+                started = time.monotonic()
+                for name, value in self._one_step().items():
+                    totals[name].append(value.detach())
+                self.minutes += (time.monotonic() - started) / 60
+                if self.step % LOG_EVERY == 0:
+                    self._log(totals)
+                    totals.clear()
+                if self.step % checkpoint_every == 0:
+                    self.save()
+            self.save()
+        if stop.wished:
             raise KeyboardInterrupt
+
+    def _log(self, terms: dict[str, list[Tensor]]) -> None:
+        means = " ".join(f"{name} {float(torch.stack(values).mean()):.4f}" for name, values in terms.items())
+        log.info("%s: %d samples, %.1f min: %s", self.task.name, self.samples_seen, self.minutes, means)
 
     def _one_step(self) -> dict[str, Tensor]:
         rate = self.task.learning_rate * _schedule(self.step, self.steps)
@@ -116,9 +122,8 @@ class Training:
         tensors |= {f"average.{index}": value for index, value in enumerate(self.average)}
         for number, optimizer in enumerate(self.optimizers):
             for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {
-                    f"optimizer.{number}.{index}.{key}": torch.as_tensor(v) for key, v in state.items()
-                }
+                for key, value in state.items():
+                    tensors[f"optimizer.{number}.{index}.{key}"] = torch.as_tensor(value)
         tensors["rng"] = self.rng.get_state()
         header = {"step": self.step, "minutes": self.minutes, "seed": self.seed}
         tensors = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
@@ -133,17 +138,14 @@ class Training:
         """Continue from the checkpoint, if there is one."""
         if not self.checkpoint.exists():
             return
-        from safetensors import safe_open
-
         with safe_open(self.checkpoint, "pt") as file:
             header = json.loads(file.metadata()["state"])
         tensors = load_file(self.checkpoint)
-        part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
-        self.task.modules.load_state_dict(part("module."))
+        self.task.modules.load_state_dict(_part(tensors, "module."))
         self.average = [tensors[f"average.{index}"] for index in range(len(self.average))]
         for number, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Tensor]] = {}
-            for key, value in part(f"optimizer.{number}.").items():
+            for key, value in _part(tensors, f"optimizer.{number}.").items():
                 index, name = key.split(".")
                 state.setdefault(int(index), {})[name] = value
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
@@ -151,19 +153,11 @@ class Training:
         self.step, self.minutes, self.seed = header["step"], header["minutes"], header["seed"]
 
 
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def _schedule(step: int, steps: int) -> float:
     warm = min(1.0, (step + 1) / WARM_UP)
     left = (steps - step) / max(COOL_DOWN * steps, 1)
     return warm * min(1.0, left)
-
-
-class _StopOnSignal:
-    """Finish the step in hand, then stop."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._request)
-
-    def _request(self, *_: object) -> None:
-        self.requested = True

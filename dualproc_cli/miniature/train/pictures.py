@@ -1,6 +1,7 @@
-"""The training pictures of the networks that read: renders, decoded renders, and the generator's own pictures."""
+"""What the networks that read train on: renders, decoded renders, and the generator's own pictures."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, FluxPipeline
@@ -21,12 +22,11 @@ class Pictures:
     """Pictures and the scenes that they show; a source that is not trained yet is replaced by renders."""
 
     def __init__(self, folder: Path, generated: bool) -> None:
-        has = lambda path: (folder / path).exists()  # noqa: E731
-        self.autoencoder: AutoencoderTiny | None = None
-        self.generator: FluxPipeline | None = None
-        if has("vae/config.json"):
+        self.autoencoder: Any = None
+        self.generator: Any = None
+        if (folder / "vae" / "config.json").exists():
             self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae").eval()
-        if generated and has("generator/model_index.json"):
+        if generated and (folder / "generator" / "model_index.json").exists():
             self.generator = FluxPipeline.from_pretrained(folder / "generator", torch_dtype=torch.float32)
             self.generator.set_progress_bar_config(disable=True)
 
@@ -48,8 +48,7 @@ class Pictures:
         return wear(images, rng), scene, rendering
 
     def _generate(self, noise: Tensor, prompts: list[str], renders: Tensor, rng: torch.Generator) -> Tensor:
-        """One-step pictures, mixed with a little of the truth: what they fail to show must not be asked for."""
-        assert self.generator is not None
+        """One-step pictures, mixed with some of the truth: what they fail to show must not be asked for."""
         drawn = self.generator(
             prompts, height=SIZE, width=SIZE, num_inference_steps=1, guidance_scale=0.0, latents=noise,
             max_sequence_length=self.generator.tokenizer.model_max_length, output_type="pt",

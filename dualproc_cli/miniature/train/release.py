@@ -64,10 +64,13 @@ def measure() -> tuple[dict[str, Any], Tensor]:
     learner.eval()
     reader = load_reader()
     noise, prompts, scenes = generator_scenes(512)
-    draw = lambda steps, part: pipeline(  # noqa: E731
-        prompts[part], height=SIZE, width=SIZE, num_inference_steps=steps, guidance_scale=0.0, latents=noise[part],
-        max_sequence_length=pipeline.tokenizer.model_max_length, output_type="pt",
-    ).images  # fmt: skip
+
+    def draw(steps: int, part: slice) -> Tensor:
+        return pipeline(
+            prompts[part], height=SIZE, width=SIZE, num_inference_steps=steps, guidance_scale=0.0,
+            latents=noise[part], max_sequence_length=pipeline.tokenizer.model_max_length, output_type="pt",
+        ).images  # fmt: skip
+
     draw(1, slice(0, 16))
     started = time.perf_counter()
     draw(1, slice(0, 16))

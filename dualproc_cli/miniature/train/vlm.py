@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualproc_cli.miniature.overlays import sample_overlays
-from dualproc_cli.miniature.questions import OPEN_KINDS, SURE, WORDINGS, YES_NO_KINDS, margins, open_answers
+from dualproc_cli.miniature.questions import OPEN_KINDS, WORDINGS, YES_NO_KINDS, margins, open_answers
 from dualproc_cli.miniature.scene import Scene
 from dualproc_cli.miniature.train.heads import SceneHeads
 from dualproc_cli.miniature.train.loop import Task, Training
@@ -16,7 +17,6 @@ from dualproc_cli.miniature.train.pictures import Pictures
 from dualproc_cli.miniature.train.vlm_model import (
     IMAGE_TOKENS,
     PATCH,
-    SHUFFLE,
     WIDTH,
     build_model,
     build_processor,
@@ -32,40 +32,41 @@ IGNORE = -100
 
 @dataclass
 class Quiz:
-    """Questions about B pictures: wording [B, Q], log-odds of Yes [B, Q] (NaN for open ones), answers' labels."""
+    """Q questions about each of B pictures."""
 
-    wording: Tensor
-    margin: Tensor
+    wording: Tensor  # [B, Q] index into WORDINGS
+    margin: Tensor  # [B, Q] log-odds of Yes, NaN for open questions
     answers: Tensor  # [B, Q, ANSWER_LENGTH] token ids of open answers, IGNORE elsewhere
 
 
 class Packer:
-    """Token ids, positions and the attention mask of one picture prefix and Q question suffixes in one row."""
+    """Token ids, positions and the attention mask of a picture prefix and Q question suffixes in one row."""
 
     def __init__(self) -> None:
         self.tokenizer = build_tokenizer()
-        ids = lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+        vocabulary = self.tokenizer.get_vocab()
         around = "<fake_token_around_image>"
-        self.prefix = torch.tensor(ids(f"<bos><user>{around}<global-img>{'<image>' * IMAGE_TOKENS}{around}"))
-        self.image_positions = (self.prefix == self.tokenizer.convert_tokens_to_ids("<image>")).nonzero()[
-            :, 0
-        ]
-        asked = [ids(f"{wording.text}<assistant>") for wording in WORDINGS]
+        self.prefix = torch.tensor(
+            self.ids(f"<bos><user>{around}<global-img>{'<image>' * IMAGE_TOKENS}{around}")
+        )
+        self.image_positions = self.prefix.eq(vocabulary["<image>"]).nonzero()[:, 0]
+        asked = [self.ids(f"{wording.text}<assistant>") for wording in WORDINGS]
         self.lengths = torch.tensor([len(tokens) for tokens in asked])
         self.length = int(self.lengths.max()) + ANSWER_LENGTH - 1
-        pad = self.tokenizer.pad_token_id
-        self.asked = torch.tensor([tokens + [pad] * (self.length - len(tokens)) for tokens in asked])
-        self.yes, self.no = self.tokenizer.convert_tokens_to_ids(["yes", "no"])
-        self.eos = self.tokenizer.eos_token_id
-        self.answer_ids = ids
+        self.pad = vocabulary["<pad>"]
+        self.asked = torch.tensor([tokens + [self.pad] * (self.length - len(tokens)) for tokens in asked])
+        self.yes, self.no, self.eos = vocabulary["yes"], vocabulary["no"], vocabulary["<eos>"]
         n, total = len(self.prefix), len(self.prefix) + QUESTIONS * self.length
         segment = torch.cat([torch.full((n,), -1), torch.arange(QUESTIONS).repeat_interleave(self.length)])
-        allowed = ((segment[None] == segment[:, None]) | (segment[None] == -1)) & torch.ones(
-            total, total
-        ).tril().bool()
+        earlier = torch.ones(total, total).tril().bool()
+        allowed = ((segment[None] == segment[:, None]) | (segment[None] == -1)) & earlier
         self.mask = torch.zeros(1, 1, total, total).masked_fill(~allowed, float("-inf"))
         suffix = torch.arange(self.length).repeat(QUESTIONS) + n
         self.positions = torch.cat([torch.arange(n), suffix])[None]
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def rows(self, quiz: Quiz) -> tuple[Tensor, Tensor, Tensor]:
         """Suffix tokens and labels [B, Q, length], and where the soft Yes-No target stands [B, Q, length]."""
@@ -73,20 +74,15 @@ class Packer:
         labels = torch.full_like(tokens, IGNORE)
         answers = quiz.answers.clone()
         yes_no = ~quiz.margin.isnan()
-        answers[..., 0] = torch.where(
-            yes_no, torch.where(quiz.margin > 0, self.yes, self.no), answers[..., 0]
-        )
+        said = torch.where(quiz.margin > 0, self.yes, self.no)
+        answers[..., 0] = torch.where(yes_no, said, answers[..., 0])
         answers[..., 1] = torch.where(yes_no, self.eos, answers[..., 1])
-        at = (
-            self.lengths[quiz.wording][..., None] - 1 + torch.arange(ANSWER_LENGTH)
-        )  # where each answer token is predicted
+        # Where each token of the answer is predicted.
+        at = self.lengths[quiz.wording][..., None] - 1 + torch.arange(ANSWER_LENGTH)
         labels.scatter_(2, at, answers)
         # The answer is read in one step later than it is predicted; the last token is never an input.
-        tokens.scatter_(
-            2,
-            at[..., 1:],
-            torch.where(answers[..., :-1] == IGNORE, self.tokenizer.pad_token_id, answers[..., :-1]),
-        )
+        read = answers[..., :-1].masked_fill(answers[..., :-1] == IGNORE, self.pad)
+        tokens.scatter_(2, at[..., 1:], read)
         soft = torch.zeros_like(labels, dtype=torch.bool).scatter_(2, at[..., :1], yes_no[..., None])
         return tokens, labels, soft
 
@@ -104,15 +100,14 @@ def draw_quiz(
     odds = torch.cat([odds, torch.full((count, len(OPEN_KINDS)), float("nan"))], 1).gather(1, picked)
     choice = torch.rand(count, QUESTIONS, generator=rng)
     by_kind = [[i for i, wording in enumerate(WORDINGS) if wording.kind == kind] for kind in kinds]
-    table = torch.tensor(
-        [[some[j % len(some)] for j in range(60)] for some in by_kind]
-    )  # 60: divided by 1 to 6
+    # Each kind's wordings, repeated to as many for all: 60 is divided by 1 to 6.
+    table = torch.tensor([[some[index % len(some)] for index in range(60)] for some in by_kind])
     wording = table[picked].gather(2, (choice * 60).long()[..., None])[..., 0]
     signs = torch.tensor([w.sign for w in WORDINGS])[wording]
     texts = open_answers(scene)
     answers = torch.full((count, QUESTIONS, ANSWER_LENGTH), IGNORE)
     for row, column in (picked >= len(YES_NO_KINDS)).nonzero().tolist():
-        tokens = [*packer.answer_ids(texts[kinds[picked[row, column]]][row]), packer.eos]
+        tokens = [*packer.ids(texts[kinds[picked[row, column]]][row]), packer.eos]
         answers[row, column, : len(tokens)] = torch.tensor(tokens)
     return Quiz(wording, odds * signs, answers)
 
@@ -141,8 +136,8 @@ class Learner(nn.Module):
         prefix = prefix.index_copy(1, packer.image_positions, tokens)
         row = torch.cat([prefix, embed(suffixes.flatten(1))], 1)
         out = self.vlm.model.text_model(
-            inputs_embeds=row, attention_mask=packer.mask.expand(len(row), -1, -1, -1), position_ids=packer.positions,
-            use_cache=False,
+            inputs_embeds=row, attention_mask=packer.mask.expand(len(row), -1, -1, -1),
+            position_ids=packer.positions, use_cache=False,
         ).last_hidden_state  # fmt: skip
         return out[:, len(packer.prefix) :].unflatten(1, (suffixes.shape[1], packer.length))
 
@@ -160,7 +155,7 @@ class Learner(nn.Module):
         excess = -(p * yes + (1 - p) * no) - entropy
         return {
             "answer": excess.mean(),
-            "margin": 0.1 * F.smooth_l1_loss((yes - no).clamp(-SURE, SURE), odds),
+            "margin": 0.1 * F.smooth_l1_loss(yes - no, odds),
             "text": hard[~at].mean() * 0.5,
         }
 
@@ -180,14 +175,17 @@ def task(samples: int, folder: Path, seed: int) -> Task:
         terms = learner.answer_loss(learner.read(tokens, suffixes), labels, soft, quiz.margin)
         return {**terms, "scene": learner.heads.loss(patches, tokens, scene, rendering, overlays, true)}
 
-    hidden = lambda name, p: p.ndim == 2 and ".layers." in name  # noqa: E731
-    return Task("vlm", learner, loss, samples, batch_size=32, learning_rate=1.2e-3, muon=hidden)
+    return Task("vlm", learner, loss, samples, batch_size=32, learning_rate=1.2e-3, muon=_hidden)
+
+
+def _hidden(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim == 2 and ".layers." in name
 
 
 def export(training: Training, folder: Path) -> dict[str, float]:
     """Save the averaged VLM with its processor, in half precision."""
     training.use_average()
-    learner: Learner = training.task.modules  # type: ignore[assignment]
-    learner.vlm.to(torch.float16).save_pretrained(folder / "vlm")
+    learner = cast(Learner, training.task.modules)
+    learner.vlm.half().save_pretrained(folder / "vlm")
     build_processor(learner.packer.tokenizer).save_pretrained(folder / "vlm")
     return {}

@@ -1,5 +1,7 @@
 """The miniature's VLM before training: an Idefics3 of two million parameters, with its processor."""
 
+from typing import Any
+
 from transformers import (
     Idefics3Config,
     Idefics3ForConditionalGeneration,
@@ -52,6 +54,12 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Idefics3Processor:
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Idefics3ForConditionalGeneration:
     size = {"hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "num_attention_heads": WIDTH // 32}
+    special = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    options: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "tie_word_embeddings": True}
     config = Idefics3Config(
         vision_config={**size, "num_hidden_layers": 4, "patch_size": PATCH, "image_size": SIZE},
         text_config={
@@ -63,14 +71,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Idefics3ForConditionalGen
             "max_position_embeddings": 256,
             "rope_theta": 1000.0,
             "tie_word_embeddings": True,
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
+            **special,
         },
         scale_factor=SHUFFLE,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=True,
+        image_token_id=tokenizer.get_vocab()["<image>"],
+        **options,
     )
     model = Idefics3ForConditionalGeneration(config)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
