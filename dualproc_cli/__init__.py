@@ -1,3 +1,3 @@
-"""dualproc: teach a text-to-image generator a visual control by asking a vision-language model about its pictures."""
+"""dualproc: teach a text-to-image generator a visual control by asking a VLM about its pictures."""
 
 __version__ = "0.1.0"

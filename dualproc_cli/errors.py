@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A user's mistake: one line saying what was wrong, where, what was expected and what to do. Exit status 2."""
+    """A user's mistake, in one line: what was wrong, where, what was expected, what to do. Exit status 2."""
 
     exit_status = 2
 

@@ -43,7 +43,9 @@ def folder_atomically(path: Path, overwrite: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     except OSError as error:
-        raise UserError(f"{path.parent}: cannot be written to ({error.strerror}); choose another output") from error
+        raise UserError(
+            f"{path.parent}: cannot be written to ({error.strerror}); choose another output"
+        ) from error
     scratch.chmod(0o777 & ~_umask())
     try:
         yield scratch
@@ -62,7 +64,7 @@ def digest(path: Path) -> str:
 
 
 def _replace_folder(scratch: Path, path: Path) -> None:
-    # A folder cannot be renamed over a full one: the old one steps aside first and returns if the rename fails.
+    # A folder cannot be renamed over a full one: the old one steps aside, and returns if the rename fails.
     if not path.exists():
         scratch.rename(path)
         return

@@ -21,7 +21,9 @@ TABLE = HERE / "results.md"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="controls to learn again")
     parser.add_argument("--seeds", type=int, default=64, help="held-out seeds, shared by a control's prompts")
     options = parser.parse_args()
@@ -53,21 +55,31 @@ def run(*arguments: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+COLUMNS = {
+    "base": "base",
+    "learned": "learned",
+    "base_held_out": "base, held-out prompts",
+    "learned_held_out": "learned, held-out prompts",
+}
+
+
 def table(results: dict) -> str:
-    """Markdown: measured success before and after, on training and held-out prompts, and what else still varies."""
+    """Markdown: measured success before and after, then how much of what varies by itself still does."""
     percent = lambda value: "" if value is None else f"{100 * value:.0f} %"  # noqa: E731
-    lines = [
-        "| control | measure | base | learned | base, held-out prompts | learned, held-out prompts | spread kept | seconds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    success = [["control", "measure", *COLUMNS.values(), "seconds to learn"]]
+    spread = [["control", *next(iter(results.values()))["spread"]]]
     for name, record in results.items():
         for measure, figures in record["measures"].items():
-            columns = [percent(figures[key]) for key in ("base", "learned", "base_held_out", "learned_held_out")]
-            kept = ", ".join(f"{what} {ratio:.2f}" for what, ratio in record["spread"].items())
-            lines.append(
-                f"| {name} | {measure} | " + " | ".join(columns) + f" | {kept} | {record['seconds']:.0f} |"
-            )
-    return "\n".join(lines) + "\n"
+            cells = [percent(figures[column]) for column in COLUMNS]
+            success.append([name, measure, *cells, f"{record['seconds']:.0f}"])
+        spread.append([name, *(f"{ratio:.2f}" for ratio in record["spread"].values())])
+    title = "Spread over the seeds of a prompt, learned over base (1: all variety is kept):"
+    return f"{markdown(success)}\n{title}\n\n{markdown(spread)}"
+
+
+def markdown(rows: list[list[str]]) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the miniature's VLM is asked: true answers, how often they are Yes, and the tokens it is trained on."""
+"""What the miniature's VLM is asked: true answers, how often they are Yes, and the tokens it learns on."""
 
 from collections import Counter
 

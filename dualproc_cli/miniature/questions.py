@@ -17,7 +17,9 @@ from dualproc_cli.miniature.scene import ATTRIBUTES, NIGHT, NOBODY, SEA, SUBJECT
 from dualproc_cli.miniature.subjects import EXTENT
 
 SURE = 5.0  # log-odds of a plain fact
-FARTHEST = 12.0  # largest log-odds: they go on growing with the distance, so that its gradient shows the way back
+FARTHEST = (
+    12.0  # largest log-odds: they go on growing with the distance, so that its gradient shows the way back
+)
 
 # Where a yes turns into a no: rows, CIEDE2000, pixels, columns, pixels that a subject may stick out of a box.
 TOLERANCE = {"horizon": 2.0, "palette": 8.0, "line-weight": 0.5, "on-line": 4.0, "inside": 1.5}

@@ -96,7 +96,7 @@ def renders(batches: int, size: int = 64) -> Iterator[tuple[Tensor, Scene]]:
         yield render(scene).images, scene
 
 
-def reader_figures(reader: Reader, batches: int = 8) -> dict[str, float]:
+def reader_figures(reader: Reader, batches: int = 3) -> dict[str, float]:
     """Errors of the measures on true renders."""
     errors: dict[str, list[Tensor]] = defaultdict(list)
     for images, scene in renders(batches):

@@ -63,7 +63,7 @@ def measure() -> tuple[dict[str, Any], Tensor]:
     learner.vlm.load_state_dict(vlm.state_dict())
     learner.eval()
     reader = load_reader()
-    noise, prompts, scenes = generator_scenes(512)
+    noise, prompts, scenes = generator_scenes(256)
 
     def draw(steps: int, part: slice) -> Tensor:
         return pipeline(
@@ -83,7 +83,7 @@ def measure() -> tuple[dict[str, Any], Tensor]:
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
         "generator_1_step": picture_figures(one, scenes, reader),
         "generator_4_steps": picture_figures(four, scenes, reader),
-        "vlm_on_renders": vlm_figures(learner, renders(24)),
+        "vlm_on_renders": vlm_figures(learner, renders(32)),
         "vlm_on_generated": vlm_figures(learner, iter(read_back)),
         "measures_on_renders": reader_figures(reader),
         "seconds": {"load_both": round(loading, 2), "sixteen_pictures": round(sixteen, 2)},

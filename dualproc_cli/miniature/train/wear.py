@@ -4,22 +4,36 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BLUR, NOISE, STAIN = 0.9, 0.08, 0.07
+BLUR, NOISE, STAIN, BAND = 0.9, 0.08, 0.07, 0.08
+TOKEN = 8  # pixels that a token of the generator covers
 
 
 def wear(images: Tensor, rng: torch.Generator) -> Tensor:
-    """A third of the pictures [B, 3, H, W] blurred, noisy or stained a little, each by its own amount."""
-    count = len(images)
-    which = torch.randint(9, (count,), generator=rng).view(-1, 1, 1, 1)
+    """Half of the pictures [B, 3, H, W] blurred, noisy, stained or banded a little, each by its own amount."""
+    count, size = len(images), images.shape[-1]
+    which = torch.randint(10, (count,), generator=rng).view(-1, 1, 1, 1)
     amount = torch.rand(count, 1, 1, 1, generator=rng)
-    blurred = torch.lerp(images, _blur(images, BLUR), amount)
-    noisy = images + NOISE * amount * torch.randn(images.shape, generator=rng)
-    spots = F.interpolate(torch.randn(count, 3, 8, 8, generator=rng), size=images.shape[-1], mode="bilinear")
-    stained = images + STAIN * amount * spots
-    worn = torch.where(
-        which == 0, blurred, torch.where(which == 1, noisy, torch.where(which == 2, stained, images))
-    )
+    spots = F.interpolate(torch.randn(count, 3, 8, 8, generator=rng), size=size, mode="bilinear")
+    kinds = [
+        torch.lerp(images, _blur(images, BLUR), amount),
+        images + NOISE * amount * torch.randn(images.shape, generator=rng),
+        images + STAIN * amount * spots,
+        images + BAND * amount * _bands(count, size, rng),
+        images + BAND * amount * _bands(count, size, rng).transpose(2, 3),
+    ]
+    worn = images
+    for index, kind in enumerate(kinds):
+        worn = torch.where(which == index, kind, worn)
     return worn.clamp(0, 1)
+
+
+def _bands(count: int, size: int, rng: torch.Generator) -> Tensor:
+    """Level offsets [B, 3, H, W] of rows as high as a generator's token: false horizons, which a VLM must not take."""
+    rows = torch.arange(size // TOKEN + 1).repeat_interleave(TOKEN)
+    phase = int(torch.randint(TOKEN, (), generator=rng))
+    levels = torch.randn(count, 3, size // TOKEN + 1, 1, generator=rng)
+    smooth = F.interpolate(torch.randn(count, 3, 3, 1, generator=rng), size=(size, 1), mode="bilinear")
+    return (levels[:, :, rows[phase : phase + size]] + 1.5 * smooth).expand(-1, -1, -1, size)
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
