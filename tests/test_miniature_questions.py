@@ -8,7 +8,7 @@ from scenes import make_scene
 from transformers import AutoProcessor
 
 from dualproc_cli.miniature.overlays import KINDS, Overlays, sample_overlays
-from dualproc_cli.miniature.questions import OPEN_KINDS, WORDINGS, YES_NO_KINDS, margins, open_answers
+from dualproc_cli.miniature.questions import FARTHEST, OPEN_KINDS, WORDINGS, YES_NO_KINDS, margins, open_answers
 from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import DAY, FAMILY_COLORS, NIGHT, SEA, WINTER, Scene, sample_scenes
 from dualproc_cli.miniature.train.vlm import Packer
@@ -144,7 +144,7 @@ def test_yes_and_no_are_about_equally_often_right():
         assert found.keys() == set(YES_NO_KINDS)
         for kind, (margin, weight) in found.items():
             weight = weight.expand(250)
-            assert margin.abs().max() <= 5
+            assert margin.abs().max() <= FARTHEST
             asked[kind] += float(weight.sum())
             yes[kind] += float(weight[margin > 0].sum())
     shares = {kind: yes[kind] / asked[kind] for kind in YES_NO_KINDS}

@@ -37,12 +37,23 @@ def release(folder: Path) -> None:
     with folder_atomically(WEIGHTS, overwrite=True) as weights:
         for part in PARTS:
             shutil.copytree(folder / part, weights / part)
+        _tidy(weights / "generator" / "vae" / "config.json")
         write_digests(weights)
     facts = {name: _recipe(folder, name) for name in ("autoencoder", *PARTS)}
     figures, pictures = measure()
     write_atomically(WEIGHTS / "figures.json", json.dumps({"training": facts, **figures}, indent=2) + "\n")
     save_grid(pictures[:GRID], WEIGHTS / "grid.png")
     write_atomically(WEIGHTS / "README.md", card(facts, figures))
+
+
+def _tidy(config: Path) -> None:
+    """Drop what names the folder it was trained in, and what diffusers derives itself and warns about."""
+    kept = {
+        key: value
+        for key, value in json.loads(config.read_text()).items()
+        if key not in ("_name_or_path", "block_out_channels")
+    }
+    write_atomically(config, json.dumps(kept, indent=2) + "\n")
 
 
 def write_digests(weights: Path) -> None:
