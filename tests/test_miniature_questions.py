@@ -8,7 +8,14 @@ from scenes import make_scene
 from transformers import AutoProcessor
 
 from dualproc_cli.miniature.overlays import KINDS, Overlays, sample_overlays
-from dualproc_cli.miniature.questions import FARTHEST, OPEN_KINDS, WORDINGS, YES_NO_KINDS, margins, open_answers
+from dualproc_cli.miniature.questions import (
+    FARTHEST,
+    OPEN_KINDS,
+    WORDINGS,
+    YES_NO_KINDS,
+    margins,
+    open_answers,
+)
 from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import DAY, FAMILY_COLORS, NIGHT, SEA, WINTER, Scene, sample_scenes
 from dualproc_cli.miniature.train.vlm import Packer

@@ -9,7 +9,7 @@ TOKEN = 8  # pixels that a token of the generator covers
 
 
 def wear(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Half of the pictures [B, 3, H, W] blurred, noisy, stained or banded a little, each by its own amount."""
+    """Half of the pictures [B, 3, H, W] blurred, noisy, stained or banded, each by its own amount."""
     count, size = len(images), images.shape[-1]
     which = torch.randint(10, (count,), generator=rng).view(-1, 1, 1, 1)
     amount = torch.rand(count, 1, 1, 1, generator=rng)
@@ -28,7 +28,7 @@ def wear(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _bands(count: int, size: int, rng: torch.Generator) -> Tensor:
-    """Level offsets [B, 3, H, W] of rows as high as a generator's token: false horizons, which a VLM must not take."""
+    """Offsets [B, 3, H, W] of rows as high as a generator's token: false horizons, not to be taken for one."""
     rows = torch.arange(size // TOKEN + 1).repeat_interleave(TOKEN)
     phase = int(torch.randint(TOKEN, (), generator=rng))
     levels = torch.randn(count, 3, size // TOKEN + 1, 1, generator=rng)
