@@ -28,7 +28,7 @@ def wear(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _bands(count: int, size: int, rng: torch.Generator) -> Tensor:
-    """Offsets [B, 3, H, W] of rows as high as a generator's token: false horizons, not to be taken for one."""
+    """Offsets [B, 3, H, W] of bands as high as a token: false horizons, not to be taken for real."""
     rows = torch.arange(size // TOKEN + 1).repeat_interleave(TOKEN)
     phase = int(torch.randint(TOKEN, (), generator=rng))
     levels = torch.randn(count, 3, size // TOKEN + 1, 1, generator=rng)
