@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for the network
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are fastest on one thread
 
 
 @pytest.fixture(scope="session")
