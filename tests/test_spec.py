@@ -113,8 +113,8 @@ def test_digest_is_stable_under_form(load):
     same = [
         "# a comment\n" + SHORTEST,
         SHORTEST.replace("{type: line, position: 0.65}", "\n    position: 0.650\n    type: line"),
-        SHORTEST + "generator: {width: 64, model: miniature}\nlearn: {steps: 100}\n",
-        SHORTEST + "learn: {jitter: {noise: -0.0}}\n",
+        SHORTEST + "generator: {width: 64, model: miniature}\nlearn: {steps: 200}\n",
+        SHORTEST + "learn: {keep: {smoothness: -0.0}}\n",
         reversed_keys.replace("false", "No"),
     ]
     assert {spec_digest(load(text).spec) for text in same} == {spec_digest(plain)}
