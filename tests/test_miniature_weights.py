@@ -7,8 +7,8 @@ import torch
 
 from dualproc_cli import miniature
 from dualproc_cli.errors import UserError
-from dualproc_cli.evaluation.judge import load_reader
-from dualproc_cli.miniature.reader import read
+from dualproc_cli.miniature import reader_folder
+from dualproc_cli.miniature.reader import load_reader, read
 from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import sample_scenes
 
@@ -45,7 +45,22 @@ def test_missing_file_is_named_with_what_restores_it(weights, name):
 
 def test_reading_recovers_true_scenes():
     scene = sample_scenes(12, torch.Generator().manual_seed(11))
-    found = read(load_reader(), render(scene).images).scene
+    found = read(load_reader(reader_folder()), render(scene).images).scene
     assert (found.horizon - scene.horizon).abs().median() < 0.2
     assert (found.outline - scene.outline).abs().median() < 0.3
     assert (found.kind[:, 0] == scene.kind[:, 0]).float().mean() > 0.8
+
+
+def test_other_weights_than_a_bundle_was_learned_with_are_refused(weights):
+    own = miniature.revision("generator")
+    assert own != miniature.revision("vlm")
+    assert miniature.generator_folder(own) == weights / "generator"
+    with pytest.raises(
+        UserError, match=r"generator: the miniature c0ffee is wanted .* learn the control again"
+    ):
+        miniature.generator_folder("c0ffee")
+    digests = weights / miniature.DIGESTS
+    digests.write_text(
+        digests.read_text().replace('"generator/vae/config.json": "', '"generator/vae/config.json": "0')
+    )
+    assert miniature.revision("generator") != own

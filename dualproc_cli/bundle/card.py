@@ -120,8 +120,8 @@ def _code(spec: GeneratorSpec, revision: str | None, prompt: str) -> str:
     miniature = spec.model == MINIATURE
     return CODE.format(
         import_miniature="from dualproc_cli.miniature import generator_folder\n" if miniature else "",
-        source="generator_folder()" if miniature else repr(spec.model),
-        revision=f", revision={revision!r}" if revision else "",
+        source=f"generator_folder({revision!r})" if miniature else repr(spec.model),
+        revision=f", revision={revision!r}" if revision and not miniature else "",
         trust=", trust_remote_code=True" if spec.trust_remote_code else "",
         prompt=prompt,
         spec=spec,

@@ -50,7 +50,7 @@ class Outcome(_Part):
 
 
 class Revisions(_Part):
-    """The commits that hub models were resolved to; None for the miniature and for local folders."""
+    """The commits that hub models were resolved to, or the miniature's weights; None for local folders."""
 
     generator: str | None
     vlm: str | None

@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.miniature import reader_folder
 from dualproc_cli.miniature.measure import Goal, artefacts, judged, properties, success
-from dualproc_cli.miniature.reader import Reader, read
+from dualproc_cli.miniature.reader import load_reader, read
 from dualproc_cli.miniature.scene import SIZE
 from dualproc_cli.spec import ControlSpec
 
@@ -45,7 +43,7 @@ class Judge:
         for name in self.names:
             if name != "subject":  # judged by the prompt alone
                 judged(name, self.goals)
-        self.reader = load_reader()
+        self.reader = load_reader(reader_folder())
 
     def __call__(self, images: Tensor, prompt: str) -> Verdict:
         """Judge images [N, 3, 64, 64] in [0, 1] that were drawn for ``prompt``."""
@@ -54,11 +52,3 @@ class Judge:
         prompts = [prompt] * len(images)
         successes = {str(name): success(name, reading, self.goals, prompts) for name in self.names}
         return Verdict(successes, artefacts(reading, images), properties(reading))
-
-
-def load_reader() -> Reader:
-    """The trained reader of the miniature's world."""
-    reader = Reader()
-    state = load_file(reader_folder() / "model.safetensors")
-    reader.load_state_dict({name: value.float() for name, value in state.items()})
-    return reader.eval().requires_grad_(False).to(memory_format=torch.channels_last)

@@ -28,7 +28,8 @@ class Generator:
         component: the name of its denoiser, ``transformer`` or ``unet``.
         denoiser: the denoiser itself, which alone carries adapters.
         device: where it all lives.
-        revision: the commit that a hub model was resolved to; None for a local folder.
+        revision: the commit that a hub model was resolved to, or which weights the miniature has; None for a
+            local folder.
         remedies: what had to be changed in the pipeline, with the reasons.
     """
 

@@ -78,12 +78,12 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
             if name.startswith("text_encoder"):
                 remember(module)
     remedies = apply_remedies(pipeline, getattr(pipeline, component))
-    return Generator(pipeline, component, spec, device, _revision(folder), remedies)
+    return Generator(pipeline, component, spec, device, _revision(spec, folder), remedies)
 
 
 def _folder(spec: GeneratorSpec) -> Path:
     if spec.model == "miniature":
-        return miniature.generator_folder()
+        return miniature.generator_folder(spec.revision)
     local = Path(spec.model).expanduser()
     if local.is_dir():
         return local
@@ -108,7 +108,9 @@ def _quiet(names: tuple[str, ...]) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _revision(folder: Path) -> str | None:
+def _revision(spec: GeneratorSpec, folder: Path) -> str | None:
+    if spec.model == "miniature":
+        return miniature.revision("generator")
     # The hub's cache keeps each commit in a folder of its name.
     return folder.name if folder.parent.name == "snapshots" else None
 

@@ -171,8 +171,8 @@ def properties(reading: Reading) -> dict[str, Tensor]:
 
 
 def spread(values: Tensor) -> float:
-    """Root mean variance over the batch of a property [B, any]."""
-    return float(values.var(0).mean().sqrt())
+    """Root mean variance over the batch of a property [B, any]; exactly 0 where all are the same."""
+    return float((values - values[0]).var(0).mean().sqrt())
 
 
 def artefacts(reading: Reading, images: Tensor) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Visual prompts laid over scenes at random, as the VLM of the miniature learns to read them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from dualproc_cli.miniature.scene import FAMILY_COLORS, NOBODY, OUTLINE, SIZE, S
 from dualproc_cli.visual_prompt import layers
 
 KINDS = ("none", "horizontal", "vertical", "palette", "points", "box")
-SHARES = torch.tensor([0.12, 0.2, 0.14, 0.12, 0.24, 0.18])
+SHARES = torch.tensor([0.10, 0.2, 0.16, 0.10, 0.25, 0.19])
 RED = torch.tensor([1.0, 0.0, 0.0])
 PALETTE_SIZE = 0.12
 
@@ -26,6 +26,9 @@ class Overlays:
     palette: Tensor  # [B, 3, 3]
     points: Tensor  # [B, 2, 2] A and B, (x, y)
     box: Tensor  # [B, 4] left, top, right, bottom
+
+    def __getitem__(self, index: Tensor | slice) -> "Overlays":
+        return Overlays(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     @property
     def is_horizontal(self) -> Tensor:

@@ -5,6 +5,7 @@ tolerance. Its wordings ask it in either polarity.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +33,14 @@ class Wording:
     text: str
     kind: str
     sign: int = 1
+
+
+class Margin(NamedTuple):
+    """What is true of B pictures for one kind of question, each [B]."""
+
+    yes: Tensor  # log-odds that the kind is true
+    no: Tensor  # log-odds that its opposite is; where a subject is not there, neither is
+    weight: Tensor  # how much it is worth asking; 0: it cannot be
 
 
 Wordings = tuple[tuple[str, ...], tuple[str, ...]]  # asking for a kind, and for its opposite
@@ -153,13 +162,26 @@ OPEN_KINDS = tuple(OPEN)
 YES_NO_KINDS = tuple(dict.fromkeys(w.kind for w in WORDINGS if w.kind not in OPEN))
 
 
-def margins(scene: Scene, rendering: Rendering, overlays: Overlays) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each yes-no kind: the log-odds of Yes [B], and how much it is worth asking [B] (0: cannot be)."""
+def margins(scene: Scene, rendering: Rendering, overlays: Overlays) -> dict[str, Margin]:
+    """What is true of each yes-no kind."""
+    found = {
+        kind: Margin(margin, -margin, weight.expand(len(scene)))
+        for kind, (margin, weight) in _about_picture(scene, rendering, overlays).items()
+    }
+    for kind in range(len(SUBJECTS)):
+        found |= _about_subject(kind, scene, overlays)
+    return found
+
+
+def _about_picture(
+    scene: Scene, rendering: Rendering, overlays: Overlays
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Log-odds and weights of the kinds that are about no particular subject."""
     bare_line = overlays.is_horizontal.float()
     row, thickness = overlays.row, overlays.thickness
-    found: dict[str, tuple[Tensor, Tensor]] = {
+    return {
         "horizon": (_within((row - scene.horizon).abs(), TOLERANCE["horizon"]), 4 * bare_line),
-        "horizon-above": (_side(row - scene.horizon, 1.0), 0.7 * bare_line),
+        "horizon-above": (_side(row - scene.horizon, 1.0), 1.2 * bare_line),
         "line-weight": (_within((thickness - scene.outline).abs(), TOLERANCE["line-weight"]), 4 * bare_line),
         "thicker": (_side(scene.outline - thickness, 0.3), 1.0 * bare_line),
         "palette": (
@@ -170,15 +192,12 @@ def margins(scene: Scene, rendering: Rendering, overlays: Overlays) -> dict[str,
         "night": _fact(scene.look == NIGHT, 0.08),
         "winter": _fact(scene.look == WINTER, 0.08),
         "sea": _fact(scene.look == SEA, 0.08),
-        "two": _fact(scene.kind[:, 1] != NOBODY, 0.08),
+        "two": _fact((scene.kind != NOBODY).all(1), 0.08),
     }
-    for kind in range(len(SUBJECTS)):
-        found |= _subject_margins(kind, scene, overlays)
-    return found
 
 
-def _subject_margins(kind: int, scene: Scene, overlays: Overlays) -> dict[str, tuple[Tensor, Tensor]]:
-    """Margins and weights of the kinds about one subject, as `margins` returns them."""
+def _about_subject(kind: int, scene: Scene, overlays: Overlays) -> dict[str, Margin]:
+    """The kinds about one subject."""
     name = SUBJECTS[kind]
     here = scene.kind == kind  # [B, 2]
     present, slot = here.any(1), here[:, 1:].long()
@@ -189,19 +208,25 @@ def _subject_margins(kind: int, scene: Scene, overlays: Overlays) -> dict[str, t
     left, top, right, bottom = overlays.box.unbind(1)
     slack = torch.stack([x - half - left, base - tall - top, right - x - half, bottom - base], 1).amin(1)
     on_line = _within((x - overlays.column).abs(), TOLERANCE["on-line"])
-    seen = present.float()
+
+    def of_it(margin: Tensor, weight: Tensor | float) -> Margin:
+        yes, no = (torch.where(present, sure, -SURE) for sure in (margin, -margin))
+        return Margin(yes, no, present * weight)
+
+    exists = _sure(present)
     found = {
-        f"inside {name}": (_side(slack + TOLERANCE["inside"], 1.5), 4 * seen * overlays.is_box),
-        f"on-line {name}": (on_line, 4 * seen * overlays.is_vertical),
-        f"left {name}": (_side(overlays.column - x, 2.0), 0.7 * seen * overlays.is_vertical),
-        f"exists {name}": (_sure(present), torch.where(present, 0.25, 0.12)),
-        f"attribute {name}": (_sure(on), 1.2 * seen),
+        f"inside {name}": of_it(_side(slack + TOLERANCE["inside"], 1.5), 4 * overlays.is_box),
+        f"on-line {name}": of_it(on_line, 4 * overlays.is_vertical),
+        f"left {name}": of_it(_side(overlays.column - x, 2.0), 1.2 * overlays.is_vertical),
+        f"exists {name}": Margin(exists, -exists, torch.where(present, 0.25, 0.12)),
+        f"attribute {name}": of_it(_sure(on), 1.2),
     }
     for other, other_name in enumerate(SUBJECTS):
         if other != kind:
             near = (scene.kind[:, 0] == kind) & (scene.kind[:, 1] == other)
             far = (scene.kind[:, 1] == kind) & (scene.kind[:, 0] == other)
-            found[f"front {name} {other_name}"] = (_sure(near), 0.4 * (near | far))
+            front = _sure(near)
+            found[f"front {name} {other_name}"] = Margin(front, -front, 0.4 * (near | far))
     return found
 
 

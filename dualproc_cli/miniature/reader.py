@@ -6,8 +6,10 @@ number means what the renderer means by it, and what is left over is what no sce
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +17,25 @@ from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import HORIZON, LOOKS, NOBODY, OUTLINE, SIZE, SUBJECTS, Scene
 
 FIT_STEPS = 24
-FIT_RATE = 0.25  # pixels a step for positions; other parameters are scaled to it
+# Mean square difference that a farther subject must explain. Otherwise one in twelve pictures of one subject
+# gets a second, small one for what is left over; as many true ones are found.
+FAR_COST = 4e-4
+# How far a step of the fit may move each parameter, so that all mean about as much in the picture.
+FIT_RATES = {
+    "horizon": 0.25,
+    "outline": 0.15,
+    "colors": 0.01,
+    "x": 0.25,
+    "base": 0.25,
+    "scale": 0.01,
+    "sun_x": 0.25,
+}
+FIT_LIMITS = {
+    "horizon": (SIZE * (HORIZON[0] - 0.1), SIZE * (HORIZON[1] + 0.1)),
+    "outline": (OUTLINE[0] / 2, OUTLINE[1] + 1),
+    "colors": (0.0, 1.0),
+    "scale": (0.3, 2.0),
+}
 
 # The numbers that describe a scene, as networks predict them: shifted and scaled to about one.
 SCENE_NUMBERS = {
@@ -43,6 +63,14 @@ class Reader(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         numbers = self.head(self.stem(images - 0.5).flatten(1))
         return dict(zip(READER_NUMBERS, numbers.split(list(READER_NUMBERS.values()), 1), strict=True))
+
+
+def load_reader(folder: Path) -> Reader:
+    """The trained reader in a folder, frozen, in single precision."""
+    reader = Reader()
+    state = load_file(folder / "model.safetensors")
+    reader.load_state_dict({name: value.float() for name, value in state.items()})
+    return reader.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 @dataclass
@@ -98,35 +126,29 @@ def scene_numbers(scene: Scene) -> dict[str, Tensor]:
 
 
 def _fit(scene: Scene, images: Tensor, steps: int) -> Scene:
-    """Adam on the continuous parameters, each scaled so that a step means about as much in the picture."""
-    scales = {
-        "horizon": 1.0,
-        "outline": 0.6,
-        "colors": 0.04,
-        "x": 1.0,
-        "base": 1.0,
-        "scale": 0.04,
-        "sun_x": 1.0,
-    }
-    free = {name: torch.zeros_like(getattr(scene, name), requires_grad=True) for name in scales}
-    optimizer = torch.optim.Adam(free.values(), FIT_RATE, betas=(0.8, 0.95))
-
-    def moved() -> Scene:
-        return _inside(
-            replace(scene, **{name: getattr(scene, name) + scales[name] * free[name] for name in free})
-        )
-
-    with torch.enable_grad():
-        for step in range(steps):
-            optimizer.param_groups[0]["lr"] = FIT_RATE * (1 - step / steps)
-            error = render(moved()).images - images
+    """Projected Adam on the continuous parameters of each scene."""
+    free = {name: getattr(scene, name).detach().clone().requires_grad_() for name in FIT_RATES}
+    _project(free)
+    optimizer = torch.optim.Adam([{"params": [value]} for value in free.values()], betas=(0.8, 0.95))
+    for step in range(steps):
+        for group, rate in zip(optimizer.param_groups, FIT_RATES.values(), strict=True):
+            group["lr"] = rate * (1 - step / steps)
+        with torch.enable_grad():
+            error = render(replace(scene, **free)).images - images
             # Robust: what the scene cannot explain should not pull at what it can.
             loss = (torch.sqrt(error.square() + 0.01) - 0.1).mean((1, 2, 3)).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    with torch.no_grad():
-        return moved()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        _project(free)
+    return replace(scene, **{name: value.detach() for name, value in free.items()})
+
+
+@torch.no_grad()
+def _project(free: dict[str, Tensor]) -> None:
+    """Back into the limits, in place: a clamp inside the render would leave no gradient to come back by."""
+    for name, (low, high) in FIT_LIMITS.items():
+        free[name].clamp_(low, high)
 
 
 @torch.no_grad()
@@ -134,8 +156,10 @@ def _choose_subject(scene: Scene, images: Tensor, slot: int) -> Scene:
     """Of all subjects, attribute on or off (and nobody, for the farther one), the one that fits best."""
     kinds = range(len(SUBJECTS)) if slot == 0 else range(NOBODY, len(SUBJECTS))
     states = torch.tensor([(kind, on) for kind in kinds for on in (False, True)])
-    distances = [_distance(_with_subject(scene, slot, state), images) for state in states]
-    return _with_subject(scene, slot, states[torch.stack(distances).argmin(0)])
+    distances = torch.stack([_distance(_with_subject(scene, slot, state), images) for state in states])
+    if slot == 1:
+        distances += FAR_COST * (states[:, :1] != NOBODY)
+    return _with_subject(scene, slot, states[distances.argmin(0)])
 
 
 def _with_subject(scene: Scene, slot: int, state: Tensor) -> Scene:
@@ -147,16 +171,6 @@ def _with_subject(scene: Scene, slot: int, state: Tensor) -> Scene:
 
 def _distance(scene: Scene, images: Tensor) -> Tensor:
     return (render(scene).images - images).square().mean((1, 2, 3))
-
-
-def _inside(scene: Scene) -> Scene:
-    return replace(
-        scene,
-        horizon=scene.horizon.clamp(SIZE * (HORIZON[0] - 0.1), SIZE * (HORIZON[1] + 0.1)),
-        outline=scene.outline.clamp(OUTLINE[0] / 2, OUTLINE[1] + 1),
-        colors=scene.colors.clamp(0, 1),
-        scale=scene.scale.clamp(0.3, 2),
-    )
 
 
 class _Residual(nn.Module):

@@ -1,6 +1,6 @@
 """Scenes of the procedural world as anti-aliased pictures, vectorised over the batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -25,7 +25,18 @@ class Rendering:
     subject: Tensor  # [B, 2, H, W] visible share of the nearer and the farther subject
     ground: Tensor  # [B, H, W] visible share of the ground
     ink: Tensor  # [B, H, W] visible share of the outlines
+    lights: Tensor  # [B, H, W] visible share of the sun, or of the moon and the stars
     closeness: Tensor  # [B, H, W] rows below the horizon of whatever stands there; 0 in the sky
+
+    def __getitem__(self, index: Tensor | slice) -> "Rendering":
+        return Rendering(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    @staticmethod
+    def concatenate(parts: list["Rendering"]) -> "Rendering":
+        """One batch of several."""
+        return Rendering(
+            **{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Rendering)}
+        )
 
 
 def render(scene: Scene) -> Rendering:
@@ -34,7 +45,8 @@ def render(scene: Scene) -> Rendering:
     x, y = grid(SIZE, SIZE)
     horizon = _column(scene.horizon)
     ground = (y - horizon + 0.5).clamp(0, 1).expand(count, SIZE, SIZE)
-    images = torch.lerp(_sky(scene, x, y), _ground(scene, y), ground[:, None])
+    sky, lights = _sky(scene, x, y)
+    images = torch.lerp(sky, _ground(scene, y), ground[:, None])
     subject = torch.zeros(count, 2, SIZE, SIZE)
     ink = torch.zeros(count, SIZE, SIZE)
     closeness = (y - horizon).clamp(min=0).expand(count, SIZE, SIZE)
@@ -44,10 +56,13 @@ def render(scene: Scene) -> Rendering:
         subject[:, slot] = silhouette
         ink = torch.maximum(ink * (1 - silhouette), outline)
         closeness = torch.where(silhouette > 0.5, _column(scene.base[:, slot] - scene.horizon), closeness)
-    return Rendering(images.clamp(0, 1), subject, ground * (1 - subject.sum(1)), ink, closeness)
+    unhidden = 1 - subject.sum(1)
+    lights = lights * (1 - ground) * unhidden
+    return Rendering(images.clamp(0, 1), subject, ground * unhidden, ink, lights, closeness)
 
 
-def _sky(scene: Scene, x: Tensor, y: Tensor) -> Tensor:
+def _sky(scene: Scene, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The sky [B, 3, H, W], and where its lights are [B, H, W]."""
     horizon = _column(scene.horizon)
     down = (y / horizon).clamp(0, 1)[:, None]
     sky = _color(scene.colors[:, 0])
@@ -61,7 +76,9 @@ def _sky(scene: Scene, x: Tensor, y: Tensor) -> Tensor:
     disc = circle(dx, dy, SUN_RADIUS)
     bite = night * coverage(circle(dx - 2.2, dy + 1.0, SUN_RADIUS - 0.4))  # the moon is a crescent
     pale = ((scene.look == WINTER) | (scene.look == NIGHT))[:, None]
-    return torch.lerp(sky, _color(torch.where(pale, MOON, SUN)), (coverage(disc) * (1 - bite))[:, None])
+    light = coverage(disc) * (1 - bite)
+    sky = torch.lerp(sky, _color(torch.where(pale, MOON, SUN)), light[:, None])
+    return sky, torch.maximum(light, night * stars)
 
 
 def _ground(scene: Scene, y: Tensor) -> Tensor:

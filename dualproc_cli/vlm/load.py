@@ -16,6 +16,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from dualproc_cli import miniature
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import VlmSpec
@@ -37,7 +38,7 @@ class Vlm:
     processor: ProcessorMixin
     model: PreTrainedModel | None  # None: the processor alone, enough to plan what will be asked
     device: torch.device
-    revision: str | None  # commit on the hub; None for a local folder
+    revision: str | None  # commit on the hub, or the miniature's weights; None for a local folder
 
     @property
     def dtype(self) -> torch.dtype:
@@ -135,14 +136,14 @@ def _read(spec: VlmSpec, from_pretrained: Any, **options: Any) -> Any:
 def _source(spec: VlmSpec) -> str:
     if spec.model != "miniature":
         return spec.model
-    from dualproc_cli.miniature import vlm_folder
-
-    return str(vlm_folder())
+    return str(miniature.vlm_folder(spec.revision))
 
 
 def _commit(spec: VlmSpec) -> str | None:
     """The commit that was read: hub files lie in the cache under ``snapshots/<commit>/``."""
-    if spec.model == "miniature" or Path(spec.model).exists():
+    if spec.model == "miniature":
+        return miniature.revision("vlm")
+    if Path(spec.model).exists():
         return None
     config = try_to_load_from_cache(spec.model, "config.json", revision=spec.revision)
     return Path(config).parent.name if isinstance(config, str) else None

@@ -11,7 +11,7 @@ import torch
 from dualproc_cli.files import write_atomically
 from dualproc_cli.miniature.train.loop import Training
 
-SAMPLES = {"autoencoder": 60_000, "generator": 1_000_000, "vlm": 500_000, "reader": 300_000}
+SAMPLES = {"autoencoder": 60_000, "generator": 560_000, "vlm": 450_000, "reader": 300_000}
 
 
 def main() -> None:

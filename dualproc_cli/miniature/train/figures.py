@@ -66,7 +66,8 @@ def vlm_figures(learner: VlmLearner, batches: Iterator[tuple[Tensor, Scene]]) ->
     for images, scene in batches:
         rendering = render(scene)
         overlays = sample_overlays(scene, rendering, rng)
-        quiz = draw_quiz(scene, margins(scene, rendering, overlays), learner.packer, rng)
+        single = torch.ones(len(scene), dtype=torch.bool)
+        quiz = draw_quiz(scene, margins(scene, rendering, overlays), single, learner.packer, rng)
         _, tokens = learner.see(overlays.lay_over(images))
         suffixes, labels, _ = learner.packer.rows(quiz)
         at = learner.packer.lengths[quiz.wording] - 1

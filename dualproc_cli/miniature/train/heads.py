@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualproc_cli.miniature.overlays import Overlays
-from dualproc_cli.miniature.questions import YES_NO_KINDS
+from dualproc_cli.miniature.questions import YES_NO_KINDS, Margin
 from dualproc_cli.miniature.reader import SCENE_NUMBERS, scene_numbers
 from dualproc_cli.miniature.render import Rendering
 from dualproc_cli.miniature.scene import NOBODY, SUBJECTS, Scene
@@ -61,9 +61,8 @@ class SceneHeads(nn.Module):
         scene: Scene,
         rendering: Rendering,
         overlays: Overlays,
-        margins: dict[str, tuple[Tensor, Tensor]],
     ) -> Tensor:
-        """Sum of all losses; patches [B, N, D], tokens [B, T, D'], margins from `questions.margins`."""
+        """How far the scenes that were seen are from the true ones; patches [B, N, D], tokens [B, T, D']."""
         numbers = self.numbers(tokens.flatten(1)).split(list(self.sizes.values()), 1)
         found = dict(zip(self.sizes, numbers, strict=True))
         line = overlays.is_horizontal | overlays.is_vertical
@@ -73,12 +72,12 @@ class SceneHeads(nn.Module):
         total = total + close(found["thickness"], overlays.thickness - 2, line)
         total = total + close(found["palette"], 4 * overlays.palette - 2, overlays.is_palette)
         total = total + close(found["points"], overlays.points / 16 - 2, overlays.is_points)
-        total = total + close(found["box"], overlays.box / 16 - 2, overlays.is_box)
-        return total + self._relations_loss(tokens, margins)
+        return total + close(found["box"], overlays.box / 16 - 2, overlays.is_box)
 
-    def _relations_loss(self, tokens: Tensor, margins: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
-        wanted = torch.sigmoid(torch.stack([margins[kind][0] for kind in YES_NO_KINDS], 1))
-        weights = torch.stack([margins[kind][1].expand(len(tokens)) for kind in YES_NO_KINDS], 1)
+    def relations_loss(self, tokens: Tensor, margins: dict[str, Margin]) -> Tensor:
+        """Cross-entropy of what the mean token [B, D'] of tokens [B, T, D'] says to every yes-no kind."""
+        wanted = torch.sigmoid(torch.stack([margins[kind].yes for kind in YES_NO_KINDS], 1))
+        weights = torch.stack([margins[kind].weight for kind in YES_NO_KINDS], 1)
         error = F.binary_cross_entropy_with_logits(
             self.relations(tokens.mean(1)), wanted, weights, reduction="sum"
         )

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -22,6 +23,31 @@ WARM_UP = 200  # steps
 COOL_DOWN = 0.4  # the last share of the steps, in which the learning rate falls linearly to zero
 AVERAGE = 400  # steps that the exponential moving average of the weights spans
 LOG_EVERY = 100  # steps
+
+T = TypeVar("T")
+
+
+def half_precision() -> torch.autocast:
+    """Matrix products in bfloat16: on CPUs that have them in hardware (AMX) ten times as fast."""
+    return torch.autocast(torch.get_default_device().type, torch.bfloat16)
+
+
+class Chunks(Generic[T]):
+    """Data made a chunk at a time, each from its number alone, so that a resumed training has the same."""
+
+    def __init__(self, make: Callable[[torch.Generator], T], seed: int, samples: int) -> None:
+        """``make`` draws a chunk, which serves ``samples`` samples."""
+        self.make, self.seed, self.samples = make, seed, samples
+        self._current: tuple[int, T] | None = None
+
+    def at(self, sample: int) -> T:
+        """The chunk that serves the given sample of the training."""
+        number = sample // self.samples
+        if self._current is None or self._current[0] != number:
+            self._current = None  # freed before the next is made
+            rng = torch.Generator().manual_seed(hash((self.seed, number)) % 2**63)
+            self._current = number, self.make(rng)
+        return self._current[1]
 
 
 @dataclass

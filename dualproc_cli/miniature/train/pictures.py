@@ -13,27 +13,30 @@ from dualproc_cli.miniature.render import Rendering, render
 from dualproc_cli.miniature.scene import SIZE, Scene, sample_prompts, sample_scenes, scene_from_uniforms
 from dualproc_cli.miniature.train.wear import wear
 
-DECODED, GENERATED = 0.15, 0.2  # shares of the pictures
+DECODED = 0.15  # share of the pictures
 LATENT_NOISE = 0.3  # at most, in units of the latents' spread
 RENDERED = 0.4  # at most: how much of the render is mixed into a generated picture
 
 
 class Pictures:
-    """Pictures and the scenes that they show; a source that is not trained yet is replaced by renders."""
+    """Pictures and the scenes that they show; an autoencoder that is not trained yet is left out."""
 
-    def __init__(self, folder: Path, generated: bool) -> None:
+    def __init__(self, folder: Path, generated: float) -> None:
+        """A share ``generated`` is drawn by the generator in ``folder``."""
+        self.generated = generated
         self.autoencoder: Any = None
-        self.generator: Any = None
         if (folder / "vae" / "config.json").exists():
             self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae").eval()
-        if generated and (folder / "generator" / "model_index.json").exists():
-            self.generator = FluxPipeline.from_pretrained(folder / "generator", torch_dtype=torch.float32)
+        if generated:
+            self.generator: Any = FluxPipeline.from_pretrained(
+                folder / "generator", torch_dtype=torch.float32
+            )
             self.generator.set_progress_bar_config(disable=True)
 
     @torch.no_grad()
     def draw(self, count: int, rng: torch.Generator, pairs: float = 0.25) -> tuple[Tensor, Scene, Rendering]:
         """Worn pictures [B, 3, H, W] in [0, 1], their scenes and the scenes' renderings."""
-        few = round(GENERATED * count) if self.generator else 0
+        few = round(self.generated * count)
         noise = torch.randn(few, TOKENS, TOKEN_CHANNELS, generator=rng)
         kind, look = sample_prompts(few, rng, pairs)
         scene = Scene.concatenate(

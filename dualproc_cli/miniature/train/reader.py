@@ -17,7 +17,7 @@ PAIRS = 0.35
 
 def task(samples: int, folder: Path, seed: int) -> Task:
     reader = Reader().to(memory_format=torch.channels_last)
-    pictures = Pictures(folder, generated=False)
+    pictures = Pictures(folder, generated=0.0)
 
     def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
         images, scene, _ = pictures.draw(batch_size, rng, PAIRS)

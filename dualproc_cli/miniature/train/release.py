@@ -12,10 +12,9 @@ from diffusers import FluxPipeline
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from dualproc_cli.evaluation.judge import load_reader
 from dualproc_cli.files import digest, folder_atomically, write_atomically
 from dualproc_cli.miniature import DIGESTS, WEIGHTS
-from dualproc_cli.miniature.reader import read
+from dualproc_cli.miniature.reader import load_reader, read
 from dualproc_cli.miniature.scene import SIZE
 from dualproc_cli.miniature.train.card import card
 from dualproc_cli.miniature.train.figures import (
@@ -73,7 +72,7 @@ def measure() -> tuple[dict[str, Any], Tensor]:
     learner = VlmLearner()
     learner.vlm.load_state_dict(vlm.state_dict())
     learner.eval()
-    reader = load_reader()
+    reader = load_reader(WEIGHTS / "reader")
     noise, prompts, scenes = generator_scenes(256)
 
     def draw(steps: int, part: slice) -> Tensor:

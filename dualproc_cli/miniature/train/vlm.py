@@ -2,17 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dualproc_cli.miniature.overlays import sample_overlays
-from dualproc_cli.miniature.questions import OPEN_KINDS, WORDINGS, YES_NO_KINDS, margins, open_answers
+from dualproc_cli.miniature.overlays import Overlays, sample_overlays
+from dualproc_cli.miniature.questions import (
+    OPEN_KINDS,
+    WORDINGS,
+    YES_NO_KINDS,
+    Margin,
+    open_answers,
+)
 from dualproc_cli.miniature.scene import Scene
+from dualproc_cli.miniature.train.exposures import Exposures, double_exposures
 from dualproc_cli.miniature.train.heads import SceneHeads
-from dualproc_cli.miniature.train.loop import Task, Training
+from dualproc_cli.miniature.train.loop import Chunks, Task, Training, half_precision
 from dualproc_cli.miniature.train.pictures import Pictures
 from dualproc_cli.miniature.train.vlm_model import (
     IMAGE_TOKENS,
@@ -28,6 +34,8 @@ QUESTIONS = 3  # asked about each picture
 OPEN_WEIGHT = 0.35  # how often an open question is asked, relative to the margins' weights
 ANSWER_LENGTH = 6  # tokens, <eos> among them
 IGNORE = -100
+DOUBLE = 0.2  # share of the pictures that are double exposures
+CHUNK, PART, REUSE = 2048, 128, 4  # pictures made at a time, and how often each is used
 
 
 @dataclass
@@ -88,16 +96,21 @@ class Packer:
 
 
 def draw_quiz(
-    scene: Scene, found: dict[str, tuple[Tensor, Tensor]], packer: Packer, rng: torch.Generator
+    scene: Scene, found: dict[str, Margin], single: Tensor, packer: Packer, rng: torch.Generator
 ) -> Quiz:
-    """QUESTIONS different kinds a picture, by their weights, each in a wording drawn at random."""
+    """QUESTIONS different kinds a picture, by their weights, each in a wording drawn at random.
+
+    Pictures that are not of a ``single`` [B] scene are asked no open questions.
+    """
     count = len(scene)
     kinds = (*YES_NO_KINDS, *OPEN_KINDS)
-    weights = torch.stack([found[kind][1].expand(count) for kind in YES_NO_KINDS], 1)
-    weights = torch.cat([weights, torch.full((count, len(OPEN_KINDS)), OPEN_WEIGHT)], 1)
+    weights = torch.stack([found[kind].weight for kind in YES_NO_KINDS], 1)
+    weights = torch.cat([weights, OPEN_WEIGHT * single[:, None].expand(-1, len(OPEN_KINDS))], 1)
     picked = torch.multinomial(weights, QUESTIONS, generator=rng)  # [B, Q]
-    odds = torch.stack([found[kind][0] for kind in YES_NO_KINDS], 1)
-    odds = torch.cat([odds, torch.full((count, len(OPEN_KINDS)), float("nan"))], 1).gather(1, picked)
+    unknown = torch.full((count, len(OPEN_KINDS)), float("nan"))
+    yes = torch.stack([found[kind].yes for kind in YES_NO_KINDS], 1)
+    no = torch.stack([found[kind].no for kind in YES_NO_KINDS], 1)
+    yes, no = (torch.cat([odds, unknown], 1).gather(1, picked) for odds in (yes, no))
     choice = torch.rand(count, QUESTIONS, generator=rng)
     by_kind = [[i for i, wording in enumerate(WORDINGS) if wording.kind == kind] for kind in kinds]
     # Each kind's wordings, repeated to as many for all: 60 is divided by 1 to 6.
@@ -109,7 +122,7 @@ def draw_quiz(
     for row, column in (picked >= len(YES_NO_KINDS)).nonzero().tolist():
         tokens = [*packer.ids(texts[kinds[picked[row, column]]][row]), packer.eos]
         answers[row, column, : len(tokens)] = torch.tensor(tokens)
-    return Quiz(wording, odds * signs, answers)
+    return Quiz(wording, torch.where(signs > 0, yes, no), answers)
 
 
 class Learner(nn.Module):
@@ -121,6 +134,13 @@ class Learner(nn.Module):
         self.vlm = build_model(self.packer.tokenizer)
         self.vlm.set_attn_implementation("eager")
         self.heads = SceneHeads(WIDTH, PATCH, WIDTH, IMAGE_TOKENS)
+        # With half precision, in 0.4 of the time.
+        self.see_and_read = torch.compile(self._see_and_read, dynamic=False)
+
+    def _see_and_read(self, images: Tensor, suffixes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `see` and `read` return."""
+        patches, tokens = self.see(images)
+        return patches, tokens, self.read(tokens, suffixes)
 
     def see(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Patches [B, N, D] and the language model's picture tokens [B, T, D] of images in [0, 1]."""
@@ -160,32 +180,70 @@ class Learner(nn.Module):
         }
 
 
+def make_part(pictures: Pictures, count: int, rng: torch.Generator) -> list[Exposures]:
+    """``count`` pictures, a share of them double exposures."""
+    double = round(DOUBLE * count)
+    return [Exposures.of_one(*pictures.draw(count - double, rng)), double_exposures(double, rng)]
+
+
+@dataclass
+class Lesson:
+    """What the VLM was asked about a batch of pictures, and what it saw and said."""
+
+    overlays: Overlays
+    margins: dict[str, Margin]
+    patches: Tensor  # [B, N, D]
+    tokens: Tensor  # [B, T, D']
+    terms: dict[str, Tensor]  # of the loss
+
+
+def give_lesson(learner: Learner, seen: Exposures, rng: torch.Generator) -> Lesson:
+    """Lay visual prompts over pictures, ask about them, and compare the answers with the truth."""
+    overlays = sample_overlays(seen.first, seen.first_rendering, rng)
+    images = wear(overlays.lay_over(seen.images), rng)
+    true = seen.margins(overlays)
+    quiz = draw_quiz(seen.first, true, seen.single, learner.packer, rng)
+    suffixes, labels, soft = learner.packer.rows(quiz)
+    with half_precision():
+        patches, tokens, hidden = learner.see_and_read(images, suffixes)
+    terms = learner.answer_loss(hidden.float(), labels, soft, quiz.margin)
+    return Lesson(overlays, true, patches.float(), tokens.float(), terms)
+
+
 def task(samples: int, folder: Path, seed: int) -> Task:
     learner = Learner()
-    pictures = Pictures(folder, generated=True)
+    pictures = Pictures(folder, generated=0.0)
+
+    def make_chunk(rng: torch.Generator) -> Exposures:
+        parts = [make_part(pictures, PART, rng) for _ in range(CHUNK // PART)]
+        return Exposures.concatenate([one for part in parts for one in part])
+
+    chunks = Chunks(make_chunk, seed, CHUNK * REUSE)
 
     def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
-        worn, scene, rendering = pictures.draw(batch_size, rng)
-        overlays = sample_overlays(scene, rendering, rng)
-        images = wear(overlays.lay_over(worn), rng)
-        true = margins(scene, rendering, overlays)
-        quiz = draw_quiz(scene, true, learner.packer, rng)
-        patches, tokens = learner.see(images)
-        suffixes, labels, soft = learner.packer.rows(quiz)
-        terms = learner.answer_loss(learner.read(tokens, suffixes), labels, soft, quiz.margin)
-        return {**terms, "scene": learner.heads.loss(patches, tokens, scene, rendering, overlays, true)}
+        seen = chunks.at(step * batch_size)[torch.randint(CHUNK, (batch_size,), generator=rng)]
+        lesson = give_lesson(learner, seen, rng)
+        heads, one = learner.heads, seen.single.nonzero()[:, 0]
+        scene = seen.first[one], seen.first_rendering[one], lesson.overlays[one]
+        return {
+            **lesson.terms,
+            "scene": heads.loss(lesson.patches[one], lesson.tokens[one], *scene),
+            "relations": heads.relations_loss(lesson.tokens, lesson.margins),
+        }
 
-    return Task("vlm", learner, loss, samples, batch_size=32, learning_rate=1.2e-3, muon=_hidden)
+    return Task("vlm", learner, loss, samples, batch_size=48, learning_rate=1.2e-3, muon=hidden)
 
 
-def _hidden(name: str, parameter: nn.Parameter) -> bool:
+def hidden(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim == 2 and ".layers." in name
 
 
 def export(training: Training, folder: Path) -> dict[str, float]:
     """Save the averaged VLM with its processor, in half precision."""
     training.use_average()
-    learner = cast(Learner, training.task.modules)
+    learner = training.task.modules
+    if not isinstance(learner, Learner):
+        raise TypeError(f"expected the VLM's training, got that of {training.task.name}")
     learner.vlm.half().save_pretrained(folder / "vlm")
     build_processor(learner.packer.tokenizer).save_pretrained(folder / "vlm")
     return {}
