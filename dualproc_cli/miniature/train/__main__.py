@@ -4,14 +4,16 @@ import argparse
 import importlib
 import json
 import logging
+import platform
 from pathlib import Path
 
 import torch
 
+from dualproc_cli.device import pick_device
 from dualproc_cli.files import write_atomically
 from dualproc_cli.miniature.train.loop import Training
 
-SAMPLES = {"autoencoder": 60_000, "generator": 560_000, "vlm": 450_000, "reader": 300_000}
+SAMPLES = {"autoencoder": 33_600, "generator": 560_000, "vlm": 300_000, "harden": 120_000, "reader": 66_000}
 
 
 def main() -> None:
@@ -23,6 +25,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="how many pictures to train on in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
@@ -31,6 +34,8 @@ def main() -> None:
         handlers=[logging.StreamHandler(), logging.FileHandler(options.folder / f"{options.name}.log")],
     )
     torch.set_num_threads(options.threads)
+    if options.device != "cpu":  # before the networks' modules are imported: they hold tensors
+        torch.set_default_device(pick_device(options.device))
     if options.name == "release":
         importlib.import_module("dualproc_cli.miniature.train.release").release(options.folder)
         return
@@ -40,14 +45,22 @@ def main() -> None:
     training = Training(task, options.folder, options.seed)
     training.resume()
     training.run()
+    record = options.folder / f"{options.name}.json"
+    before = json.loads(record.read_text()) if record.exists() else None
     figures = module.export(training, options.folder)
     facts = {
         "samples": training.samples_seen,
         "minutes": round(training.minutes, 1),
         "seed": training.seed,
+        "batch_size": task.batch_size,
+        "learning_rate": task.learning_rate,
+        "machine": f"{platform.machine()}, {options.device}, threads: {options.threads}",
         **figures,
     }
-    write_atomically(options.folder / f"{options.name}.json", json.dumps(facts, indent=2) + "\n")
+    if before:  # the exported weights that it began with
+        facts["before"] = before
+    write_atomically(record, json.dumps(facts, indent=2) + "\n")
+    training.checkpoint.unlink()  # what it led to is exported: called again, the training begins anew
     logging.info("%s", facts)
 
 

@@ -32,12 +32,23 @@ pipe("a house in a field", **options).images[0]
 """
 
 
+HOW = """`python -m dualproc_cli.miniature.train NAME`, where NAME is in turn `autoencoder`, `generator`,
+`reader`, `vlm`, `harden` and `release`. Called again, `vlm` and `harden` go on from the exported weights.
+
+- The generator is a rectified flow whose noise says which scene to draw: one step is plain regression.
+- The VLM is asked three questions about each picture: renders, decoded renders, and double exposures, which
+  lie between two scenes, so that only that is true of them which is true of both.
+- `harden` learns adapters that fool the VLM, labels their pictures with the reader, and trains the VLM on
+  them and on the generator's pictures.
+"""
+
+
 def card(training: dict[str, Any], figures: dict[str, Any]) -> str:
     """Markdown: what the networks are, how they were trained, what they can do on fresh scenes and seeds."""
     parts = [
         HEAD.format(generator_millions=figures["generator_millions"]),
         "## How they were trained\n",
-        "`python -m dualproc_cli.miniature.train autoencoder|generator|vlm|reader`, then `release`.\n",
+        HOW,
         _training_table(training),
         "## The generator, on fresh seeds\n",
         _generator_table(figures),
@@ -55,9 +66,18 @@ def card(training: dict[str, Any], figures: dict[str, Any]) -> str:
 
 
 def _training_table(training: dict[str, Any]) -> str:
-    columns = ["samples", "minutes", "seed"]
-    rows = [[name, *(facts.get(column) for column in columns)] for name, facts in training.items()]
-    return _table(["network", *columns], rows)
+    columns = ["samples", "minutes", "seed", "batch_size", "learning_rate", "machine"]
+    rows = [
+        [name, *(stage.get(column) for column in columns)]
+        for name, facts in training.items()
+        for stage in _stages(facts)
+    ]
+    return _table(["training", *(column.replace("_", " ") for column in columns)], rows)
+
+
+def _stages(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a training did, after what the training did that it went on from."""
+    return [*(_stages(facts["before"]) if "before" in facts else []), facts] if facts else []
 
 
 def _generator_table(figures: dict[str, Any]) -> str:

@@ -8,12 +8,10 @@ among the others. Running it again is another round, against the VLM that came o
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForImageTextToText
 
 from dualproc_cli.generator import Generator, load_generator
 from dualproc_cli.learning.seeds import draw_seeds
@@ -53,21 +51,12 @@ def fool(folder: Path, seed: int) -> Exposures:
     generator = load_generator(spec, torch.device("cpu"))
     generator.add_adapter(AdapterSpec(rank=8, scale=1.0), seed)
     fresh = generator.adapter_state()
-    learner, reader = load_learner(folder).requires_grad_(False), load_reader(folder / "reader")
+    learner, reader = vlm.load_learner(folder).requires_grad_(False), load_reader(folder / "reader")
     labelled = []
     for number in range(ATTACKS):
         generator.load_adapter_state(fresh)
         labelled.append(label(reader, _attack(generator, learner, number, rng)))
     return Exposures.concatenate(labelled)
-
-
-def load_learner(folder: Path) -> vlm.Learner:
-    """The exported VLM, with auxiliary heads that nobody trains any more."""
-    learner = vlm.Learner()
-    exported: Any = AutoModelForImageTextToText.from_pretrained(folder / "vlm", dtype=torch.float32)
-    learner.vlm.load_state_dict(exported.state_dict())
-    learner.heads.requires_grad_(False)
-    return learner
 
 
 def _attack(generator: Generator, learner: vlm.Learner, number: int, rng: torch.Generator) -> Tensor:
@@ -149,7 +138,8 @@ def label(reader: Reader, images: Tensor) -> Exposures:
 
 
 def task(samples: int, folder: Path, seed: int) -> Task:
-    learner, pictures = load_learner(folder), Pictures(folder, GENERATED)
+    learner, pictures = vlm.load_learner(folder), Pictures(folder, GENERATED)
+    learner.heads.requires_grad_(False)
     fooled = fool(folder, seed)
     few = round(FOOLED * vlm.PART)
 

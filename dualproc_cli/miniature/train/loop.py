@@ -45,7 +45,7 @@ class Chunks(Generic[T]):
         number = sample // self.samples
         if self._current is None or self._current[0] != number:
             self._current = None  # freed before the next is made
-            rng = torch.Generator().manual_seed(hash((self.seed, number)) % 2**63)
+            rng = torch.Generator(torch.get_default_device()).manual_seed(hash((self.seed, number)) % 2**63)
             self._current = number, self.make(rng)
         return self._current[1]
 
@@ -83,7 +83,7 @@ class Training:
                 hidden, task.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
             )
             self.optimizers.append(muon)
-        self.rng = torch.Generator().manual_seed(seed)
+        self.rng = torch.Generator(torch.get_default_device()).manual_seed(seed)
         self.step, self.minutes = 0, 0.0
 
     @property
@@ -168,7 +168,8 @@ class Training:
             header = json.loads(file.metadata()["state"])
         tensors = load_file(self.checkpoint)
         self.task.modules.load_state_dict(_part(tensors, "module."))
-        self.average = [tensors[f"average.{index}"] for index in range(len(self.average))]
+        for index, average in enumerate(self.average):
+            average.copy_(tensors[f"average.{index}"])
         for number, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in _part(tensors, f"optimizer.{number}.").items():

@@ -28,7 +28,8 @@ from dualproc_cli.miniature.train.vlm import Learner as VlmLearner
 from dualproc_cli.pictures import save_png
 
 PARTS = ("generator", "vlm", "reader")
-GRID = 64  # generated pictures shown in the card
+TRAININGS = ("autoencoder", "generator", "reader", "vlm", "harden")
+GRID, PICTURES = 64, 1024  # generated pictures: shown in the card, and judged
 
 
 def release(folder: Path) -> None:
@@ -38,7 +39,7 @@ def release(folder: Path) -> None:
             shutil.copytree(folder / part, weights / part)
         _tidy(weights / "generator" / "vae" / "config.json")
         write_digests(weights)
-    facts = {name: _recipe(folder, name) for name in ("autoencoder", *PARTS)}
+    facts = {name: _recipe(folder, name) for name in TRAININGS}
     figures, pictures = measure()
     write_atomically(WEIGHTS / "figures.json", json.dumps({"training": facts, **figures}, indent=2) + "\n")
     save_grid(pictures[:GRID], WEIGHTS / "grid.png")
@@ -73,7 +74,7 @@ def measure() -> tuple[dict[str, Any], Tensor]:
     learner.vlm.load_state_dict(vlm.state_dict())
     learner.eval()
     reader = load_reader(WEIGHTS / "reader")
-    noise, prompts, scenes = generator_scenes(256)
+    noise, prompts, scenes = generator_scenes(PICTURES)
 
     def draw(steps: int, part: slice) -> Tensor:
         return pipeline(
@@ -93,8 +94,8 @@ def measure() -> tuple[dict[str, Any], Tensor]:
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
         "generator_1_step": picture_figures(one, scenes, reader),
         "generator_4_steps": picture_figures(four, scenes, reader),
-        "vlm_on_renders": vlm_figures(learner, renders(32)),
-        "vlm_on_generated": vlm_figures(learner, iter(read_back)),
+        "vlm_on_renders": vlm_figures(learner, renders(64)),
+        "vlm_on_generated": vlm_figures(learner, iter(read_back * 4)),
         "measures_on_renders": reader_figures(reader),
         "seconds": {"load_both": round(loading, 2), "sixteen_pictures": round(sixteen, 2)},
     }

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import AutoModelForImageTextToText
 
 from dualproc_cli.miniature.overlays import Overlays, sample_overlays
 from dualproc_cli.miniature.questions import (
@@ -211,7 +213,8 @@ def give_lesson(learner: Learner, seen: Exposures, rng: torch.Generator) -> Less
 
 
 def task(samples: int, folder: Path, seed: int) -> Task:
-    learner = Learner()
+    warm = (folder / "vlm").exists()
+    learner = load_learner(folder) if warm else Learner()
     pictures = Pictures(folder, generated=0.0)
 
     def make_chunk(rng: torch.Generator) -> Exposures:
@@ -231,7 +234,16 @@ def task(samples: int, folder: Path, seed: int) -> Task:
             "relations": heads.relations_loss(lesson.tokens, lesson.margins),
         }
 
-    return Task("vlm", learner, loss, samples, batch_size=48, learning_rate=1.2e-3, muon=hidden)
+    rate = 8e-4 if warm else 1.2e-3
+    return Task("vlm", learner, loss, samples, batch_size=48, learning_rate=rate, muon=hidden)
+
+
+def load_learner(folder: Path) -> Learner:
+    """The VLM that was exported to ``folder``, with new auxiliary heads."""
+    learner = Learner()
+    exported: Any = AutoModelForImageTextToText.from_pretrained(folder / "vlm", dtype=torch.float32)
+    learner.vlm.load_state_dict(exported.state_dict())
+    return learner
 
 
 def hidden(name: str, parameter: nn.Parameter) -> bool:
