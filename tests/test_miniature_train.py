@@ -2,15 +2,30 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from dualproc_cli.miniature.train import reader, vlm
-from dualproc_cli.miniature.train.loop import Task, Training
+from dualproc_cli import miniature
+from dualproc_cli.miniature import reader_folder
+from dualproc_cli.miniature.questions import FARTHEST, WORDINGS
+from dualproc_cli.miniature.reader import load_reader
+from dualproc_cli.miniature.render import render
+from dualproc_cli.miniature.scene import NOBODY, SUBJECTS, sample_scenes
+from dualproc_cli.miniature.train import harden, reader, vlm
+from dualproc_cli.miniature.train.loop import Chunks, Task, Training
 from dualproc_cli.miniature.train.pictures import Pictures
+
+
+@pytest.fixture(autouse=True)
+def uncompiled():
+    """Compiling takes longer than all the steps here."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 class Small(nn.Module):
@@ -111,8 +126,14 @@ def test_save_is_whole_or_not_at_all(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [training.checkpoint]
 
 
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(vlm, "CHUNK", 16)
+    monkeypatch.setattr(vlm, "PART", 16)
+
+
 @pytest.mark.parametrize("module", [vlm, reader])
-def test_one_step_reaches_every_parameter(module, tmp_path):
+def test_one_step_reaches_every_parameter(module, tmp_path, small_chunks):
     torch.manual_seed(0)
     training = Training(module.task(40, tmp_path, 0), tmp_path, seed=0)
     task = training.task
@@ -166,8 +187,69 @@ def test_questions_of_one_row_do_not_see_each_other():
             assert torch.allclose(together[row, column, :length], turned[row, column, :length], atol=1e-5)
 
 
-def test_renders_stand_in_for_what_is_not_trained(tmp_path):
-    images, scene, rendering = Pictures(tmp_path, generated=True).draw(9, torch.Generator().manual_seed(0))
+def test_renders_stand_in_for_an_autoencoder_that_is_not_trained(tmp_path):
+    images, scene, rendering = Pictures(tmp_path, generated=0.0).draw(9, torch.Generator().manual_seed(0))
     assert images.shape == (9, 3, 64, 64)
     assert len(scene) == 9
     assert (images - rendering.images).abs().mean() < 0.05
+
+
+def test_chunks_come_from_their_numbers():
+    made = []
+
+    def make(rng):
+        made.append(torch.rand(2, generator=rng))
+        return made[-1]
+
+    chunks = Chunks(make, seed=5, samples=100)
+    first, again, second = chunks.at(0), chunks.at(99), chunks.at(100)
+    assert first is again
+    assert not torch.equal(first, second)
+    assert len(made) == 2
+    assert torch.equal(Chunks(make, seed=5, samples=100).at(150), second), "a resumed training has the same"
+    assert not torch.equal(Chunks(make, seed=6, samples=100).at(150), second)
+
+
+# Hardening
+
+
+def test_reader_labels_what_is_there_and_how_sound_it_is():
+    rng = torch.Generator().manual_seed(2)
+    scene = sample_scenes(8, rng, pairs=0.0)
+    nobody = replace(scene, kind=torch.full_like(scene.kind, NOBODY))
+    whole, empty = render(scene).images, render(nobody).images
+    fading = torch.lerp(empty, whole, 0.5)
+    wreck = (whole + 0.4 * torch.randn(whole.shape, generator=rng)).clamp(0, 1)
+    labelled = harden.label(load_reader(reader_folder()), torch.cat([whole, fading, empty, wreck]))
+    shares = [float(part.mean()) for part in labelled.share.split(8)]
+    assert shares[0] > 0.85
+    assert 0.3 < shares[1] < 0.7
+    assert shares[2] < 0.2
+    assert (labelled.most[:8] == FARTHEST).sum() >= 7
+    assert (labelled.most[24:] < 0).all()
+
+
+def test_prompts_of_an_attack_speak_of_its_subject():
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        overlays, wording, subject = harden._draw_goal(rng)
+        assert len(overlays.kind) == harden.BATCH
+        assert WORDINGS[wording].kind.split()[0] in harden.ASKED
+        prompts = harden._draw_prompts(subject, rng)
+        assert len(prompts) == harden.BATCH
+        if subject != NOBODY:
+            assert all(prompt.startswith(f"a {SUBJECTS[subject]}") for prompt in prompts)
+
+
+def test_hardening_starts_from_the_vlm_and_moves_it(small_chunks, monkeypatch, tmp_path):
+    for name, value in {"ATTACKS": 1, "STEPS": 2, "FROM": 1, "BATCH": 4}.items():
+        monkeypatch.setattr(harden, name, value)
+    task = harden.task(8, miniature.WEIGHTS, 0)
+    shipped = load_file(miniature.WEIGHTS / "vlm" / "model.safetensors")
+    learner = task.modules
+    own = learner.vlm.state_dict()
+    assert all(torch.equal(own[name], value.float()) for name, value in shipped.items())
+    terms = task.loss(torch.Generator().manual_seed(0), 4, 0)
+    torch.stack(list(terms.values())).sum().backward()
+    unreached = [name for name, p in learner.named_parameters() if p.requires_grad and p.grad is None]
+    assert unreached == []

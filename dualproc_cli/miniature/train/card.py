@@ -23,12 +23,18 @@ measured on its pixels.
 import torch
 from diffusers import FluxPipeline
 
-pipe = FluxPipeline.from_pretrained("generator", torch_dtype=torch.float32)
+pipe = FluxPipeline.from_pretrained("generator", dtype=torch.float32)
 options = dict(height=64, width=64, num_inference_steps=1, guidance_scale=0.0, max_sequence_length=8)
 pipe("a house in a field", **options).images[0]
 ```
 
-![64 generated pictures, one step each](grid.png)
+The world, as the renderer draws it:
+
+![24 renders](world.png)
+
+What the generator draws, one step each:
+
+![64 generated pictures](grid.png)
 """
 
 
@@ -59,7 +65,8 @@ def card(training: dict[str, Any], figures: dict[str, Any]) -> str:
         "## The independent measures, on true renders\n",
         _table(["error", "mean"], [[name, value] for name, value in figures["measures_on_renders"].items()]),
         "## Speed\n",
-        f"On {figures['machine']}: both models load in {figures['seconds']['load_both']} s, "
+        f"On {figures['machine']}: both models are imported and loaded in "
+        f"{figures['seconds']['import_and_load_both']} s, "
         f"16 pictures in one step take {figures['seconds']['sixteen_pictures']} s.\n",
     ]
     return "\n".join(parts)

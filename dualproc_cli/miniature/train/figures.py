@@ -14,7 +14,7 @@ from dualproc_cli.miniature.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
 from dualproc_cli.miniature.measure import spread
 from dualproc_cli.miniature.overlays import sample_overlays
 from dualproc_cli.miniature.questions import OPEN_KINDS, WORDINGS, margins
-from dualproc_cli.miniature.reader import Reader, read
+from dualproc_cli.miniature.reader import Reader, Reading, read
 from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import (
     NOBODY,
@@ -122,11 +122,15 @@ def generator_scenes(count: int) -> tuple[Tensor, list[str], Scene]:
     return noise, captions(kind, look, rng), scene_from_uniforms(uniforms_in(noise), kind, look)
 
 
-def picture_figures(images: Tensor, scene: Scene, reader: Reader) -> dict[str, Any]:
-    """How generated pictures compare with the scenes that they should show."""
-    truth = render(scene).images
-    error = (images - truth).square().mean((1, 2, 3))
-    reading = read(reader, images)
+def read_in_parts(reader: Reader, images: Tensor, size: int = 64) -> Reading:
+    """What `read` finds in any number of images [N, 3, H, W]."""
+    parts = [read(reader, part) for part in images.split(size)]
+    return Reading(Scene.concatenate([p.scene for p in parts]), torch.cat([p.residual for p in parts]))
+
+
+def picture_figures(images: Tensor, scene: Scene, reading: Reading) -> dict[str, Any]:
+    """How generated pictures, and what was read off them, compare with the scenes that they should show."""
+    error = (images - render(scene).images).square().mean((1, 2, 3))
     found = reading.scene
     alone = scene.kind[:, 1] == NOBODY
     attributes = {}

@@ -86,7 +86,7 @@ def _attack(generator: Generator, learner: vlm.Learner, number: int, rng: torch.
             taken.append(images.detach())
     log.info(
         "fool: %d: %s (rate %g, keep %g): P(Yes) %.2f",
-        number, vlm.WORDINGS[wording].text, rate, keep, float(yes.sigmoid().mean()),
+        number, vlm.WORDINGS[wording].text, rate, keep, float(yes.detach().sigmoid().mean()),
     )  # fmt: skip
     return torch.cat(taken)
 
@@ -94,7 +94,7 @@ def _attack(generator: Generator, learner: vlm.Learner, number: int, rng: torch.
 def _draw_goal(rng: torch.Generator) -> tuple[Overlays, int, int]:
     """One visual prompt for all of BATCH pictures, a wording about it, and the subject that it is about."""
     about = ASKED[int(torch.randint(len(ASKED), (), generator=rng))]
-    scene = sample_scenes(256, rng)
+    scene = sample_scenes(64, rng)
     rendering = render(scene)
     overlays = sample_overlays(scene, rendering, rng)
     found = margins(scene, rendering, overlays)

@@ -28,9 +28,7 @@ class Pictures:
         if (folder / "vae" / "config.json").exists():
             self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae").eval()
         if generated:
-            self.generator: Any = FluxPipeline.from_pretrained(
-                folder / "generator", torch_dtype=torch.float32
-            )
+            self.generator: Any = FluxPipeline.from_pretrained(folder / "generator", dtype=torch.float32)
             self.generator.set_progress_bar_config(disable=True)
 
     @torch.no_grad()
