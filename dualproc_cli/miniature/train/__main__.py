@@ -13,7 +13,7 @@ from dualproc_cli.device import pick_device
 from dualproc_cli.files import write_atomically
 from dualproc_cli.miniature.train.loop import Training
 
-SAMPLES = {"autoencoder": 33_600, "generator": 560_000, "vlm": 300_000, "harden": 120_000, "reader": 66_000}
+SAMPLES = {"autoencoder": 33_600, "generator": 560_000, "vlm": 300_000, "harden": 100_000, "reader": 66_000}
 
 
 def main() -> None:

@@ -23,14 +23,14 @@ from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import NOBODY, SIZE, SUBJECTS, sample_prompts, sample_scenes
 from dualproc_cli.miniature.train import vlm
 from dualproc_cli.miniature.train.exposures import Exposures
-from dualproc_cli.miniature.train.loop import Chunks, Task
+from dualproc_cli.miniature.train.loop import Chunks, Task, half_precision
 from dualproc_cli.miniature.train.pictures import Pictures
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
 
 log = logging.getLogger("dualproc.miniature")
 
-ATTACKS, BATCH = 48, 12  # adapters, and pictures a step
-STEPS, FROM, EVERY = 32, 11, 5  # of an attack, and which of them leave their pictures
+ATTACKS, BATCH = 32, 12  # adapters, and pictures a step
+STEPS, FROM, EVERY = 26, 9, 4  # of an attack, and which of them leave their pictures
 RATES = (4e-4, 8e-4, 1.6e-3)
 KEEPS = (0.0, 1.0, 4.0)  # weight of the mean absolute distance to the base's pictures
 ASKED = ("horizon", "palette", "line-weight", "closer", "inside", "on-line", "attribute")
@@ -70,9 +70,10 @@ def _attack(generator: Generator, learner: vlm.Learner, number: int, rng: torch.
     taken, yes = [], torch.zeros(())
     for step in range(STEPS):
         prompts, seeds = _draw_prompts(subject, rng), draw_seeds(rng, BATCH)
-        images = generator.render(prompts, seeds, gradient=GradientSpec())
-        _, tokens = learner.see(overlay.lay_over(images))
-        logits = learner.vlm.lm_head(learner.read(tokens, suffix)[:, 0, at])
+        with half_precision():
+            images = generator.render(prompts, seeds, gradient=GradientSpec())
+            _, tokens = learner.see(overlay.lay_over(images))
+            logits = learner.vlm.lm_head(learner.read(tokens, suffix)[:, 0, at]).float()
         yes = logits[:, learner.packer.yes] - logits[:, learner.packer.no]
         loss = F.softplus(-yes).mean()
         if keep:
