@@ -113,7 +113,7 @@ def test_digest_is_stable_under_form(load):
     same = [
         "# a comment\n" + SHORTEST,
         SHORTEST.replace("{type: line, position: 0.65}", "\n    position: 0.650\n    type: line"),
-        SHORTEST + "generator: {width: 64, model: miniature}\nlearn: {steps: 200}\n",
+        SHORTEST + f"generator: {{width: 64, model: miniature}}\nlearn: {{steps: {plain.learn.steps}}}\n",
         SHORTEST + "learn: {keep: {smoothness: -0.0}}\n",
         reversed_keys.replace("false", "No"),
     ]
