@@ -168,8 +168,8 @@ class Training:
             header = json.loads(file.metadata()["state"])
         tensors = load_file(self.checkpoint)
         self.task.modules.load_state_dict(_part(tensors, "module."))
-        for index, average in enumerate(self.average):
-            average.copy_(tensors[f"average.{index}"])
+        for position, average in enumerate(self.average):
+            average.copy_(tensors[f"average.{position}"])
         for number, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in _part(tensors, f"optimizer.{number}.").items():
