@@ -1,10 +1,11 @@
 """Visual prompts laid over scenes at random, as the VLM of the miniature learns to read them."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dualproc_cli.miniature.batched import Batched
 from dualproc_cli.miniature.render import Rendering
 from dualproc_cli.miniature.scene import FAMILY_COLORS, NOBODY, OUTLINE, SIZE, Scene, dress
 from dualproc_cli.visual_prompt import layers
@@ -16,7 +17,7 @@ PALETTE_SIZE = 0.12
 
 
 @dataclass
-class Overlays:
+class Overlays(Batched):
     """One visual prompt a picture; fields of other kinds hold meaningless numbers. Pixels, RGB in [0, 1]."""
 
     kind: Tensor  # [B] index into KINDS
@@ -26,9 +27,6 @@ class Overlays:
     palette: Tensor  # [B, 3, 3]
     points: Tensor  # [B, 2, 2] A and B, (x, y)
     box: Tensor  # [B, 4] left, top, right, bottom
-
-    def __getitem__(self, index: Tensor | slice) -> "Overlays":
-        return Overlays(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     @property
     def is_horizontal(self) -> Tensor:

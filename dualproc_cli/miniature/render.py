@@ -1,10 +1,11 @@
 """Scenes of the procedural world as anti-aliased pictures, vectorised over the batch."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dualproc_cli.miniature.batched import Batched
 from dualproc_cli.miniature.scene import NIGHT, SIZE, SUBJECTS, WINTER, Scene
 from dualproc_cli.miniature.subjects import INK, SHAPES
 from dualproc_cli.visual_prompt.shapes import circle, coverage, grid, stroke
@@ -18,7 +19,7 @@ SKY_HAZE, GROUND_SHADE = 0.18, 0.12  # at the horizon and at the bottom
 
 
 @dataclass
-class Rendering:
+class Rendering(Batched):
     """B pictures and what lies at each of their pixels."""
 
     images: Tensor  # [B, 3, H, W] in [0, 1]
@@ -27,16 +28,6 @@ class Rendering:
     ink: Tensor  # [B, H, W] visible share of the outlines
     lights: Tensor  # [B, H, W] visible share of the sun, or of the moon and the stars
     closeness: Tensor  # [B, H, W] rows below the horizon of whatever stands there; 0 in the sky
-
-    def __getitem__(self, index: Tensor | slice) -> "Rendering":
-        return Rendering(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
-
-    @staticmethod
-    def concatenate(parts: list["Rendering"]) -> "Rendering":
-        """One batch of several."""
-        return Rendering(
-            **{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Rendering)}
-        )
 
 
 def render(scene: Scene) -> Rendering:

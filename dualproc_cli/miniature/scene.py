@@ -1,9 +1,11 @@
 """The parameters of a scene of the procedural world, drawn from independent uniform numbers."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from dualproc_cli.miniature.batched import Batched
 
 SIZE = 64  # pixels: every picture of the world is SIZE x SIZE
 SUBJECTS = ("house", "tree", "ball", "lamp")
@@ -43,7 +45,7 @@ UNIFORMS = 19  # how many numbers in (0, 1) make a scene
 
 
 @dataclass
-class Scene:
+class Scene(Batched):
     """B scenes. Slot 0 of a pair is the nearer subject, slot 1 the farther one (kind NOBODY without one)."""
 
     kind: Tensor  # [B, 2] index into SUBJECTS, or NOBODY
@@ -60,16 +62,6 @@ class Scene:
 
     def __len__(self) -> int:
         return len(self.look)
-
-    def __getitem__(self, index: Tensor | slice) -> "Scene":
-        return Scene(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
-
-    @staticmethod
-    def concatenate(scenes: list["Scene"]) -> "Scene":
-        """One batch of several."""
-        return Scene(
-            **{f.name: torch.cat([getattr(scene, f.name) for scene in scenes]) for f in fields(Scene)}
-        )
 
 
 def scene_from_uniforms(u: Tensor, kind: Tensor, look: Tensor) -> Scene:

@@ -4,12 +4,13 @@ A VLM that has only seen whole scenes is fooled by a subject that fades, smears 
 it sees such pictures, and a statement about one is as true as it is of everything that shows.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualproc_cli.miniature.batched import Batched
 from dualproc_cli.miniature.overlays import Overlays
 from dualproc_cli.miniature.questions import FARTHEST, Margin, margins
 from dualproc_cli.miniature.render import Rendering, render
@@ -31,7 +32,7 @@ FORGIVENESS = 6.0  # log-odds that a scene's claims weaken as its share falls fr
 
 
 @dataclass
-class Exposures:
+class Exposures(Batched):
     """B pictures, each of one scene or between two."""
 
     images: Tensor  # [B, 3, H, W] in [0, 1]
@@ -41,9 +42,6 @@ class Exposures:
     second_rendering: Rendering
     share: Tensor  # [B] of the first in the picture
     most: Tensor  # [B] largest log-odds of any claim about the picture: small where it is a wreck
-
-    def __getitem__(self, index: Tensor | slice) -> "Exposures":
-        return Exposures(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     @property
     def single(self) -> Tensor:
@@ -55,19 +53,6 @@ class Exposures:
         """Pictures of one scene each."""
         ones = torch.ones(len(images))
         return Exposures(images, scene, rendering, scene, rendering, ones, FARTHEST * ones)
-
-    @staticmethod
-    def concatenate(parts: list["Exposures"]) -> "Exposures":
-        """One batch of several."""
-        return Exposures(
-            torch.cat([part.images for part in parts]),
-            Scene.concatenate([part.first for part in parts]),
-            Rendering.concatenate([part.first_rendering for part in parts]),
-            Scene.concatenate([part.second for part in parts]),
-            Rendering.concatenate([part.second_rendering for part in parts]),
-            torch.cat([part.share for part in parts]),
-            torch.cat([part.most for part in parts]),
-        )
 
     def margins(self, overlays: Overlays) -> dict[str, Margin]:
         """What is true of each yes-no kind: a claim about a picture between two scenes is about both."""
