@@ -68,6 +68,13 @@ def test_fit_comes_back_from_the_limit_of_thin_outlines():
     assert (found.outline - 0.7).abs().max() < 0.1
 
 
+def test_a_horizon_far_from_the_first_reading_is_found_over_its_ghost():
+    scene = Scene.concatenate([make_scene(subject, horizon=42.0) for subject in SUBJECTS])
+    old = replace(scene, horizon=torch.full((4,), 18.0))
+    ghosted = torch.lerp(render(scene).images, render(old).images, 0.3)
+    assert (read(told(old), ghosted).scene.horizon - 42).abs().max() < 1
+
+
 def test_subject_and_attribute_are_chosen_by_the_picture():
     scene = Scene.concatenate(
         [make_scene(subject, on=(True, False)) for subject in ("house", "tree", "lamp")]

@@ -11,7 +11,7 @@ from dualproc_cli.miniature.scene import FAMILY_COLORS, NOBODY, OUTLINE, SIZE, S
 from dualproc_cli.visual_prompt import layers
 
 KINDS = ("none", "horizontal", "vertical", "palette", "points", "box")
-SHARES = torch.tensor([0.10, 0.2, 0.16, 0.10, 0.25, 0.19])
+SHARES = torch.tensor([0.08, 0.19, 0.15, 0.09, 0.31, 0.18])
 RED = torch.tensor([1.0, 0.0, 0.0])
 PALETTE_SIZE = 0.12
 

@@ -30,10 +30,11 @@ from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
 log = logging.getLogger("dualproc.miniature")
 
 ATTACKS, BATCH = 32, 12  # adapters, and pictures a step
-STEPS, FROM, EVERY = 26, 9, 4  # of an attack, and which of them leave their pictures
+STEPS, FROM, EVERY = 42, 9, 6  # of an attack, and which of them leave their pictures
 RATES = (4e-4, 8e-4, 1.6e-3)
 KEEPS = (0.0, 1.0, 4.0)  # weight of the mean absolute distance to the base's pictures
-ASKED = ("horizon", "palette", "line-weight", "closer", "inside", "on-line", "attribute")
+# What is asked, most often what moves a subject.
+ASKED = ("horizon", "palette", "line-weight", "closer", "closer", "inside", "inside", "on-line", "attribute")
 FOOLED, GENERATED = 0.3, 0.4  # share of the pictures, and share of the others that the generator draws
 
 # Root mean square distance to the nearest scene: up to the first a picture is as good as the generator's own,
