@@ -9,6 +9,6 @@ Usage::
 """
 
 from dualproc_cli.generator.generator import Generator
-from dualproc_cli.generator.load import load_generator
+from dualproc_cli.generator.load import load_generator, prepare_generator
 
-__all__ = ["Generator", "load_generator"]
+__all__ = ["Generator", "load_generator", "prepare_generator"]

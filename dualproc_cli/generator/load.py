@@ -69,6 +69,17 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
     except Exception as error:
         # Many libraries read files of any origin here: whatever they raise, the model is what is wrong.
         _refuse(spec, error)
+    return prepare_generator(pipeline, spec, device, _revision(spec, folder))
+
+
+def prepare_generator(
+    pipeline: DiffusionPipeline, spec: GeneratorSpec, device: torch.device, revision: str | None = None
+) -> Generator:
+    """Freeze a pipeline that is in memory, move it to ``device`` and let it pass its self-test.
+
+    Raises:
+        UserError: it is no text-to-image pipeline, or fails its self-test.
+    """
     component = _denoiser(spec, pipeline)
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
@@ -78,7 +89,7 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
             if name.startswith("text_encoder"):
                 remember(module)
     remedies = apply_remedies(pipeline, getattr(pipeline, component))
-    return Generator(pipeline, component, spec, device, _revision(spec, folder), remedies)
+    return Generator(pipeline, component, spec, device, revision, remedies)
 
 
 def _folder(spec: GeneratorSpec) -> Path:

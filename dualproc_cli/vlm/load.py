@@ -69,8 +69,13 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
         )
     if spec.quantization == "none":
         model = model.to(device)
-    model.eval().requires_grad_(False)
-    return Vlm(processor, model, device, _commit(spec))
+    return Vlm(processor, model.eval().requires_grad_(False), device, _commit(spec))
+
+
+def prepare_vlm(processor: ProcessorMixin, model: PreTrainedModel, device: torch.device) -> Vlm:
+    """Freeze a VLM that is in memory, on ``device`` already, and its processor likewise."""
+    _clamp_resizes(processor.image_processor)
+    return Vlm(processor, model.eval().requires_grad_(False), device, None)
 
 
 def load_processor(spec: VlmSpec) -> Vlm:
