@@ -14,6 +14,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator import adapter, self_test
 from dualproc_cli.generator.adapter_file import AdapterFile, to_rest
 from dualproc_cli.generator.differentiate import draw
+from dualproc_cli.generator.economy import economize, saved_elsewhere
 from dualproc_cli.generator.remedies import CALL_ARGUMENTS, Remedy
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
 
@@ -41,7 +42,9 @@ class Generator:
         device: torch.device,
         revision: str | None,
         remedies: tuple[Remedy, ...],
+        conventions: self_test.Conventions | None = None,
     ) -> None:
+        """``conventions`` spare it the self-test, which learns them."""
         self.pipeline, self.component, self.spec = pipeline, component, spec
         self.device, self.revision, self.remedies = device, revision, remedies
         self.denoiser: nn.Module = getattr(pipeline, component)
@@ -49,8 +52,10 @@ class Generator:
         self._max_sequence_length = _max_sequence_length(pipeline, self._parameters)
         self._loaded = 0
         self._rank, self._alpha = 0, 0.0
-        self.conventions = self_test.Conventions(width=spec.width, height=spec.height)
-        self.conventions = self_test.measure(self)
+        self._rungs: tuple[str, ...] = ()
+        self.conventions = conventions or self_test.Conventions(width=spec.width, height=spec.height)
+        if conventions is None:
+            self.conventions = self_test.measure(self)
 
     def render(
         self,
@@ -107,7 +112,26 @@ class Generator:
         arguments = {
             name: value for name, value in offered.items() if name in self._parameters and value is not None
         }
-        return draw(self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps)
+        with saved_elsewhere(self._rungs if gradient else (), self.device):
+            return draw(self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps)
+
+    def economize(self, rungs: Sequence[str]) -> None:
+        """Need less memory, as ``rungs`` of the ladder in `dualproc_cli.memory` say."""
+        self._rungs = tuple(rungs)
+        economize(self.pipeline, self.component, rungs)
+
+    def release_text_encoders(self, prompts: Sequence[str]) -> None:
+        """Encode ``prompts``, of which the embeddings stay, and move the text encoders to main memory.
+
+        Another prompt is encoded there, which takes longer and gives the same.
+        """
+        for prompt in prompts:
+            self.call([prompt], [0], steps=1, width=self.conventions.width, height=self.conventions.height)
+        for name, module in self.pipeline.components.items():
+            if name.startswith("text_encoder") and isinstance(module, nn.Module):
+                module.to("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def add_adapter(self, spec: AdapterSpec, seed: int) -> None:
         """Add the adapter that learns, and check that gradients reach it.
@@ -118,6 +142,11 @@ class Generator:
         Raises:
             UserError: ``spec.target_modules`` fits nothing, or no gradient reaches a weight that matters.
         """
+        self.attach(spec, seed)
+        self_test.check_gradients(self, adapter.tensors(self.denoiser, LEARNED))
+
+    def attach(self, spec: AdapterSpec, seed: int) -> None:
+        """Add the adapter that learns, as `add_adapter` does, and check nothing."""
         targets = (
             adapter.auto_targets(self.denoiser) if spec.target_modules == "auto" else spec.target_modules
         )
@@ -125,7 +154,6 @@ class Generator:
         adapter.inject(self.denoiser, LEARNED, self._rank, self._alpha, targets, seed)
         for parameter in self.adapter_parameters():
             parameter.requires_grad_(True)
-        self_test.check_gradients(self, adapter.tensors(self.denoiser, LEARNED))
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """The weights that learn, float32."""

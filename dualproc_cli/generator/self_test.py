@@ -52,13 +52,19 @@ def measure(generator: Generator) -> Conventions:
             failure = error
             continue
         low = _black(generator, images, torch.as_tensor(arrays))
-        idle = len(generator.pipeline.components["scheduler"].timesteps) - taken
-        return Conventions(width, height, low, idle)
+        return Conventions(width, height, low, _idle(generator, taken))
     raise UserError(
         f"generator.model: {spec.model}: {type(generator.pipeline).__name__} draws no picture of "
         f"{spec.width} x {spec.height} from a prompt ({first_line(failure)}); expected a text-to-image "
         "pipeline and a size that it can draw"
     ) from failure
+
+
+def count_idle_timesteps(generator: Generator) -> int:
+    """How many of the scheduler's timesteps are no steps, in a pipeline whose pictures need not be looked at."""
+    size = generator.conventions
+    _, taken = generator.call([PROMPT], [0], steps=generator.spec.steps, width=size.width, height=size.height)
+    return _idle(generator, taken)
 
 
 def check_gradients(generator: Generator, tensors: dict[str, nn.Parameter]) -> None:
@@ -71,8 +77,11 @@ def check_gradients(generator: Generator, tensors: dict[str, nn.Parameter]) -> N
     Raises:
         UserError: naming what failed.
     """
-    plain, graphed = _small(generator, None), _small(generator, GradientSpec(through="last-steps", steps=1))
-    if _difference(plain, graphed) > VISIBLE:
+    plain, graphed = _small(generator, None), _try_graph(generator)
+    if (graphed is None or _difference(plain, graphed) > VISIBLE) and stop_checkpointing(generator.denoiser):
+        logger.warning("%s: its gradient checkpointing changes the picture: left out", generator.spec.model)
+        graphed = _try_graph(generator)
+    if graphed is None or _difference(plain, graphed) > VISIBLE:
         _fail(generator, "its picture changes when gradients are recorded")
     if not graphed.requires_grad:
         _fail(generator, "no gradient reaches its picture")
@@ -119,6 +128,10 @@ def _try(generator: Generator, width: int, height: int, output_type: str) -> tup
     if tuple(images.shape) != expected:
         raise ValueError(f"it gave {tuple(images.shape)}, expected {expected}")
     return images, taken
+
+
+def _idle(generator: Generator, taken: int) -> int:
+    return len(generator.pipeline.components["scheduler"].timesteps) - taken
 
 
 def _black(generator: Generator, images: Tensor, arrays: Tensor) -> float:

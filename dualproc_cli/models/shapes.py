@@ -48,7 +48,7 @@ def build_pipeline(
         elif name == "scheduler":
             components[name] = getattr(diffusers, kind).from_config(_read(folder / name / "scheduler_config.json"))
         else:
-            components[name] = _build(getattr(LIBRARIES[library], kind), folder / name, device, dtype)
+            components[name] = build_module(getattr(LIBRARIES[library], kind), folder / name, device, dtype)
     return getattr(diffusers, index["_class_name"])(**components, **others)
 
 
@@ -58,7 +58,7 @@ def build_vlm(
     """A processor and a VLM of the shape of ``repo``, with random weights; arguments as `build_pipeline`."""
     folder = shape_folder(repo)
     kind = getattr(transformers, _read(folder / "config.json")["architectures"][0])
-    return build_processor(repo, texts), _build(kind, folder, device, dtype)
+    return build_processor(repo, texts), build_module(kind, folder, device, dtype)
 
 
 def build_processor(repo: str, texts: Iterable[str]) -> ProcessorMixin:
@@ -86,8 +86,12 @@ def count_parameters(repo: str) -> dict[str, int]:
     return {name: _size(part) for name, part in components.items() if isinstance(part, nn.Module)}
 
 
-def _build(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    # Parameters are laid out on the meta device and made where they belong; buffers, which are computed, are real.
+def build_module(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    """A diffusers or transformers model of the class ``kind``, as the config.json in ``folder`` says.
+
+    Its weights are random, or none on the meta device; its buffers, which are computed, are real.
+    """
+    # Parameters are laid out on the meta device and made where they belong.
     with init_empty_weights(include_buffers=False):
         if issubclass(kind, PreTrainedModel):
             model = kind._from_config(kind.config_class.from_pretrained(folder), dtype=dtype)
