@@ -16,6 +16,8 @@ CALL_ARGUMENTS = {
     "use_resolution_binning": False,
     # PixArt and others would rewrite the prompt where two further packages happen to be installed.
     "clean_caption": False,
+    # LongCat would draw what its language model makes of the prompt.
+    "enable_prompt_rewrite": False,
 }
 
 
