@@ -93,14 +93,14 @@ def ovis() -> dict[str, Any]:
 def longcat() -> dict[str, Any]:
     return {
         "scheduler": flow(),
-        "vae": kl(),
+        "vae": kl(channels=16),
         "text_encoder": qwen_vl("Qwen2_5_VL"),
         "tokenizer": chat(),
         "text_processor": qwen_processor("Qwen2VL"),
         "transformer": diffusers.LongCatImageTransformer2DModel(
             **HEADS,
             **BLOCKS,
-            in_channels=16,
+            in_channels=64,
             joint_attention_dim=WIDTH,
             pooled_projection_dim=WIDTH,
             axes_dims_rope=list(ROPE),

@@ -5,11 +5,12 @@ from typing import Any
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
 WIDTH = 16  # of every text encoder's features
 TOKENS = 16  # of a prompt, at most
 CHAT_TOKENS = 128  # of a prompt in its chat template, at most
-SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<image>", "<video>")
+SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<|image_pad|>", "<|video_pad|>")
 WORDS = ("a", "the", "by", "house", "tree", "ball", "sea", "picture", "red", "blue", "user", "system", "color")
 VOCABULARY = {word: index for index, word in enumerate((*SPECIAL, *WORDS))}
 IDS = {"vocab_size": len(VOCABULARY), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
@@ -121,6 +122,7 @@ def qwen_vl(kind: str, head: str = "ForConditionalGeneration", layers: int = 2) 
     config = getattr(transformers, f"{kind}Config")(
         text_config=text, vision_config=vision, image_token_id=4, video_token_id=5
     )
+    config = config.text_config if head == "TextModel" else config
     return getattr(transformers, kind + head)(config).eval()
 
 
@@ -147,8 +149,9 @@ def mistral3(layers: int) -> PreTrainedModel:
 
 
 def t5_gemma() -> PreTrainedModel:
-    """The encoder of a T5Gemma."""
-    config = transformers.T5GemmaModuleConfig(**{**DECODER, "num_hidden_layers": 2})
-    return transformers.T5GemmaEncoderModel(
-        transformers.T5GemmaConfig(encoder=config, decoder=config, is_encoder_decoder=False)
-    ).eval()
+    """The encoder of a T5Gemma, saved as PRX has it: with the configuration of the whole."""
+    module = transformers.T5GemmaModuleConfig(**{**DECODER, "num_hidden_layers": 2})
+    whole = transformers.T5GemmaConfig(encoder=module, decoder=module, dropout_rate=0.0)
+    encoder = T5GemmaEncoder(whole.encoder).eval()
+    encoder.config = whole
+    return encoder
