@@ -18,6 +18,10 @@ CALL_ARGUMENTS = {
     "clean_caption": False,
     # LongCat would draw what its language model makes of the prompt.
     "enable_prompt_rewrite": False,
+    # ERNIE-Image too, with a language model of its own.
+    "use_pe": False,
+    # Ideogram's guidance is a schedule for its own number of steps, which excludes a guidance scale.
+    "guidance_schedule": None,
 }
 
 

@@ -117,4 +117,5 @@ def plain_picture(pipeline: DiffusionPipeline, name: str) -> Tensor:
         **FAMILIES[name].arguments,
     }
     images = pipeline(**{key: value for key, value in arguments.items() if key in takes})[0]
-    return torch.as_tensor(images).permute(0, 3, 1, 2)
+    color, opacity = torch.as_tensor(images).permute(0, 3, 1, 2).split((3, images.shape[3] - 3), dim=1)
+    return color * opacity + (1 - opacity) if opacity.numel() else color

@@ -6,7 +6,19 @@ import diffusers
 from autoencoders import kl, video
 from diffusers import FlowMatchEulerDiscreteScheduler
 from families import family
-from text_encoders import CHAT_TOKENS, TOKENS, WIDTH, chat, clip, decoder, mistral3, qwen_processor, qwen_vl, t5, words
+from text_encoders import (
+    CHAT_TOKENS,
+    TOKENS,
+    WIDTH,
+    chat,
+    clip,
+    decoder,
+    mistral3,
+    qwen_processor,
+    qwen_vl,
+    t5,
+    words,
+)
 
 HEADS = {"attention_head_dim": 16, "num_attention_heads": 2}
 ROPE = (4, 6, 6)
@@ -141,7 +153,7 @@ def flux2_klein() -> dict[str, Any]:
     }
 
 
-@family("QwenImage", max_sequence_length=CHAT_TOKENS)
+@family("QwenImage", max_sequence_length=CHAT_TOKENS, true_cfg_scale=3.0, negative_prompt=" ")
 def qwen_image() -> dict[str, Any]:
     return {
         "scheduler": flow(),

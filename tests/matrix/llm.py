@@ -7,7 +7,7 @@ import transformers
 from autoencoders import kl, video
 from diffusers import FlowMatchEulerDiscreteScheduler
 from families import family
-from text_encoders import WIDTH, byt5, chat, decoder, mistral3, qwen_processor, qwen_vl
+from text_encoders import CHAT, WIDTH, byt5, chat, decoder, mistral3, qwen_processor, qwen_vl
 from transformers import ByT5Tokenizer
 
 
@@ -68,7 +68,7 @@ def bria_fibo() -> dict[str, Any]:
     }
 
 
-@family("ErnieImage")
+@family("ErnieImage", use_pe=False)
 def ernie() -> dict[str, Any]:
     return {
         "scheduler": FlowMatchEulerDiscreteScheduler(),
@@ -101,7 +101,7 @@ def ideogram_transformer() -> Any:
     )
 
 
-@family("Ideogram4", max_sequence_length=128)
+@family("Ideogram4", max_sequence_length=128, guidance_schedule=None)
 def ideogram() -> dict[str, Any]:
     return {
         "scheduler": FlowMatchEulerDiscreteScheduler(),
@@ -127,6 +127,7 @@ def nucleus() -> dict[str, Any]:
             in_channels=16,
             out_channels=4,
             num_layers=5,
+            mlp_ratio=6.0,
             joint_attention_dim=WIDTH,
             axes_dims_rope=(4, 6, 6),
             num_experts=4,
@@ -136,7 +137,7 @@ def nucleus() -> dict[str, Any]:
     }
 
 
-@family("QwenImage21", size=64)
+@family("QwenImage21", size=64, true_cfg_scale=3.0, negative_prompt=" ")
 def qwen_image21() -> dict[str, Any]:
     return {
         "scheduler": FlowMatchEulerDiscreteScheduler(),
@@ -161,6 +162,7 @@ def qwen_image21() -> dict[str, Any]:
 
 @family("GlmImage")
 def glm_image() -> dict[str, Any]:
+    tokenizer = chat(image_token="<|image_pad|>", grid_bos_token="<bos>", grid_eos_token="<eos>")
     config = transformers.GlmImageConfig(
         text_config={
             "vocab_size": 64,
@@ -171,7 +173,7 @@ def glm_image() -> dict[str, Any]:
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
             "pad_token_id": 0,
-            "eos_token_id": 3,
+            "eos_token_id": 63,
             "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
         },
         vision_config={
@@ -186,11 +188,11 @@ def glm_image() -> dict[str, Any]:
     return {
         "tokenizer": ByT5Tokenizer(),
         "processor": transformers.GlmImageProcessor(
-            image_processor=transformers.GlmImageImageProcessor(), tokenizer=chat()
+            image_processor=transformers.GlmImageImageProcessor(), tokenizer=tokenizer, chat_template=CHAT
         ),
         "text_encoder": byt5(),
         "vision_language_encoder": transformers.GlmImageForConditionalGeneration(config).eval(),
-        "vae": kl(),
+        "vae": kl(blocks=4),
         "transformer": diffusers.GlmImageTransformer2DModel(
             in_channels=4,
             out_channels=4,

@@ -11,7 +11,21 @@ WIDTH = 16  # of every text encoder's features
 TOKENS = 16  # of a prompt, at most
 CHAT_TOKENS = 128  # of a prompt in its chat template, at most
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<|image_pad|>", "<|video_pad|>")
-WORDS = ("a", "the", "by", "house", "tree", "ball", "sea", "picture", "red", "blue", "user", "system", "color")
+WORDS = (
+    "a",
+    "the",
+    "by",
+    "house",
+    "tree",
+    "ball",
+    "sea",
+    "picture",
+    "red",
+    "blue",
+    "user",
+    "system",
+    "color",
+)
 VOCABULARY = {word: index for index, word in enumerate((*SPECIAL, *WORDS))}
 IDS = {"vocab_size": len(VOCABULARY), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 CHAT = (
@@ -32,8 +46,11 @@ VISION = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_heads": 2, "pat
 MROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}
 
 
-def words(length: int = TOKENS) -> PreTrainedTokenizerFast:
-    """A tokenizer of words and signs that pads and truncates to ``length`` tokens, with a chat template."""
+def words(length: int = TOKENS, **special: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of words and signs that pads and truncates to ``length`` tokens, with a chat template.
+
+    ``special`` names further tokens: ``image_token="<|image_pad|>"``.
+    """
     tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -47,12 +64,13 @@ def words(length: int = TOKENS) -> PreTrainedTokenizerFast:
         eos_token="<eos>",
         model_max_length=length,
         chat_template=CHAT,
+        model_specific_special_tokens=special,
     )
 
 
-def chat() -> PreTrainedTokenizerFast:
+def chat(**special: str) -> PreTrainedTokenizerFast:
     """`words`, long enough for the templates that prompts are put into."""
-    return words(CHAT_TOKENS)
+    return words(CHAT_TOKENS, **special)
 
 
 def clip(projection: bool = False, width: int = WIDTH) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""Families whose denoiser is a diffusion transformer of its own kind: PixArt, SANA, Lumina, CogView, SD3..."""
+"""Families whose denoiser is a diffusion transformer of its own kind: PixArt, SANA, Lumina, SD3..."""
 
 from typing import Any
 

@@ -5,7 +5,7 @@ from typing import Any
 import diffusers
 from autoencoders import kl, tiny
 from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
-from families import family
+from families import PROMPT, family
 from text_encoders import WIDTH, chat, clip, qwen_processor, qwen_vl, t5, words
 from torch import nn
 
@@ -97,7 +97,7 @@ def sdxl_pag() -> dict[str, Any]:
     return sdxl_components()
 
 
-@family("Kandinsky3")
+@family("Kandinsky3", size=64)
 def kandinsky3() -> dict[str, Any]:
     return {
         "tokenizer": words(),
@@ -170,11 +170,11 @@ def dreamlite_components() -> dict[str, Any]:
     }
 
 
-@family("DreamLite", max_sequence_length=128)
+@family("DreamLite", prompt=PROMPT, max_sequence_length=128)
 def dreamlite() -> dict[str, Any]:
     return dreamlite_components()
 
 
-@family("DreamLiteMobile", max_sequence_length=128)
+@family("DreamLiteMobile", prompt=PROMPT, max_sequence_length=128)
 def dreamlite_mobile() -> dict[str, Any]:
     return dreamlite_components()
