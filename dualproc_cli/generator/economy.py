@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from dualproc_cli.generator.checkpointing import checkpoint_blocks
+
 logger = logging.getLogger(__name__)
 
 
@@ -24,18 +26,10 @@ def saved_elsewhere(rungs: Sequence[str], device: torch.device) -> AbstractConte
     return torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")
 
 
-def stop_checkpointing(denoiser: Any) -> bool:
-    """Switch the denoiser's gradient checkpointing off; False if it was not on."""
-    if not getattr(denoiser, "is_gradient_checkpointing", False):
-        return False
-    denoiser.disable_gradient_checkpointing()
-    return True
-
-
 def _checkpoint(module: Any) -> bool:
-    if not getattr(module, "_supports_gradient_checkpointing", False):
+    if module is None:
         return False
-    module.enable_gradient_checkpointing()
+    checkpoint_blocks(module)
     return True
 
 

@@ -55,6 +55,15 @@ class Ledger:
         self.peak = max(self.peak, self.live)
         weakref.finalize(storage, self._leave, key)
 
+    def bytes_of(self, module: nn.Module) -> int:
+        """Bytes of a module's hollow parameters, as they were counted."""
+        storages = {
+            parameter.meta.untyped_storage()._cdata
+            for parameter in module.parameters()
+            if isinstance(parameter, Hollow)
+        }
+        return sum(self._sizes[storage] for storage in storages)
+
     def _leave(self, key: int) -> None:
         self.live -= self._sizes.pop(key)
 

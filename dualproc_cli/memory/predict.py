@@ -13,7 +13,7 @@ from dualproc_cli.generator import Generator
 from dualproc_cli.learning.keep import is_kept
 from dualproc_cli.memory.hollow import Ledger, empty, hollow_out, offloaded
 from dualproc_cli.memory.skeleton import hollow_generator, hollow_vlm
-from dualproc_cli.spec import LoadedSpec
+from dualproc_cli.spec import LoadedSpec, Question
 from dualproc_cli.vlm import Vlm
 from dualproc_cli.vlm.reading import WAYS
 
@@ -64,7 +64,7 @@ def predict(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str] = ())
         parts["adapter"] = ledger.live - sum(parts.values())
         parts["optimizer"] = (1 + OPTIMIZER_COPIES) * parts["adapter"]
         weights = ledger.live
-        generator.economize(rungs)
+        generator.economize([rung for rung in rungs if rung != "offload-activations"])
         try:
             _step(loaded, generator, vlm, ledger, "offload-activations" in rungs)
         except UserError:
@@ -121,5 +121,5 @@ def _part(generator: Generator, name: str) -> str:
     return "text encoders" if name.startswith("text_encoder") else "decoder"
 
 
-def _said(question) -> list[str]:
+def _said(question: Question) -> list[str]:
     return [question.question, *question.paraphrases, question.answer, *question.alternatives]

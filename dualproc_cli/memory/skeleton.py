@@ -1,6 +1,7 @@
 """Generators and VLMs built from their configurations alone, without weights: see `hollow`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dualproc_cli import miniature
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator, prepare_generator
 from dualproc_cli.generator.remedies import LEFT_OUT
-from dualproc_cli.generator.self_test import Conventions
+from dualproc_cli.generator.self_test import Conventions, count_idle_timesteps
 from dualproc_cli.memory.hollow import hollow_out
 from dualproc_cli.models.catalog import known_shapes
 from dualproc_cli.models.shapes import build_module, build_pipeline, build_vlm
@@ -49,7 +50,7 @@ def hollow_generator(spec: GeneratorSpec, dtype: torch.dtype, prompts: Sequence[
             hollow_out(module, dtype, 1.0 if name == "vae" else share)
     size = Conventions(width=spec.width, height=spec.height)
     generator = prepare_generator(pipeline, spec, CPU, conventions=size)
-    generator.conventions = generator.count_idle_timesteps()
+    generator.conventions = replace(size, idle_timesteps=count_idle_timesteps(generator))
     return generator
 
 
