@@ -77,7 +77,7 @@ def measure(generator: Generator) -> Conventions:
 
 
 def count_idle_timesteps(generator: Generator) -> int:
-    """How many of the scheduler's timesteps are no steps, in a pipeline whose pictures need not be looked at."""
+    """How many of the scheduler's timesteps are no steps; nobody looks at the picture."""
     _, taken = _draw(generator, [PROMPT])
     return _idle(generator, taken)
 

@@ -46,7 +46,9 @@ def build_pipeline(
         if name.startswith("tokenizer"):
             components[name] = stand_in_tokenizer(folder / name, texts)
         elif name == "scheduler":
-            components[name] = getattr(diffusers, kind).from_config(_read(folder / name / "scheduler_config.json"))
+            components[name] = getattr(diffusers, kind).from_config(
+                _read(folder / name / "scheduler_config.json")
+            )
         else:
             components[name] = build_module(getattr(LIBRARIES[library], kind), folder / name, device, dtype)
     return getattr(diffusers, index["_class_name"])(**components, **others)
