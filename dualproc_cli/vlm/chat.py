@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from transformers import ProcessorMixin
 
 from dualproc_cli.errors import UserError
+from dualproc_cli.vlm.template import TEMPLATE_ERRORS, ask, lead
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +97,13 @@ def picture_inputs(
 def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -> dict[str, Tensor]:
     try:
         inputs: Any = processor.apply_chat_template(
-            [_ask(question, pictures)],
+            [ask(question, pictures)],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
         )
-    except (TemplateError, TypeError, ValueError) as error:  # what templates and processors raise
+    except TEMPLATE_ERRORS as error:
         raise UserError(
             f"question {question!r}: the VLM's chat template and processor cannot ask it about "
             f"{len(pictures)} picture(s) ({' '.join(str(error).split())[:160]}); expected a VLM that can"
@@ -114,11 +114,6 @@ def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -
         for key, value in inputs.items()
         if torch.is_tensor(value) and key not in ("attention_mask", "labels")
     }
-
-
-def _ask(question: str, pictures: Sequence[Any]) -> dict[str, Any]:
-    content = [{"type": "image", "image": picture} for picture in pictures]
-    return {"role": "user", "content": [*content, {"type": "text", "text": question}]}
 
 
 def _beside_tokens(value: Tensor, inputs: dict[str, Tensor]) -> bool:
@@ -163,26 +158,9 @@ def _answer_tokens(processor: ProcessorMixin, question: str, prompt: Tokens, ans
     """
     encode = processor.tokenizer.encode
     last = processor.tokenizer.decode([prompt[-1]])
-    lead = "" if last[-1:].isspace() else _lead(processor, question, answer)
-    before, after = (
-        encode(last, add_special_tokens=False),
-        encode(last + lead + answer, add_special_tokens=False),
-    )
+    space = "" if last[-1:].isspace() else lead(processor, question, answer)
+    text = (space if space.isspace() else "") + answer
+    before, after = encode(last, add_special_tokens=False), encode(last + text, add_special_tokens=False)
     if after[: len(before)] == before:
         return tuple(after[len(before) :])
-    return tuple(encode(lead + answer, add_special_tokens=False))  # the tokenizer merges the two
-
-
-def _lead(processor: ProcessorMixin, question: str, answer: str) -> str:
-    """The white space that the chat template puts between the generation prompt and an assistant's words."""
-    asked = _ask(question, [None])
-    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-    try:
-        prompt = processor.apply_chat_template([asked], add_generation_prompt=True, tokenize=False)
-        dialogue = processor.apply_chat_template([asked, reply], tokenize=False)
-    except (TemplateError, TypeError):  # a template for questions only
-        return ""
-    if not dialogue.startswith(prompt):
-        return ""
-    lead, _, _ = dialogue[len(prompt) :].partition(answer)
-    return lead if lead.isspace() else ""
+    return tuple(encode(text, add_special_tokens=False))  # the tokenizer merges the two

@@ -1,7 +1,6 @@
 """A frozen vision-language model and its processor, from the hub, a folder or the embedded miniature."""
 
 import importlib.util
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,7 @@ from dualproc_cli import miniature
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import VlmSpec
-
-logger = logging.getLogger(__name__)
-
-# For a processor without a chat template: the picture, the question, then the answer.
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ ' ' }}{% endif %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ 'IMAGE' }}"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
-)
-
+from dualproc_cli.vlm.template import set_template
 
 @dataclass(frozen=True)
 class Vlm:
@@ -88,11 +78,7 @@ def _load_processor(spec: VlmSpec) -> ProcessorMixin:
         raise UserError(
             f"vlm.model: {spec.model} has no processor for pictures and text; expected a model with both"
         )
-    processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
-    if not processor.chat_template:
-        logger.warning("%s has no chat template: questions are put right after the picture", spec.model)
-        picture = getattr(processor, "image_token", "<image>")
-        processor.chat_template = PLAIN_TEMPLATE.replace("IMAGE", picture)
+    set_template(processor, spec.model)
     _clamp_resizes(processor.image_processor)
     return processor
 

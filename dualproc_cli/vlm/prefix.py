@@ -121,16 +121,15 @@ def shared_prefix(query: Query) -> Tensor:
     out = model(**query.tokens(some, prompts.shared), **query.pictures, use_cache=True, logits_to_keep=1)
     logits = out.logits[:, -1:]
     if count := len(rows.tokens):
-        cache = out.past_key_values
-        _keep_recurrent_states(cache)
+        name, cache = _cache(out)
         # Picture-major, the order in which M-RoPE families repeat the position offsets kept from the prefix.
         cache.reorder_cache(torch.arange(query.batch, device=query.device).repeat_interleave(count))
         # Causal attention over right-padded rows needs no mask and no positions, and M-RoPE rejects them.
         following = model(
             input_ids=rows.tokens.repeat(query.batch, 1),
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=rows.kept.repeat(query.batch, 1),
+            **{name: cache},
             **query.continued(some, query.batch * count, rows.tokens.shape[1]),
         )
         logits = torch.cat([logits, following.logits.reshape(query.batch, -1, logits.shape[-1])], 1)
@@ -199,11 +198,11 @@ def _prompt_by_prompt(query: Query, pictures: dict[str, Any]) -> Tensor:
                 first = out.logits[:, -1:]
             logits = first
             if given := len(answer) - 1:
-                _keep_recurrent_states(out.past_key_values)
+                name, cache = _cache(out)
                 following = query.model(
                     input_ids=query.row(answer[:-1]),
-                    past_key_values=out.past_key_values,
                     use_cache=True,
+                    **{name: cache},
                     **query.continued(q, query.batch, given),
                 )
                 logits = torch.cat([first, following.logits], 1)
@@ -221,11 +220,14 @@ def _in_turn(logits: Tensor, answer: Tokens) -> Tensor:
     return _pick(logits, torch.arange(len(answer), device=logits.device), targets)
 
 
-def _keep_recurrent_states(cache: Any) -> None:
-    """Let linear-attention layers leave the state they hold as it is.
+def _cache(out: Any) -> tuple[str, Any]:
+    """What a pass leaves for one that goes on from it, under the name that the model takes it by.
 
-    They overwrite it in place, which breaks the backward pass; after the last pass nobody reads it.
+    Linear-attention layers are made to leave the state they hold as it is: they overwrite it in place, which
+    breaks the backward pass, and after the second pass nobody reads it.
     """
-    for layer in getattr(cache, "layers", ()):
+    name = "cache" if "cache" in out else "past_key_values"  # its older name
+    for layer in getattr(out[name], "layers", ()):
         if hasattr(layer, "update_recurrent_state"):
             layer.update_recurrent_state = lambda state, *args, **options: state
+    return name, out[name]

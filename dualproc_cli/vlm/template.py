@@ -1,0 +1,89 @@
+"""The chat template that questions are put in: the model's own, so set that its next text is the answer."""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import ProcessorMixin
+
+logger = logging.getLogger(__name__)
+
+# For a processor without a chat template: the picture, the question, then the answer.
+PLAIN = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ ' ' }}{% endif %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ 'IMAGE' }}"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+)
+# By one of these the templates of thinking models are told not to; others do not look at them.
+SILENT = "{% set enable_thinking = false %}{% set thinking = false %}{{ '' }}"
+# How a thought begins and ends.
+THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<|think|>", "<|/think|>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel>thought", "<channel|>"),
+)
+MARK = "MARK"  # stands for what is said
+
+# What templates raise on a message that they are not made for.
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, AttributeError, KeyError)
+
+
+def set_template(processor: ProcessorMixin, name: str) -> None:
+    """Set the chat template of model ``name`` to one after whose generation prompt the answer comes.
+
+    That is the model's own, without thinking: by its own switch where it has one; where the generation prompt
+    still opens a thought, or a thought stands before the assistant's words, an empty one is closed first.
+    """
+    template = processor.chat_template or processor.tokenizer.chat_template
+    if isinstance(template, dict):  # several, by purpose
+        template = template.get("default") or next(iter(template.values()))
+    if not template:
+        logger.warning("%s has no chat template: questions are put right after the picture", name)
+        template = PLAIN.replace("IMAGE", getattr(processor, "image_token", "<image>"))
+    processor.chat_template = SILENT + template
+    if thought := _thought(processor):
+        logger.warning("%s thinks before it answers: questions close an empty thought first", name)
+        processor.chat_template += f"{{% if add_generation_prompt %}}{{{{ {json.dumps(thought)} }}}}{{% endif %}}"
+
+
+def ask(question: str, pictures: Sequence[Any]) -> dict[str, Any]:
+    """A user's message: pictures, then a question about them."""
+    content = [{"type": "image", "image": picture} for picture in pictures]
+    return {"role": "user", "content": [*content, {"type": "text", "text": question}]}
+
+
+def lead(processor: ProcessorMixin, question: str, answer: str) -> str:
+    """What the template puts between its generation prompt and an assistant's words in a dialogue."""
+    asked = ask(question, [None])
+    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    try:
+        prompt = processor.apply_chat_template([asked], add_generation_prompt=True, tokenize=False)
+        dialogue = processor.apply_chat_template([asked, reply], tokenize=False)
+    except TEMPLATE_ERRORS:  # a template for questions only
+        return ""
+    before, found, _ = dialogue.removeprefix(prompt).partition(answer)
+    return before if found and dialogue.startswith(prompt) else ""
+
+
+def _thought(processor: ProcessorMixin) -> str:
+    """The rest of an empty thought, if the generation prompt opens one or the answer stands behind one."""
+    said = lead(processor, "", MARK)
+    if any(closing in said for _, closing in THOUGHTS):
+        return said
+    try:
+        prompt = processor.apply_chat_template(
+            [ask(MARK, [None])], add_generation_prompt=True, tokenize=False
+        )
+    except TEMPLATE_ERRORS:  # asking the first question will say so
+        return ""
+    after = prompt.rpartition(MARK)[2]
+    for opening, closing in THOUGHTS:
+        if after.rfind(opening) > after.rfind(closing):
+            line = "" if after.endswith("\n") else "\n"
+            return f"{line}{closing}\n\n"
+    return ""

@@ -1,0 +1,48 @@
+"""The families of VLMs: how each is built small, and how its answers are expected to be read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import vlm_patches as patches
+import vlm_projected as projected
+import vlm_resampled as resampled
+from vlm_parts import Parts
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of VLMs, small.
+
+    Attributes:
+        build: makes its parts.
+        mode: how its answers are read: cache, vision or separate.
+        several: it can be shown several pictures at once.
+    """
+
+    build: Callable[[], Parts]
+    mode: str = "cache"
+    several: bool = True
+
+
+FAMILIES = {
+    "SmolVLM": Family(resampled.smolvlm),
+    "Idefics2": Family(resampled.idefics2),
+    "Idefics3": Family(resampled.idefics3),
+    "Qwen2-VL": Family(patches.qwen2_vl),
+    "Qwen2.5-VL": Family(patches.qwen2_5_vl),
+    "Qwen3-VL": Family(patches.qwen3_vl),
+    "Qwen3.5": Family(patches.qwen3_5),
+    "GLM4V": Family(patches.glm4v),
+    "LLaVA-1.5": Family(projected.llava),
+    "LLaVA-NeXT": Family(projected.llava_next),
+    "LLaVA-OneVision": Family(projected.llava_onevision),
+    "InternVL": Family(projected.internvl),
+    "Mistral3": Family(projected.mistral3),
+    "Pixtral": Family(projected.pixtral),
+    "AyaVision": Family(projected.aya_vision),
+    "Gemma3": Family(projected.gemma3),
+    "Gemma4": Family(projected.gemma4),
+    "LFM2-VL": Family(projected.lfm2_vl),
+    "Mllama": Family(resampled.mllama),
+    "PaliGemma": Family(projected.paligemma, mode="vision"),
+}
