@@ -17,16 +17,20 @@ class Family:
         build: makes its parts.
         mode: how its answers are read: cache, vision or separate.
         several: it can be shown several pictures at once.
+        tensors: its processor takes pictures as tensors, not only its image processor.
+        suffix: its processor takes the answer as an argument of that name, not as a message.
     """
 
     build: Callable[[], Parts]
     mode: str = "cache"
     several: bool = True
+    tensors: bool = True
+    suffix: bool = False
 
 
 FAMILIES = {
     "SmolVLM": Family(resampled.smolvlm),
-    "Idefics2": Family(resampled.idefics2),
+    "Idefics2": Family(resampled.idefics2, tensors=False),
     "Idefics3": Family(resampled.idefics3),
     "Qwen2-VL": Family(patches.qwen2_vl),
     "Qwen2.5-VL": Family(patches.qwen2_5_vl),
@@ -44,5 +48,5 @@ FAMILIES = {
     "Gemma4": Family(projected.gemma4),
     "LFM2-VL": Family(projected.lfm2_vl),
     "Mllama": Family(resampled.mllama),
-    "PaliGemma": Family(projected.paligemma, mode="vision"),
+    "PaliGemma": Family(projected.paligemma, mode="vision", suffix=True),
 }

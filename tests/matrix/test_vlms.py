@@ -1,0 +1,184 @@
+"""Every family of VLMs, small, through the same load path: pictures, losses and gradients as by hand.
+
+"By hand" is transformers alone: the model's own processor and one plain forward for each question and answer.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.transforms.functional import to_pil_image
+from vlm_builders import FAMILIES
+from vlm_parts import save
+
+from dualproc_cli.spec import VlmSpec
+from dualproc_cli.vlm import Inquiry, load_vlm
+from dualproc_cli.vlm.chat import picture_inputs
+
+ALWAYS = ("SmolVLM", "Qwen3.5", "LLaVA-NeXT", "PaliGemma")  # a kind each: tiles, patches, rows, prefix-LM
+QUESTIONS = ("Is the horizon at the red line?", "What is shown?")
+ANSWERS = (("Yes", "No"), ("a tall tree", "a lamp"))
+HEIGHT, WIDTH = 48, 64
+MECHANISMS = {"cache": "shared prefix", "vision": "vision once", "separate": "one forward a question"}
+
+pytestmark = [
+    pytest.mark.recorded("vlm"),
+    pytest.mark.parametrize(
+        "family",
+        [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.matrix) for name in FAMILIES],
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Loads a family's VLM, once."""
+    found = {}
+
+    def load(family):
+        if family not in found:
+            folder = save(FAMILIES[family].build(), tmp_path_factory.mktemp("vlm"))
+            found[family] = load_vlm(VlmSpec(model=str(folder)), torch.device("cpu"))
+        return found[family]
+
+    return load
+
+
+@pytest.fixture
+def vlm(loaded, family):
+    return loaded(family)
+
+
+def pictures(count=1, height=HEIGHT, width=WIDTH):
+    """[count, 3, height, width] in steps of 1/255, smooth enough for rounding not to matter."""
+    rng = torch.Generator().manual_seed(count)
+    coarse = torch.rand(count, 3, 4, 4, generator=rng)
+    smooth = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=True)
+    return (smooth * 255).round() / 255
+
+
+def test_pixels_are_the_processors(vlm):
+    """A float tensor is prepared as the processor itself prepares the picture, up to its 8-bit rounding."""
+    image = pictures()[0]
+    own = encode(vlm, [to_pil_image(image)], QUESTIONS[0])
+    keys = [key for key, value in own.items() if value.shape[:2] != own["input_ids"].shape]
+    found = picture_inputs(vlm.processor, [[image]], keys)
+    for key in keys:
+        levels = 3 / 255 / 0.25 if found[key].is_floating_point() else 0  # over the smallest deviation
+        torch.testing.assert_close(found[key], own[key].to(found[key]), rtol=0, atol=levels)
+
+
+def test_processor_gradient(vlm):
+    """The gradient through the processor is the finite difference along a direction."""
+    image = pictures()[0].double().requires_grad_()
+    direction = torch.randn(image.shape, generator=torch.Generator().manual_seed(1)).double()
+
+    def value(x):
+        pixels = picture_inputs(vlm.processor, [[x]], ["pixel_values"])["pixel_values"].double()
+        return (pixels * torch.linspace(-1, 1, pixels.numel()).view_as(pixels)).sum()
+
+    (gradient,) = torch.autograd.grad(value(image), image)
+    with torch.no_grad():
+        step = 1e-3
+        difference = (value(image + step * direction) - value(image - step * direction)) / (2 * step)
+    assert gradient.abs().sum() > 0
+    torch.testing.assert_close((gradient * direction).sum(), difference, rtol=1e-3, atol=1e-3)
+
+
+def test_answer_is_the_next_text(vlm, family):
+    """Prompt and answer are the tokens of a dialogue in which the assistant has given that answer."""
+    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
+    prompts = inquiry._plan(((HEIGHT, WIDTH),))
+    for q, question in enumerate(QUESTIONS):
+        for a, answer in enumerate(ANSWERS[q]):
+            blank = to_pil_image(pictures()[0])
+            dialogue = encode(vlm, [blank], question, answer, FAMILIES[family].suffix)["input_ids"][0].tolist()
+            expected = [*prompts.tokens[q], *prompts.answers[q][a]]
+            assert dialogue[: len(expected)] == expected
+
+
+def test_losses_and_gradients(vlm, family):
+    images = pictures(2).requires_grad_()
+    scores = Inquiry(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
+    compare(vlm, family, scores, images, [[image] for image in images])
+
+
+def test_two_pictures(vlm, family):
+    """A picture shown beside each picture."""
+    if not FAMILIES[family].several:
+        pytest.skip("takes one picture")
+    images, beside = pictures(2).requires_grad_(), pictures(1, 40, 40)[0]
+    scores = Inquiry(vlm, QUESTIONS, ANSWERS)(images, beside=beside).log_likelihood
+    compare(vlm, family, scores, images, [[image, beside] for image in images])
+
+
+def test_mechanism(vlm, family, record_property):
+    mode = Inquiry(vlm, QUESTIONS, ANSWERS).prepare(HEIGHT, WIDTH)
+    record_property("remedies", [MECHANISMS[mode.name]])
+    assert str(mode) == FAMILIES[family].mode
+
+
+def compare(vlm, family, scores, images, shown):
+    for q, question in enumerate(QUESTIONS):
+        for a, answer in enumerate(ANSWERS[q]):
+            expected = torch.stack([by_hand(vlm, FAMILIES[family], group, question, answer) for group in shown])
+            close(scores[q][:, a], expected)
+            close(gradient(scores[q][:, a], images), gradient(expected, images))
+
+
+def gradient(values, images):
+    found = torch.autograd.grad(values.sum(), images, retain_graph=True)[0]
+    assert found.abs().amax((1, 2, 3)).min() > 0
+    return found
+
+
+def close(found, expected):
+    """Within 1e-4 of the largest expected value."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.detach().abs().max().item())
+
+
+def encode(vlm, images, question, answer=None, suffix=False, **options):
+    """The processor's own inputs for pictures, of a question or of a dialogue with its answer."""
+    content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": question}]
+    messages = [{"role": "user", "content": content}]
+    if suffix and answer is not None:
+        options["suffix"] = answer
+    elif answer is not None:
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    inputs = vlm.processor.apply_chat_template(
+        messages,
+        add_generation_prompt=len(messages) == 1,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs=options,
+    )
+    return {key: value for key, value in inputs.items() if key != "labels"}
+
+
+def by_hand(vlm, family, images, question, answer):
+    """An answer's log-likelihood in a plain forward; of a prefix-LM, token by token as it is generated."""
+    dialogue = encode(vlm, map(to_pil_image, images), question, answer, family.suffix)["input_ids"][0]
+    if family.tensors:
+        inputs = encode(vlm, images, question, images_kwargs={"do_rescale": False})
+    else:
+        inputs = encode(vlm, map(to_pil_image, images), question)
+        inputs |= vlm.processor.image_processor([images], do_rescale=False, return_tensors="pt")
+    prompt = inputs["input_ids"].shape[1]
+    target = dialogue[prompt:][: answer_length(vlm, answer, dialogue[prompt:])][None]
+    if family.mode == "cache":
+        for key, value in inputs.items():
+            if value.shape[:2] == (1, prompt):
+                last = value[:, -1:].expand(-1, target.shape[1], *value.shape[2:])
+                inputs[key] = torch.cat([value, target if key == "input_ids" else last], 1)
+        logits = vlm.model(**inputs, use_cache=False).logits[0, prompt - 1 : -1]
+    else:
+        first = vlm.model(**inputs, use_cache=True)
+        rest = vlm.model(input_ids=target, cache=first.cache, use_cache=True)
+        logits = torch.cat([first.logits[0, -1:], rest.logits[0, :-1]])
+    return -F.cross_entropy(logits, target[0], reduction="sum")
+
+
+def answer_length(vlm, answer, tokens):
+    """How many of the dialogue's tokens after the prompt are the answer's."""
+    decode = vlm.processor.tokenizer.decode
+    return next(n for n in range(1, len(tokens) + 1) if decode(tokens[:n]).strip() == answer)
