@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
     BitsAndBytesConfig,
@@ -18,8 +20,12 @@ from transformers import (
 from dualproc_cli import miniature
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
+from dualproc_cli.hub import advice
 from dualproc_cli.spec import VlmSpec
 from dualproc_cli.vlm.template import set_template
+
+EXPECTED = "an image-text-to-text model with its processor: a hub id, a folder or miniature"
+
 
 @dataclass(frozen=True)
 class Vlm:
@@ -29,6 +35,7 @@ class Vlm:
     model: PreTrainedModel | None  # None: the processor alone, enough to plan what will be asked
     device: torch.device
     revision: str | None  # commit on the hub, or the miniature's weights; None for a local folder
+    remedies: tuple[str, ...] = ()  # what was changed so that it can be asked, each with its reason
 
     @property
     def dtype(self) -> torch.dtype:
@@ -42,9 +49,9 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
         UserError: the model cannot be found or read, is no image-text-to-text model, lacks weights, or its
             quantization is not available here.
     """
-    processor = _load_processor(spec)
+    processor, remedies = _load_processor(spec)
     dtype = pick_dtype(spec.dtype, device)
-    options: dict[str, Any] = {"dtype": dtype}
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if spec.quantization != "none":
         options |= {"quantization_config": _quantization(spec, dtype, device), "device_map": {"": device}}
     model, report = _read(
@@ -60,27 +67,33 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
     if spec.quantization == "none":
         model = model.to(device)
     model.eval().requires_grad_(False)
-    return Vlm(processor, model, device, _commit(spec))
+    return Vlm(processor, model, device, _commit(spec), remedies)
 
 
 def load_processor(spec: VlmSpec) -> Vlm:
     """The processor alone (``model`` is None): seconds instead of minutes, enough for `Inquiry.describe`.
 
     Raises:
-        UserError: the processor cannot be found or read.
+        UserError: the processor cannot be found or read, or the model is no image-text-to-text model.
     """
-    return Vlm(_load_processor(spec), None, torch.device("cpu"), _commit(spec))
+    processor, remedies = _load_processor(spec)
+    return Vlm(processor, None, torch.device("cpu"), _commit(spec), remedies)
 
 
-def _load_processor(spec: VlmSpec) -> ProcessorMixin:
+def _load_processor(spec: VlmSpec) -> tuple[ProcessorMixin, tuple[str, ...]]:
+    config = _read(spec, AutoConfig.from_pretrained)
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not getattr(config, "auto_map", None):
+        raise UserError(
+            f"vlm.model: {spec.model} is a {config.model_type} model, which answers no questions about "
+            f"pictures; expected {EXPECTED}"
+        )
     processor = _read(spec, AutoProcessor.from_pretrained)
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
         raise UserError(
             f"vlm.model: {spec.model} has no processor for pictures and text; expected a model with both"
         )
-    set_template(processor, spec.model)
     _clamp_resizes(processor.image_processor)
-    return processor
+    return processor, set_template(processor, spec.model)
 
 
 class _Clamped:
@@ -103,33 +116,33 @@ def _clamp_resizes(image_processor: Any) -> None:
 
 def _read(spec: VlmSpec, from_pretrained: Any, **options: Any) -> Any:
     """Call a ``from_pretrained``, turning whatever goes wrong with the files into one line."""
-    source = _source(spec)
     try:
         return from_pretrained(
-            source, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
+            _source(spec), revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
         )
-    except ImportError as error:
-        raise UserError(
-            f"vlm.model: {spec.model} needs a package that is not installed: {_line(error)}"
-        ) from error
-    except Exception as error:  # hub, JSON, safetensors and pickle errors have no common class
-        raise UserError(
-            f"vlm.model: cannot load {spec.model} as an image-text-to-text model ({_line(error)}); expected "
-            "a hub id that you have access to, a folder with config, weights and processor, or `miniature`"
-        ) from error
+    except UserError:  # the miniature says itself what it lacks
+        raise
+    except Exception as error:
+        found = advice(error, "vlm", spec.model, spec.revision, EXPECTED)
+        raise UserError(f"vlm.model: {spec.model}: {found}") from error
 
 
 def _source(spec: VlmSpec) -> str:
-    if spec.model != "miniature":
-        return spec.model
-    return str(miniature.vlm_folder(spec.revision))
+    if spec.model == "miniature":
+        return str(miniature.vlm_folder(spec.revision))
+    local = Path(spec.model).expanduser()
+    if local.is_dir():
+        return str(local)
+    if spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1:
+        raise FileNotFoundError("no such folder")
+    return spec.model
 
 
 def _commit(spec: VlmSpec) -> str | None:
     """The commit that was read: hub files lie in the cache under ``snapshots/<commit>/``."""
     if spec.model == "miniature":
         return miniature.revision("vlm")
-    if Path(spec.model).exists():
+    if Path(spec.model).expanduser().is_dir():
         return None
     config = try_to_load_from_cache(spec.model, "config.json", revision=spec.revision)
     return Path(config).parent.name if isinstance(config, str) else None
@@ -145,9 +158,3 @@ def _quantization(spec: VlmSpec, dtype: torch.dtype, device: torch.device) -> Bi
     if spec.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's message, or its class if it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(" .:") if lines else type(error).__name__

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class Mode:
     name: str  # cache | vision | separate
     way: Way
     batched: bool  # all pictures in one pass, or one by one
+    reason: str = ""  # why no faster way is right
 
     def __str__(self) -> str:
         return self.name if self.batched else f"{self.name}, picture by picture"
@@ -70,7 +71,10 @@ def choose(reader: Reader, height: int, width: int) -> Mode:
             definition = plain if causal else generated
             expected = reader.read(definition, noise, asked, False)
     except Exception as error:  # a family may fail in any way inside its own forward
-        raise UserError(f"vlm.model: this model cannot be asked about a picture ({_line(error)})") from error
+        raise UserError(
+            f"vlm.model: {type(reader.vlm.model).__name__} cannot be asked about a picture ({_line(error)}); "
+            "choose another model, or report this with the versions of transformers and torch"
+        ) from error
 
     ways: dict[str, Way] = {"cache": shared_prefix, "vision": shared_vision, "separate": definition}
     faults: list[str] = []
@@ -85,9 +89,13 @@ def choose(reader: Reader, height: int, width: int) -> Mode:
         if fault is None:
             if faults:
                 logger.warning("questions are read in mode %s, because %s", mode, "; ".join(faults))
-            return mode
+            return replace(mode, reason="; ".join(faults))
         faults.append(f"{mode}: {fault}")
-    raise UserError(f"vlm.model: cannot learn from this model's answers: {'; '.join(faults)}")
+    kind = type(reader.vlm.model).__name__
+    raise UserError(
+        f"vlm.model: cannot learn from the answers of {kind}: {'; '.join(faults)}; "
+        "choose another model, or report this with the versions of transformers and torch"
+    )
 
 
 def _fault(reader: Reader, mode: Mode, noise: Tensor, expected: Tensor) -> str | None:

@@ -17,7 +17,7 @@ PLAIN = (
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
 )
 # By one of these the templates of thinking models are told not to; others do not look at them.
-SILENT = "{% set enable_thinking = false %}{% set thinking = false %}{{ '' }}"
+SWITCHES = ("enable_thinking", "thinking")
 # How a thought begins and ends.
 THOUGHTS = (
     ("<think>", "</think>"),
@@ -33,22 +33,33 @@ MARK = "MARK"  # stands for what is said
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, AttributeError, KeyError)
 
 
-def set_template(processor: ProcessorMixin, name: str) -> None:
+def set_template(processor: ProcessorMixin, name: str) -> tuple[str, ...]:
     """Set the chat template of model ``name`` to one after whose generation prompt the answer comes.
 
     That is the model's own, without thinking: by its own switch where it has one; where the generation prompt
     still opens a thought, or a thought stands before the assistant's words, an empty one is closed first.
+
+    Returns:
+        what was changed, with the reason.
     """
+    remedies = []
     template = processor.chat_template or processor.tokenizer.chat_template
     if isinstance(template, dict):  # several, by purpose
         template = template.get("default") or next(iter(template.values()))
     if not template:
         logger.warning("%s has no chat template: questions are put right after the picture", name)
+        remedies.append("plain chat template: it has none of its own")
         template = PLAIN.replace("IMAGE", getattr(processor, "image_token", "<image>"))
-    processor.chat_template = SILENT + template
+    if switches := [switch for switch in SWITCHES if switch in template]:
+        remedies.append(f"{switches[0]} off: the answer must be its next text")
+        template = "".join(f"{{% set {switch} = false %}}" for switch in switches) + "{{ '' }}" + template
+    processor.chat_template = template
     if thought := _thought(processor):
         logger.warning("%s thinks before it answers: questions close an empty thought first", name)
-        processor.chat_template += f"{{% if add_generation_prompt %}}{{{{ {json.dumps(thought)} }}}}{{% endif %}}"
+        remedies.append("empty thought: it thinks before it answers")
+        closed = f"{{{{ {json.dumps(thought)} }}}}"
+        processor.chat_template += f"{{% if add_generation_prompt %}}{closed}{{% endif %}}"
+    return tuple(remedies)
 
 
 def ask(question: str, pictures: Sequence[Any]) -> dict[str, Any]:

@@ -91,7 +91,9 @@ def test_answer_is_the_next_text(vlm, family):
     for q, question in enumerate(QUESTIONS):
         for a, answer in enumerate(ANSWERS[q]):
             blank = to_pil_image(pictures()[0])
-            dialogue = encode(vlm, [blank], question, answer, FAMILIES[family].suffix)["input_ids"][0].tolist()
+            dialogue = encode(vlm, [blank], question, answer, FAMILIES[family].suffix)["input_ids"][
+                0
+            ].tolist()
             expected = [*prompts.tokens[q], *prompts.answers[q][a]]
             assert dialogue[: len(expected)] == expected
 
@@ -113,14 +115,17 @@ def test_two_pictures(vlm, family):
 
 def test_mechanism(vlm, family, record_property):
     mode = Inquiry(vlm, QUESTIONS, ANSWERS).prepare(HEIGHT, WIDTH)
-    record_property("remedies", [MECHANISMS[mode.name]])
+    mechanism = MECHANISMS[mode.name] + (f": {mode.reason}" if mode.reason else "")
+    record_property("remedies", [mechanism, *vlm.remedies])
     assert str(mode) == FAMILIES[family].mode
 
 
 def compare(vlm, family, scores, images, shown):
     for q, question in enumerate(QUESTIONS):
         for a, answer in enumerate(ANSWERS[q]):
-            expected = torch.stack([by_hand(vlm, FAMILIES[family], group, question, answer) for group in shown])
+            expected = torch.stack(
+                [by_hand(vlm, FAMILIES[family], group, question, answer) for group in shown]
+            )
             close(scores[q][:, a], expected)
             close(gradient(scores[q][:, a], images), gradient(expected, images))
 

@@ -11,7 +11,12 @@ SIGLIP = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": Fals
 PIXTRAL = {**VISION, "model_type": "pixtral", "head_dim": 16, "image_size": 64}
 PINPOINTS = [[32, 64], [64, 32], [64, 64]]  # tilings of a picture
 CROP = {"size": {"shortest_edge": 32}, "crop_size": SQUARE}
-VICUNA = {"turn": "{{ message['role'] | upper }}: ", "end": " ", "answer": "ASSISTANT:", "said": "ASSISTANT: "}
+VICUNA = {
+    "turn": "{{ message['role'] | upper }}: ",
+    "end": " ",
+    "answer": "ASSISTANT:",
+    "said": "ASSISTANT: ",
+}
 CHATML = {"turn": "<|im_start|>ROLE\n", "end": "<|im_end|>\n", "answer": "<|im_start|>assistant\n"}
 GEMMA = {
     "turn": "<start_of_turn>ROLE\n",
@@ -156,7 +161,9 @@ def aya_vision() -> Parts:
     )
     config = t.AyaVisionConfig(
         vision_config=SIGLIP,
-        text_config=text(words, "cohere2", sliding_window=16, layer_types=["sliding_attention", "full_attention"]),
+        text_config=text(
+            words, "cohere2", sliding_window=16, layer_types=["sliding_attention", "full_attention"]
+        ),
         image_token_index=words.convert_tokens_to_ids("<|IMG_PATCH|>"),
         downsample_factor=2,
     )
@@ -285,7 +292,9 @@ def _gemma_words(*special: str, **named: str) -> t.PreTrainedTokenizerFast:
 
 def _gemma_text(words: t.PreTrainedTokenizerFast, model_type: str, **more: Any) -> dict[str, Any]:
     layers = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
-    return {k: v for k, v in text(words, model_type, head_dim=16, **{**layers, **more}).items() if v is not None}
+    return {
+        k: v for k, v in text(words, model_type, head_dim=16, **{**layers, **more}).items() if v is not None
+    }
 
 
 def _pixtral_processor(spatial_merge_size: int) -> tuple[t.PreTrainedTokenizerFast, t.PixtralProcessor]:

@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerFast
 
 TEXT = """
 Is there a house in the picture? Is the horizon at the red line? Does the horizon lie on the red line?
-What is shown? Do the colors match the palette? Is the tree bare? Is the lamp lit? How many subjects are there?
-Is it night? Is this picture like the other one? Yes No yes no two a tall tree by the house a lamp
+What is shown? Do the colors match the palette? Is the tree bare? Is the lamp lit? How many subjects are
+there? Is it night? Is this picture like the other one? Yes No yes no two a tall tree by the house a lamp
 User: user Assistant: assistant ASSISTANT: system model You are a helpful assistant. TILE_1 TILE_GLOBAL
 """
 BASIC = {"pad_token": "<pad>", "unk_token": "<unk>"}
@@ -27,7 +27,12 @@ KINDS = {
 
 
 def tokenizer(
-    *special: str, kind: str = "bytes", bos: str = "<s>", eos: str = "</s>", starts: bool = False, **named: str
+    *special: str,
+    kind: str = "bytes",
+    bos: str = "<s>",
+    eos: str = "</s>",
+    starts: bool = False,
+    **named: str,
 ) -> PreTrainedTokenizerFast:
     """A BPE tokenizer of some 400 tokens.
 
