@@ -11,7 +11,8 @@ from dualproc_cli.vlm.template import PLAIN, set_template
 
 TURNS = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{% for c in m['content'] %}"
-    "{% if c['type'] == 'image' %}<image>{% else %}SAID{{ c['text'] }}{% endif %}{% endfor %}<|end|>\n{% endfor %}"
+    "{% if c['type'] == 'image' %}<image>{% else %}SAID{{ c['text'] }}{% endif %}{% endfor %}"
+    "<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\nOPEN{% endif %}"
 )
 SWITCHED = (
