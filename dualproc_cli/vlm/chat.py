@@ -89,8 +89,10 @@ def picture_inputs(
         keys: the inputs that the model takes.
     """
     options = {"return_tensors": "pt", **getattr(processor, "images_kwargs", {})}
-    # do_rescale=False: the pictures are in [0, 1] already, and are never stretched to their own extremes.
-    inputs = processor.image_processor([list(group) for group in pictures], do_rescale=False, **options)
+    # In the range of 8-bit pictures: some processors pad with a gray of 127 before they rescale.
+    inputs = processor.image_processor(
+        [[255 * picture for picture in group] for group in pictures], **options
+    )
     return {key: inputs[key] for key in keys}
 
 

@@ -97,7 +97,7 @@ def _load_processor(spec: VlmSpec) -> tuple[ProcessorMixin, tuple[str, ...]]:
 
 
 class _Clamped:
-    """An image processor whose resized float pictures stay in [0, 1].
+    """An image processor whose resized float pictures stay in [0, 255].
 
     Bicubic and Lanczos filters overshoot. In use the VLM sees 8-bit pictures, which cannot, so while
     learning it must not see values beyond black and white either.
@@ -105,7 +105,7 @@ class _Clamped:
 
     def resize(self, *args: Any, **options: Any) -> Any:
         resized = super().resize(*args, **options)  # type: ignore[misc]
-        return resized.clamp(0, 1) if torch.is_tensor(resized) and resized.is_floating_point() else resized
+        return resized.clamp(0, 255) if torch.is_tensor(resized) and resized.is_floating_point() else resized
 
 
 def _clamp_resizes(image_processor: Any) -> None:

@@ -9,6 +9,7 @@ All of them return [B, T] float32: the log-probability of each answer token, que
 by candidate, token by token.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,21 +119,17 @@ def shared_prefix(query: Query) -> Tensor:
     model, prompts, some = query.model, query.prompts, query.asked[0]
     contexts = [prompts.tokens[q][prompts.shared :] for q in query.asked]
     rows = Rows.after_prefix(contexts, [prompts.answers[q] for q in query.asked], query.device)
-    out = model(**query.tokens(some, prompts.shared), **query.pictures, use_cache=True, logits_to_keep=1)
-    logits = out.logits[:, -1:]
+    prefix = {**query.tokens(some, prompts.shared), **query.pictures}
+    logits, out = _forward(model, 1, prefix, use_cache=True)
     if count := len(rows.tokens):
         name, cache = _cache(out)
         # Picture-major, the order in which M-RoPE families repeat the position offsets kept from the prefix.
         cache.reorder_cache(torch.arange(query.batch, device=query.device).repeat_interleave(count))
         # Causal attention over right-padded rows needs no mask and no positions, and M-RoPE rejects them.
-        following = model(
-            input_ids=rows.tokens.repeat(query.batch, 1),
-            use_cache=True,
-            logits_to_keep=rows.kept.repeat(query.batch, 1),
-            **{name: cache},
-            **query.continued(some, query.batch * count, rows.tokens.shape[1]),
-        )
-        logits = torch.cat([logits, following.logits.reshape(query.batch, -1, logits.shape[-1])], 1)
+        suffix = query.continued(some, query.batch * count, rows.tokens.shape[1])
+        suffix |= {"input_ids": rows.tokens.repeat(query.batch, 1), name: cache}
+        following, _ = _forward(model, rows.kept.repeat(query.batch, 1), suffix, use_cache=True)
+        logits = torch.cat([logits, following.reshape(query.batch, -1, logits.shape[-1])], 1)
     return _pick(logits, rows.slots, rows.targets)
 
 
@@ -163,8 +160,8 @@ def plain(query: Query) -> Tensor:
                 }
                 more["input_ids"] = query.row(answer[:-1])
                 inputs = {key: torch.cat([value, more[key]], 1) for key, value in inputs.items()}
-            out = query.model(**inputs, **query.pictures, use_cache=False, logits_to_keep=len(answer))
-            found.append(_in_turn(out.logits, answer))
+            logits, _ = _forward(query.model, len(answer), inputs | query.pictures, use_cache=False)
+            found.append(_in_turn(logits, answer))
     return torch.cat(found, 1)
 
 
@@ -181,9 +178,10 @@ def foresight(query: Query) -> Tensor:
     other = inputs["input_ids"].clone()
     other[:, cut:] = prompts.answers[q][0][0]
     some = torch.arange(0, cut, max(cut // 16, 1), device=query.device)
-    options = {**query.pictures, "use_cache": False, "logits_to_keep": some}
-    first = query.model(**inputs, **options).logits.float()
-    second = query.model(**{**inputs, "input_ids": other}, **options).logits.float()
+    inputs |= query.pictures
+    first, _ = _forward(query.model, some, inputs, use_cache=False)
+    second, _ = _forward(query.model, some, inputs | {"input_ids": other}, use_cache=False)
+    first, second = first.float(), second.float()
     return (first - second).abs().mean((1, 2)) / first.std((1, 2))
 
 
@@ -194,20 +192,30 @@ def _prompt_by_prompt(query: Query, pictures: dict[str, Any]) -> Tensor:
         for answer in query.prompts.answers[q]:
             # The first token's distribution serves all candidates; a longer one uses up the cache of a pass.
             if first is None or len(answer) > 1:
-                out = query.model(**query.tokens(q), **pictures, use_cache=True, logits_to_keep=1)
-                first = out.logits[:, -1:]
+                first, out = _forward(query.model, 1, query.tokens(q) | pictures, use_cache=True)
             logits = first
             if given := len(answer) - 1:
                 name, cache = _cache(out)
-                following = query.model(
-                    input_ids=query.row(answer[:-1]),
-                    use_cache=True,
-                    **{name: cache},
-                    **query.continued(q, query.batch, given),
-                )
-                logits = torch.cat([first, following.logits], 1)
+                suffix = {"input_ids": query.row(answer[:-1]), name: cache}
+                suffix |= query.continued(q, query.batch, given)
+                following, _ = _forward(query.model, given, suffix, use_cache=True)
+                logits = torch.cat([first, following], 1)
             found.append(_in_turn(logits, answer))
     return torch.cat(found, 1)
+
+
+def _forward(model: Any, keep: int | Tensor, inputs: dict[str, Any], use_cache: bool) -> tuple[Tensor, Any]:
+    """A pass over ``inputs``: its logits at the tokens to ``keep``, and all that it gave.
+
+    ``keep`` is how many last tokens, the places [K] of some, or a mask [R, L].
+    """
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        out = model(**inputs, use_cache=use_cache, logits_to_keep=keep)
+        return out.logits, out
+    out = model(**inputs, use_cache=use_cache)  # those that do not take it give the logits of all tokens
+    if isinstance(keep, int):
+        return out.logits[:, -keep:], out
+    return out.logits[keep] if keep.dtype == torch.bool else out.logits[:, keep], out
 
 
 def _pick(logits: Tensor, slots: Tensor, targets: Tensor) -> Tensor:

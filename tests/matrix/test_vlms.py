@@ -164,10 +164,10 @@ def by_hand(vlm, family, images, question, answer):
     """An answer's log-likelihood in a plain forward; of a prefix-LM, token by token as it is generated."""
     dialogue = encode(vlm, map(to_pil_image, images), question, answer, family.suffix)["input_ids"][0]
     if family.tensors:
-        inputs = encode(vlm, images, question, images_kwargs={"do_rescale": False})
+        inputs = encode(vlm, [255 * image for image in images], question)
     else:
         inputs = encode(vlm, map(to_pil_image, images), question)
-        inputs |= vlm.processor.image_processor([images], do_rescale=False, return_tensors="pt")
+        inputs |= vlm.processor.image_processor([[255 * image for image in images]], return_tensors="pt")
     prompt = inputs["input_ids"].shape[1]
     target = dialogue[prompt:][: answer_length(vlm, answer, dialogue[prompt:])][None]
     if family.mode == "cache":

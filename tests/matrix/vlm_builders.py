@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import vlm_further as further
 import vlm_patches as patches
 import vlm_projected as projected
 import vlm_resampled as resampled
@@ -49,4 +50,16 @@ FAMILIES = {
     "LFM2-VL": Family(projected.lfm2_vl),
     "Mllama": Family(resampled.mllama),
     "PaliGemma": Family(projected.paligemma, mode="vision", suffix=True),
+    "ViP-LLaVA": Family(further.vip_llava),
+    "Cohere2-Vision": Family(further.cohere2_vision),
+    "Aria": Family(further.aria),
+    "Llama4": Family(further.llama4),
+    "Ovis2": Family(further.ovis2),
+    "LightOnOCR": Family(further.lighton_ocr),
+    "GOT-OCR2": Family(further.got_ocr2),
+    "PaddleOCR-VL": Family(further.paddleocr_vl),
+    "VideoLLaMA3": Family(further.video_llama3),
+    "Janus": Family(further.janus),
+    "DeepSeek-VL": Family(further.deepseek_vl),
+    "EXAONE-4.5": Family(further.exaone4_5),
 }

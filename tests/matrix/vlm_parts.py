@@ -17,6 +17,9 @@ VISION = {
     "image_size": 32,
     "patch_size": PATCH,
 }
+CLIP = {**VISION, "model_type": "clip_vision_model", "projection_dim": 32}
+SIGLIP = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
+PIXTRAL = {**VISION, "model_type": "pixtral", "head_dim": 16, "image_size": 64}
 NATIVE = {  # a tower that takes pictures of any size, as rows of patches
     "depth": 2,
     "num_heads": 2,
@@ -32,6 +35,8 @@ TEXT = {
     "intermediate_size": 64,
     "max_position_embeddings": 1024,
 }
+
+CHATML = {"turn": "<|im_start|>ROLE\n", "end": "<|im_end|>\n", "answer": "<|im_start|>assistant\n"}
 
 
 @dataclass(frozen=True)

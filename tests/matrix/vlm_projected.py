@@ -3,12 +3,9 @@
 from typing import Any
 
 import transformers as t
-from vlm_parts import PATCH, SQUARE, VISION, Parts, chat, text
+from vlm_parts import CHATML, CLIP, PATCH, PIXTRAL, SIGLIP, SQUARE, VISION, Parts, chat, text
 from vlm_tokenizers import tokenizer
 
-CLIP = {**VISION, "model_type": "clip_vision_model", "projection_dim": 32}
-SIGLIP = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
-PIXTRAL = {**VISION, "model_type": "pixtral", "head_dim": 16, "image_size": 64}
 PINPOINTS = [[32, 64], [64, 32], [64, 64]]  # tilings of a picture
 CROP = {"size": {"shortest_edge": 32}, "crop_size": SQUARE}
 VICUNA = {
@@ -17,7 +14,6 @@ VICUNA = {
     "answer": "ASSISTANT:",
     "said": "ASSISTANT: ",
 }
-CHATML = {"turn": "<|im_start|>ROLE\n", "end": "<|im_end|>\n", "answer": "<|im_start|>assistant\n"}
 GEMMA = {
     "turn": "<start_of_turn>ROLE\n",
     "end": "<end_of_turn>\n",
