@@ -131,7 +131,7 @@ def _picture_token(processor: ProcessorMixin) -> int | None:
     if (token := getattr(processor, "image_token_id", None)) is not None:
         return token
     name = getattr(processor, "image_token", None)
-    return None if name is None else processor.tokenizer.convert_tokens_to_ids(name)
+    return None if name is None else processor.tokenizer.convert_tokens_to_ids(str(name))
 
 
 def _candidates(

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import TemplateError
+from PIL import Image
 from transformers import ProcessorMixin
+from transformers.utils import logging as transformers_logging
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def set_template(processor: ProcessorMixin, name: str) -> tuple[str, ...]:
     if not template:
         logger.warning("%s has no chat template: questions are put right after the picture", name)
         remedies.append("plain chat template: it has none of its own")
-        template = PLAIN.replace("IMAGE", getattr(processor, "image_token", "<image>"))
+        template = PLAIN.replace("IMAGE", _placeholder(processor))
     if switches := [switch for switch in SWITCHES if switch in template]:
         remedies.append(f"{switches[0]} off: the answer must be its next text")
         template = "".join(f"{{% set {switch} = false %}}" for switch in switches) + "{{ '' }}" + template
@@ -79,6 +81,24 @@ def lead(processor: ProcessorMixin, question: str, answer: str) -> str:
         return ""
     before, found, _ = dialogue.removeprefix(prompt).partition(answer)
     return before if found and dialogue.startswith(prompt) else ""
+
+
+def _placeholder(processor: ProcessorMixin) -> str:
+    """What stands for a picture in a text: nothing, if the processor puts the picture before it by itself."""
+    token = str(getattr(processor, "image_token", "<image>"))
+
+    def length(text: str, **inputs: Any) -> int:
+        try:
+            return len(processor(text=[text], **inputs)["input_ids"][0])
+        except TEMPLATE_ERRORS:
+            return 0
+
+    shown = {"images": [[Image.new("RGB", (64, 64))]]}
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # some warn of a text without placeholder
+    by_itself, alone, placed = length(MARK, **shown), length(MARK), length(token + MARK, **shown)
+    transformers_logging.set_verbosity(verbosity)
+    return "" if by_itself > alone > 0 and by_itself != placed else token
 
 
 def _thought(processor: ProcessorMixin) -> str:

@@ -10,6 +10,7 @@ from torchvision.transforms.functional import to_pil_image
 from vlm_builders import FAMILIES
 from vlm_parts import save
 
+from dualproc_cli.errors import UserError
 from dualproc_cli.spec import VlmSpec
 from dualproc_cli.vlm import Inquiry, load_vlm
 from dualproc_cli.vlm.chat import picture_inputs
@@ -105,10 +106,12 @@ def test_losses_and_gradients(vlm, family):
 
 
 def test_two_pictures(vlm, family):
-    """A picture shown beside each picture."""
-    if not FAMILIES[family].several:
-        pytest.skip("takes one picture")
+    """A picture shown beside each picture, or one line where a model takes only one."""
     images, beside = pictures(2).requires_grad_(), pictures(1, 40, 40)[0]
+    if not FAMILIES[family].several:
+        with pytest.raises(UserError, match="cannot"):
+            Inquiry(vlm, QUESTIONS, ANSWERS)(images, beside=beside)
+        return
     scores = Inquiry(vlm, QUESTIONS, ANSWERS)(images, beside=beside).log_likelihood
     compare(vlm, family, scores, images, [[image, beside] for image in images])
 
@@ -170,7 +173,7 @@ def by_hand(vlm, family, images, question, answer):
         inputs |= vlm.processor.image_processor([[255 * image for image in images]], return_tensors="pt")
     prompt = inputs["input_ids"].shape[1]
     target = dialogue[prompt:][: answer_length(vlm, answer, dialogue[prompt:])][None]
-    if family.mode == "cache":
+    if family.mode != "vision":
         for key, value in inputs.items():
             if value.shape[:2] == (1, prompt):
                 last = value[:, -1:].expand(-1, target.shape[1], *value.shape[2:])

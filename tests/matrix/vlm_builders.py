@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import vlm_further as further
+import vlm_new as new
 import vlm_patches as patches
 import vlm_projected as projected
 import vlm_resampled as resampled
@@ -62,4 +63,17 @@ FAMILIES = {
     "Janus": Family(further.janus),
     "DeepSeek-VL": Family(further.deepseek_vl),
     "EXAONE-4.5": Family(further.exaone4_5),
+    "Qwen3-VL-MoE": Family(patches.qwen3_vl_moe),
+    "Qwen3.5-MoE": Family(patches.qwen3_5_moe),
+    "GLM-4.6V": Family(patches.glm46v),
+    "GLM4V-MoE": Family(patches.glm4v_moe),
+    "Molmo2": Family(new.molmo2),
+    "MiniCPM-V-4.6": Family(new.minicpmv4_6),
+    "Kimi-K2.5": Family(new.kimi_k25),
+    "BLIP-2": Family(new.blip2, mode="separate", several=False),
+    "Kosmos-2": Family(new.kosmos2, mode="separate", several=False),
+    "Chameleon": Family(new.chameleon),
+    "Florence-2": Family(new.florence2),
+    "LLaVA-NeXT-Video": Family(new.llava_next_video),
+    "HunYuan-VL": Family(new.hunyuan_vl),
 }
