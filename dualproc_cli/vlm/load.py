@@ -87,6 +87,11 @@ def _load_processor(spec: VlmSpec) -> tuple[ProcessorMixin, tuple[str, ...]]:
             f"vlm.model: {spec.model} is a {config.model_type} model, which answers no questions about "
             f"pictures; expected {EXPECTED}"
         )
+    if any(getattr(part, "is_encoder_decoder", False) for part in (config, config.get_text_config())):
+        raise UserError(
+            f"vlm.model: {spec.model} is an encoder-decoder ({config.model_type}), whose answers are not the "
+            "next text of a dialogue; choose a decoder, such as Qwen3-VL or SmolVLM"
+        )
     processor = _read(spec, AutoProcessor.from_pretrained)
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
         raise UserError(

@@ -70,7 +70,10 @@ def choose(reader: Reader, height: int, width: int) -> Mode:
             causal = reader.read(foresight, noise[:1], asked, True).max().item() < FORESIGHT
             definition = plain if causal else generated
             expected = reader.read(definition, noise, asked, False)
-            blind = reader.beside is not None and _blind(reader, definition, noise, expected)
+            blind = reader.beside is not None and torch.equal(
+                _with_another_beside(reader, reader.beside).read(definition, noise[:1], asked, False),
+                expected[:1],
+            )
     except Exception as error:  # a family may fail in any way inside its own forward
         raise UserError(
             f"vlm.model: {type(reader.vlm.model).__name__} cannot be asked about a picture ({_line(error)}); "
@@ -78,8 +81,8 @@ def choose(reader: Reader, height: int, width: int) -> Mode:
         ) from error
     if blind:
         raise UserError(
-            f"vlm.model: {type(reader.vlm.model).__name__} cannot see a second picture; choose another model, "
-            "or lay the visual prompt over the picture instead of beside it"
+            f"vlm.model: {type(reader.vlm.model).__name__} cannot see a second picture; choose another model, or "
+            "lay the visual prompt over the picture instead of beside it"
         )
 
     ways: dict[str, Way] = {"cache": shared_prefix, "vision": shared_vision, "separate": definition}
@@ -104,12 +107,9 @@ def choose(reader: Reader, height: int, width: int) -> Mode:
     )
 
 
-def _blind(reader: Reader, definition: Way, noise: Tensor, expected: Tensor) -> bool:
-    """Whether the answers about the noise are the same with another picture beside it."""
-    assert reader.beside is not None
-    other = torch.rand(reader.beside.shape, generator=torch.Generator().manual_seed(1))
-    found = replace(reader, beside=other).read(definition, noise[:1], range(len(reader.prompts.tokens)), False)
-    return torch.equal(found, expected[:1])
+def _with_another_beside(reader: Reader, beside: Tensor) -> Reader:
+    other = torch.rand(beside.shape, generator=torch.Generator().manual_seed(1))
+    return replace(reader, beside=other)
 
 
 def _fault(reader: Reader, mode: Mode, noise: Tensor, expected: Tensor) -> str | None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.functional import to_pil_image
 from vlm_builders import FAMILIES
+from vlm_exceptions import EXCEPTIONS
 from vlm_parts import save
 
 from dualproc_cli.errors import UserError
@@ -21,13 +22,10 @@ ANSWERS = (("Yes", "No"), ("a tall tree", "a lamp"))
 HEIGHT, WIDTH = 48, 64
 MECHANISMS = {"cache": "shared prefix", "vision": "vision once", "separate": "one forward a question"}
 
-pytestmark = [
-    pytest.mark.recorded("vlm"),
-    pytest.mark.parametrize(
-        "family",
-        [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.matrix) for name in FAMILIES],
-    ),
-]
+pytestmark = pytest.mark.recorded("vlm")
+each_family = pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.matrix) for name in FAMILIES]
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +55,7 @@ def pictures(count=1, height=HEIGHT, width=WIDTH):
     return (smooth * 255).round() / 255
 
 
+@each_family
 def test_pixels_are_the_processors(vlm):
     """A float tensor is prepared as the processor itself prepares the picture, up to its 8-bit rounding."""
     image = pictures()[0]
@@ -68,6 +67,7 @@ def test_pixels_are_the_processors(vlm):
         torch.testing.assert_close(found[key], own[key].to(found[key]), rtol=0, atol=levels)
 
 
+@each_family
 def test_processor_gradient(vlm):
     """The gradient through the processor is the finite difference along a direction."""
     image = pictures()[0].double().requires_grad_()
@@ -85,6 +85,7 @@ def test_processor_gradient(vlm):
     torch.testing.assert_close((gradient * direction).sum(), difference, rtol=1e-3, atol=1e-3)
 
 
+@each_family
 def test_answer_is_the_next_text(vlm, family):
     """Prompt and answer are the tokens of a dialogue in which the assistant has given that answer."""
     inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
@@ -99,12 +100,14 @@ def test_answer_is_the_next_text(vlm, family):
             assert dialogue[: len(expected)] == expected
 
 
+@each_family
 def test_losses_and_gradients(vlm, family):
     images = pictures(2).requires_grad_()
     scores = Inquiry(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
     compare(vlm, family, scores, images, [[image] for image in images])
 
 
+@each_family
 def test_two_pictures(vlm, family):
     """A picture shown beside each picture, or one line where a model takes only one."""
     images, beside = pictures(2).requires_grad_(), pictures(1, 40, 40)[0]
@@ -116,11 +119,27 @@ def test_two_pictures(vlm, family):
     compare(vlm, family, scores, images, [[image, beside] for image in images])
 
 
+@each_family
 def test_mechanism(vlm, family, record_property):
     mode = Inquiry(vlm, QUESTIONS, ANSWERS).prepare(HEIGHT, WIDTH)
     mechanism = MECHANISMS[mode.name] + (f": {mode.reason}" if mode.reason else "")
     record_property("remedies", [mechanism, *vlm.remedies])
     assert str(mode) == FAMILIES[family].mode
+
+
+@pytest.mark.parametrize("family", [pytest.param(name, marks=pytest.mark.matrix) for name in EXCEPTIONS])
+def test_is_refused(family, tmp_path, record_property):
+    """What cannot be asked is refused in one line, for the reason that is known."""
+    known = EXCEPTIONS[family]
+    record_property("reason", known.reason)
+    spec = VlmSpec(model=str(save(known.build(), tmp_path)))
+
+    def ask():
+        Inquiry(load_vlm(spec, torch.device("cpu")), QUESTIONS, ANSWERS).prepare(HEIGHT, WIDTH)
+
+    with pytest.raises(UserError, match=known.message) as error:
+        ask()
+    assert "\n" not in str(error.value)
 
 
 def compare(vlm, family, scores, images, shown):

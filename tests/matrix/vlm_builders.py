@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import vlm_further as further
-import vlm_new as new
+import vlm_gemma as gemma
+import vlm_llava as llava
+import vlm_native as native
 import vlm_patches as patches
-import vlm_projected as projected
+import vlm_pixtral as pixtral
 import vlm_resampled as resampled
+import vlm_tiles as tiles
 from vlm_parts import Parts
 
 
@@ -39,41 +41,37 @@ FAMILIES = {
     "Qwen3-VL": Family(patches.qwen3_vl),
     "Qwen3.5": Family(patches.qwen3_5),
     "GLM4V": Family(patches.glm4v),
-    "LLaVA-1.5": Family(projected.llava),
-    "LLaVA-NeXT": Family(projected.llava_next),
-    "LLaVA-OneVision": Family(projected.llava_onevision),
-    "InternVL": Family(projected.internvl),
-    "Mistral3": Family(projected.mistral3),
-    "Pixtral": Family(projected.pixtral),
-    "AyaVision": Family(projected.aya_vision),
-    "Gemma3": Family(projected.gemma3),
-    "Gemma4": Family(projected.gemma4),
-    "LFM2-VL": Family(projected.lfm2_vl),
+    "LLaVA-1.5": Family(llava.llava),
+    "LLaVA-NeXT": Family(llava.llava_next),
+    "LLaVA-OneVision": Family(llava.llava_onevision),
+    "InternVL": Family(llava.internvl),
+    "Mistral3": Family(pixtral.mistral3),
+    "Pixtral": Family(pixtral.pixtral),
+    "AyaVision": Family(tiles.aya_vision),
+    "Gemma3": Family(gemma.gemma3),
+    "Gemma4": Family(gemma.gemma4),
+    "LFM2-VL": Family(tiles.lfm2_vl),
     "Mllama": Family(resampled.mllama),
-    "PaliGemma": Family(projected.paligemma, mode="vision", suffix=True),
-    "ViP-LLaVA": Family(further.vip_llava),
-    "Cohere2-Vision": Family(further.cohere2_vision),
-    "Aria": Family(further.aria),
-    "Llama4": Family(further.llama4),
-    "Ovis2": Family(further.ovis2),
-    "LightOnOCR": Family(further.lighton_ocr),
-    "GOT-OCR2": Family(further.got_ocr2),
-    "PaddleOCR-VL": Family(further.paddleocr_vl),
-    "VideoLLaMA3": Family(further.video_llama3),
-    "Janus": Family(further.janus),
-    "DeepSeek-VL": Family(further.deepseek_vl),
-    "EXAONE-4.5": Family(further.exaone4_5),
+    "PaliGemma": Family(gemma.paligemma, mode="vision", suffix=True),
+    "ViP-LLaVA": Family(llava.vip_llava),
+    "Cohere2-Vision": Family(tiles.cohere2_vision),
+    "Aria": Family(tiles.aria),
+    "Ovis2": Family(tiles.ovis2),
+    "LightOnOCR": Family(pixtral.lighton_ocr),
+    "PaddleOCR-VL": Family(native.paddleocr_vl),
+    "VideoLLaMA3": Family(native.video_llama3),
+    "Janus": Family(tiles.janus),
+    "DeepSeek-VL": Family(tiles.deepseek_vl),
+    "EXAONE-4.5": Family(native.exaone4_5),
     "Qwen3-VL-MoE": Family(patches.qwen3_vl_moe),
     "Qwen3.5-MoE": Family(patches.qwen3_5_moe),
     "GLM-4.6V": Family(patches.glm46v),
     "GLM4V-MoE": Family(patches.glm4v_moe),
-    "Molmo2": Family(new.molmo2),
-    "MiniCPM-V-4.6": Family(new.minicpmv4_6),
-    "Kimi-K2.5": Family(new.kimi_k25),
-    "BLIP-2": Family(new.blip2, mode="separate", several=False),
-    "Kosmos-2": Family(new.kosmos2, mode="separate", several=False),
-    "Chameleon": Family(new.chameleon),
-    "Florence-2": Family(new.florence2),
-    "LLaVA-NeXT-Video": Family(new.llava_next_video),
-    "HunYuan-VL": Family(new.hunyuan_vl),
+    "Molmo2": Family(tiles.molmo2),
+    "MiniCPM-V-4.6": Family(native.minicpmv4_6),
+    "Kimi-K2.5": Family(native.kimi_k25),
+    "BLIP-2": Family(resampled.blip2, mode="separate", several=False),
+    "Kosmos-2": Family(resampled.kosmos2, mode="separate", several=False),
+    "LLaVA-NeXT-Video": Family(llava.llava_next_video),
+    "HunYuan-VL": Family(native.hunyuan_vl, mode="cache, picture by picture"),
 }

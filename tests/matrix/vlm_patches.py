@@ -76,7 +76,13 @@ def glm4v() -> Parts:
 
 
 def glm46v() -> Parts:
-    return _glm("Glm46V", t.Glm46VConfig, {"rope_parameters": MROPE}, language_type="glm4v_text", vision_type="glm4v_vision")
+    return _glm(
+        "Glm46V",
+        t.Glm46VConfig,
+        {"rope_parameters": MROPE},
+        language_type="glm4v_text",
+        vision_type="glm4v_vision",
+    )
 
 
 def glm4v_moe() -> Parts:

@@ -1,7 +1,7 @@
-"""VLMs that compress what their tower sees (Idefics and its kin), or attend to it across (Mllama)."""
+"""VLMs that compress what their tower sees (Idefics, Q-Formers), or attend to it across (Mllama)."""
 
 import transformers as t
-from vlm_parts import PATCH, SQUARE, VISION, Parts, chat, text
+from vlm_parts import CLIP, PATCH, SQUARE, VISION, Parts, chat, text
 from vlm_tokenizers import tokenizer
 
 TILES = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
@@ -102,3 +102,44 @@ def mllama() -> Parts:
     return Parts(
         t.MllamaForConditionalGeneration, config, t.MllamaProcessor(pictures, words, chat_template=template)
     )
+
+
+def blip2() -> Parts:
+    """A Q-Former's queries stand before the text; the processor puts them there, no template does."""
+    words = tokenizer("<image>", starts=True)
+    processor = t.Blip2Processor(t.BlipImageProcessor(size=SQUARE), words, num_query_tokens=4)
+    config = t.Blip2Config(
+        vision_config=VISION,
+        qformer_config={
+            **{k: v for k, v in VISION.items() if k not in ("image_size", "patch_size")},
+            "encoder_hidden_size": 32,
+            "vocab_size": 10,
+        },
+        text_config=text(words, "opt", word_embed_proj_dim=32, ffn_dim=64),
+        num_query_tokens=4,
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+    )
+    return Parts(t.Blip2ForConditionalGeneration, config, processor)
+
+
+def kosmos2() -> Parts:
+    words = tokenizer(starts=True)
+    processor = t.Kosmos2Processor(
+        t.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SQUARE), words, num_patch_index_tokens=4
+    )
+    config = t.Kosmos2Config(
+        vision_config=CLIP,
+        text_config={
+            "vocab_size": len(words),
+            "embed_dim": 32,
+            "layers": 2,
+            "dropout": 0.0,
+            "ffn_dim": 64,
+            "attention_heads": 2,
+            "pad_token_id": words.pad_token_id,
+            "bos_token_id": words.bos_token_id,
+            "eos_token_id": words.eos_token_id,
+        },
+        latent_query_num=64,  # as many as the processor makes room for
+    )
+    return Parts(t.Kosmos2ForConditionalGeneration, config, processor)
