@@ -20,6 +20,7 @@ Way = Callable[[Query], Tensor]
 # so with them `foresight` is what tells a prefix-LM, and this only a gross mistake.
 TOLERANCE = 1e-3
 TOLERANCE_16_BIT = 0.5
+ADVICE = "choose another model, or report this with the versions of transformers and torch"
 FORESIGHT = 0.02  # prefix-LMs are around 0.2, rounding is below 0.005
 
 
@@ -44,6 +45,10 @@ class Reader:
     prompts: Prompts
     beside: Tensor | None  # [3, h, w] in [0, 1], shown after each picture
 
+    @property
+    def kind(self) -> str:
+        return type(self.vlm.model).__name__
+
     def read(self, way: Way, images: Tensor, asked: Sequence[int], batched: bool) -> Tensor:
         """Answer tokens' log-probabilities [B, T] for images [B, 3, H, W] in [0, 1]."""
         device, dtype = self.vlm.device, self.vlm.dtype
@@ -64,27 +69,7 @@ def choose(reader: Reader, height: int, width: int) -> Mode:
         UserError: no way works, for instance because the processor does not keep the graph.
     """
     noise = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)).to(reader.vlm.device)
-    asked = range(len(reader.prompts.tokens))
-    try:
-        with torch.no_grad():
-            causal = reader.read(foresight, noise[:1], asked, True).max().item() < FORESIGHT
-            definition = plain if causal else generated
-            expected = reader.read(definition, noise, asked, False)
-            blind = reader.beside is not None and torch.equal(
-                _with_another_beside(reader, reader.beside).read(definition, noise[:1], asked, False),
-                expected[:1],
-            )
-    except Exception as error:  # a family may fail in any way inside its own forward
-        raise UserError(
-            f"vlm.model: {type(reader.vlm.model).__name__} cannot be asked about a picture ({_line(error)}); "
-            "choose another model, or report this with the versions of transformers and torch"
-        ) from error
-    if blind:
-        raise UserError(
-            f"vlm.model: {type(reader.vlm.model).__name__} cannot see a second picture; choose another model, or "
-            "lay the visual prompt over the picture instead of beside it"
-        )
-
+    causal, definition, expected = _define(reader, noise)
     ways: dict[str, Way] = {"cache": shared_prefix, "vision": shared_vision, "separate": definition}
     faults: list[str] = []
     if not reader.prompts.holds_pictures:
@@ -100,16 +85,31 @@ def choose(reader: Reader, height: int, width: int) -> Mode:
                 logger.warning("questions are read in mode %s, because %s", mode, "; ".join(faults))
             return replace(mode, reason="; ".join(faults))
         faults.append(f"{mode}: {fault}")
-    kind = type(reader.vlm.model).__name__
-    raise UserError(
-        f"vlm.model: cannot learn from the answers of {kind}: {'; '.join(faults)}; "
-        "choose another model, or report this with the versions of transformers and torch"
-    )
+    raise UserError(f"vlm.model: cannot learn from {reader.kind}'s answers: {'; '.join(faults)}; {ADVICE}")
 
 
-def _with_another_beside(reader: Reader, beside: Tensor) -> Reader:
-    other = torch.rand(beside.shape, generator=torch.Generator().manual_seed(1))
-    return replace(reader, beside=other)
+def _define(reader: Reader, noise: Tensor) -> tuple[bool, Way, Tensor]:
+    """Whether the model is causal, what defines its answers, and those about the noise [2, T]."""
+    asked = range(len(reader.prompts.tokens))
+    try:
+        with torch.no_grad():
+            causal = reader.read(foresight, noise[:1], asked, True).max().item() < FORESIGHT
+            definition = plain if causal else generated
+            expected = reader.read(definition, noise, asked, False)
+            if reader.beside is None:
+                return causal, definition, expected
+            other = torch.rand(reader.beside.shape, generator=torch.Generator().manual_seed(1))
+            found = replace(reader, beside=other).read(definition, noise[:1], asked, False)
+    except Exception as error:  # a family may fail in any way inside its own forward
+        raise UserError(
+            f"vlm.model: {reader.kind} cannot be asked about a picture ({_line(error)}); {ADVICE}"
+        ) from error
+    if torch.equal(found, expected[:1]):
+        raise UserError(
+            f"vlm.model: {reader.kind} cannot see a second picture; choose another model, or lay the visual "
+            "prompt over the picture instead of beside it"
+        )
+    return causal, definition, expected
 
 
 def _fault(reader: Reader, mode: Mode, noise: Tensor, expected: Tensor) -> str | None:

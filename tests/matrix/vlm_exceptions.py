@@ -176,7 +176,7 @@ class Refused:
 EXCEPTIONS = {
     "Chameleon": Refused(
         chameleon,
-        "cannot learn from the answers of Chameleon.* does not require grad",
+        "cannot learn from Chameleon.* does not require grad",
         "pictures become tokens of a codebook, which no gradient passes",
     ),
     "Florence-2": Refused(
