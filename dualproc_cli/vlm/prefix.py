@@ -234,7 +234,9 @@ def _cache(out: Any) -> tuple[str, Any]:
     Linear-attention layers are made to leave the state they hold as it is: they overwrite it in place, which
     breaks the backward pass, and after the second pass nobody reads it.
     """
-    name = "cache" if "cache" in out else "past_key_values"  # its older name
+    name = next((name for name in ("cache", "past_key_values") if name in out), None)  # new and old
+    if name is None:
+        raise ValueError("the model gives no cache")
     for layer in getattr(out[name], "layers", ()):
         if hasattr(layer, "update_recurrent_state"):
             layer.update_recurrent_state = lambda state, *args, **options: state

@@ -74,4 +74,12 @@ FAMILIES = {
     "Kosmos-2": Family(resampled.kosmos2, mode="separate", several=False),
     "LLaVA-NeXT-Video": Family(llava.llava_next_video),
     "HunYuan-VL": Family(native.hunyuan_vl, mode="cache, picture by picture"),
+    "ERNIE-4.5-VL": Family(native.ernie4_5_vl),
+    "LFM3-VL": Family(native.lfm3_vl),
+    "DeepSeek-VL-Hybrid": Family(tiles.deepseek_vl_hybrid),
+    "Step3.7": Family(tiles.step3p7),
+    "Gemma4-Unified": Family(gemma.gemma4_unified),
+    "Mistral-Large4": Family(pixtral.mistral_large4),
+    "Granite4-Vision": Family(llava.granite4_vision, mode="separate"),
+    "GLM-OCR": Family(patches.glm_ocr),
 }

@@ -40,16 +40,7 @@ def gemma3() -> Parts:
 
 
 def gemma4() -> Parts:
-    named = {
-        "image_token": "<|image|>",
-        "boi_token": "<|image>",
-        "eoi_token": "<image|>",
-        "audio_token": "<|audio|>",
-        "boa_token": "<|audio>",
-        "eoa_token": "<audio|>",
-    }
-    words = _gemma_words("<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|video|>", **named)
-    turns = {"turn": "<|turn>ROLE\n", "end": "<turn|>\n", "answer": "<|turn>model\n", "start": "<bos>"}
+    words, turns = _gemma4_words()
     sizes = {"patch_size": PATCH, "pooling_kernel_size": 2, "max_soft_tokens": 70}
     processor = t.Gemma4Processor(
         t.Gemma4AudioFeatureExtractor(),
@@ -78,11 +69,7 @@ def gemma4() -> Parts:
             vocab_size_per_layer_input=len(words),
         ),
         audio_config=None,
-        image_token_id=words.image_token_id,
-        boi_token_id=words.boi_token_id,
-        eoi_token_id=words.eoi_token_id,
-        audio_token_id=words.audio_token_id,
-        video_token_id=words.convert_tokens_to_ids("<|video|>"),
+        **_gemma4_ids(words),
     )
     return Parts(t.Gemma4ForConditionalGeneration, config, processor)
 
@@ -110,4 +97,53 @@ def _gemma_text(words: t.PreTrainedTokenizerFast, model_type: str, **more: Any) 
     layers = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
     return {
         k: v for k, v in text(words, model_type, head_dim=16, **{**layers, **more}).items() if v is not None
+    }
+
+
+def gemma4_unified() -> Parts:
+    """Without a tower: patches go right into the language model."""
+    words, turns = _gemma4_words()
+    sizes = {"patch_size": PATCH, "pooling_kernel_size": 2, "max_soft_tokens": 70}
+    processor = t.Gemma4UnifiedProcessor(
+        t.Gemma4UnifiedAudioFeatureExtractor(),
+        t.Gemma4UnifiedImageProcessor(**sizes),
+        words,
+        t.Gemma4UnifiedVideoProcessor(**sizes),
+        chat_template=chat("<|image|>", **turns),
+    )
+    config = t.Gemma4UnifiedConfig(
+        vision_config={
+            "patch_size": PATCH,
+            "pooling_kernel_size": 2,
+            "mm_embed_dim": 32,
+            "mm_posemb_size": 64,
+            "output_proj_dims": 32,
+        },
+        text_config=_gemma_text(words, "gemma4_unified_text", global_head_dim=16),
+        audio_config=None,
+        **_gemma4_ids(words),
+    )
+    return Parts(t.Gemma4UnifiedForConditionalGeneration, config, processor)
+
+
+def _gemma4_words() -> tuple[t.PreTrainedTokenizerFast, dict[str, str]]:
+    named = {
+        "image_token": "<|image|>",
+        "boi_token": "<|image>",
+        "eoi_token": "<image|>",
+        "audio_token": "<|audio|>",
+        "boa_token": "<|audio>",
+        "eoa_token": "<audio|>",
+    }
+    words = _gemma_words("<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|video|>", **named)
+    return words, {"turn": "<|turn>ROLE\n", "end": "<turn|>\n", "answer": "<|turn>model\n", "start": "<bos>"}
+
+
+def _gemma4_ids(words: t.PreTrainedTokenizerFast) -> dict[str, int]:
+    return {
+        "image_token_id": words.image_token_id,
+        "boi_token_id": words.boi_token_id,
+        "eoi_token_id": words.eoi_token_id,
+        "audio_token_id": words.audio_token_id,
+        "video_token_id": words.convert_tokens_to_ids("<|video|>"),
     }

@@ -144,3 +144,33 @@ def internvl() -> Parts:
         image_seq_length=4,
     )
     return Parts(t.InternVLForConditionalGeneration, config, processor)
+
+
+def granite4_vision() -> Parts:
+    """A Q-Former on windows of what the tower sees, at several depths of both."""
+    words = tokenizer("<image>", "<|start_of_role|>", "<|end_of_role|>", eos="<|end_of_text|>")
+    turn = "<|start_of_role|>{}<|end_of_role|>"
+    processor = t.Granite4VisionProcessor(
+        t.LlavaNextImageProcessor(**CROP, image_grid_pinpoints=PINPOINTS),
+        words,
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        downsample_rate="1/2",
+        chat_template=chat(
+            "<image>\n{{ '' }}",
+            turn=turn.format("ROLE"),
+            end="<|end_of_text|>\n",
+            answer=turn.format("assistant"),
+        ),
+    )
+    config = t.Granite4VisionConfig(
+        vision_config={**SIGLIP, "hidden_size": 64},
+        text_config=text(words, "granite4_vision_text"),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        vision_feature_select_strategy="full",
+        image_grid_pinpoints=PINPOINTS,
+        downsample_rate="1/2",
+        deepstack_layer_map=[[-1, 0]],
+        spatial_target_layers=[1, 1, 1, 1],
+    )
+    return Parts(t.Granite4VisionForConditionalGeneration, config, processor)

@@ -214,3 +214,74 @@ def hunyuan_vl() -> Parts:
         im_newline_id=words.image_token_id,
     )
     return Parts(t.HunYuanVLForConditionalGeneration, config, processor)
+
+
+def ernie4_5_vl() -> Parts:
+    """Experts for pictures and experts for text."""
+    named = {
+        "image_token": "<|IMAGE_PLACEHOLDER|>",
+        "image_start_token": "<|IMAGE_START|>",
+        "image_end_token": "<|IMAGE_END|>",
+        "video_token": "<|VIDEO_PLACEHOLDER|>",
+        "video_start_token": "<|VIDEO_START|>",
+        "video_end_token": "<|VIDEO_END|>",
+    }
+    words = tokenizer(bos="<|begin_of_sentence|>", eos="<|end_of_sentence|>", **named)
+    grid = {"patch_size": PATCH, "merge_size": 2, "size": PIXELS}
+    processor = t.Ernie4_5_VLMoeProcessor(
+        t.Ernie4_5_VLMoeImageProcessor(**grid),
+        words,
+        t.Ernie4_5_VLMoeVideoProcessor(**grid, draw_on_frames=False),
+        chat_template=chat(
+            "<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>",
+            turn="{{ message['role'] | capitalize }}: ",
+            end="\n",
+            answer="Assistant: ",
+            start="<|begin_of_sentence|>",
+        ),
+    )
+    config = t.Ernie4_5_VLMoeConfig(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "intermediate_size": 64,
+            "patch_size": PATCH,
+        },
+        text_config=text(
+            words,
+            "ernie4_5_vl_moe_text",
+            moe_k=2,
+            moe_num_experts=4,
+            moe_num_shared_experts=1,
+            moe_intermediate_size=[16, 16],
+            rope_parameters={**MROPE, "mrope_section": [3, 3, 2]},
+        ),
+        **{f"{name.removesuffix('_token')}_token_id": getattr(words, f"{name}_id") for name in named},
+    )
+    return Parts(t.Ernie4_5_VLMoeForConditionalGeneration, config, processor)
+
+
+def lfm3_vl() -> Parts:
+    named = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    words = tokenizer("<|im_start|>", "<|vision_start|>", "<|vision_end|>", eos="<|im_end|>", **named)
+    processor = t.Lfm3VlProcessor(
+        t.Qwen2VLImageProcessor(**GRID),
+        words,
+        t.Qwen3VLVideoProcessor(**GRID),
+        chat_template=chat("<|vision_start|><|image_pad|><|vision_end|>", **CHATML),
+    )
+    config = t.Lfm3VlConfig(
+        vision_config={
+            **{k: v for k, v in VISION.items() if k != "image_size"},
+            "num_key_value_heads": 1,
+            "layer_types": ["conv", "full_attention"],
+        },
+        text_config=text(words, "lfm3", layer_types=["conv", "full_attention"]),
+        projector_hidden_size=32,
+        image_token_id=words.image_token_id,
+        video_token_id=words.video_token_id,
+        vision_start_token_id=words.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=words.convert_tokens_to_ids("<|vision_end|>"),
+    )
+    return Parts(t.Lfm3VlForConditionalGeneration, config, processor)

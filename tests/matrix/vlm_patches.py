@@ -115,6 +115,15 @@ def qwen3_5_moe() -> Parts:
     )
 
 
+def glm_ocr() -> Parts:
+    return _glm(
+        "Glm46V",
+        t.GlmOcrConfig,
+        {"head_dim": 16, "rope_parameters": MROPE},
+        model=t.GlmOcrForConditionalGeneration,
+    )
+
+
 def _deepstack(indexes: list[int] | None) -> dict[str, Any]:
     more = {} if indexes is None else {"deepstack_visual_indexes": indexes}
     return {**NATIVE, "hidden_size": 32, "out_hidden_size": 32, "num_position_embeddings": 64, **more}

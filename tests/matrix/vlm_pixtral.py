@@ -68,3 +68,24 @@ def _pixtral_processor(spatial_merge_size: int) -> tuple[t.PreTrainedTokenizerFa
         chat_template=template,
     )
     return words, processor
+
+
+def mistral_large4() -> Parts:
+    words, processor = _pixtral_processor(spatial_merge_size=2)
+    config = t.MistralLarge4Config(
+        vision_config=PIXTRAL,
+        text_config=text(
+            words,
+            "mistral_large4_text",
+            num_key_value_heads=2,
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=16,
+            kv_lora_rank=16,
+            qk_rope_head_dim=8,
+            qk_nope_head_dim=8,
+            v_head_dim=16,
+        ),
+        image_token_index=words.convert_tokens_to_ids("[IMG]"),
+    )
+    return Parts(t.MistralLarge4ForConditionalGeneration, config, processor)

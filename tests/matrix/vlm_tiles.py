@@ -230,3 +230,77 @@ def deepseek_vl() -> Parts:
         vision_config=SIGLIP, text_config=text(words, "llama"), image_token_id=words.image_token_id
     )
     return Parts(t.DeepseekVLForConditionalGeneration, config, processor)
+
+
+def deepseek_vl_hybrid() -> Parts:
+    """Two towers, for the whole picture and for its details."""
+    words = tokenizer(
+        "User", "Assistant", bos="<|begin|>", eos="<|end|>", starts=True, image_token="<image_placeholder>"
+    )
+    processor = t.DeepseekVLHybridProcessor(
+        t.DeepseekVLHybridImageProcessor(
+            size=SQUARE, high_res_size={"height": 128, "width": 128}, min_size=14
+        ),
+        words,
+        num_image_tokens=16,
+        chat_template=chat(
+            "<image_placeholder>",
+            turn="{{ message['role'] | capitalize }}: ",
+            end="\n\n",
+            answer="Assistant:",
+        ),
+    )
+    config = t.DeepseekVLHybridConfig(
+        vision_config=SIGLIP,
+        high_res_vision_config={
+            "model_type": "sam_vision_model",
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "output_channels": 16,
+            "image_size": 128,
+            "patch_size": 8,
+            "mlp_dim": 64,
+            "global_attn_indexes": [1],
+            "window_size": 2,
+        },
+        text_config=text(words, "llama"),
+        image_token_id=words.image_token_id,
+    )
+    return Parts(t.DeepseekVLHybridForConditionalGeneration, config, processor)
+
+
+def step3p7() -> Parts:
+    marks = ("<im_patch>", "<im_start>", "<im_end>", "<patch_start>", "<patch_end>", "<patch_newline>")
+    words = tokenizer("<|im_start|>", *marks, "<think>", "</think>", eos="<|im_end|>")
+    processor = t.Step3p7Processor(
+        t.Step3p7ImageProcessor(
+            size={"height": 64, "width": 64},
+            patch_size=32,
+            max_image_size=128,
+            vision_patch_size=PATCH,
+            downsampler_stride=4,
+        ),
+        words,
+        chat_template=chat(
+            "<im_patch>",
+            **{**CHATML, "answer": "<|im_start|>assistant\n<think>\n"},
+            said="<|im_start|>assistant\n<think>\n\n</think>\n",
+        ),
+    )
+    config = t.Step3p7Config(
+        vision_config={**VISION, "image_size": 64, "mlp_ratio": 2.0, "max_position_embeddings": 64},
+        text_config=text(
+            words,
+            "step3p7_text",
+            head_dim=16,
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=16,
+            share_expert_dim=16,
+            sliding_window=16,
+            layer_types=["sliding_attention", "full_attention"],
+        ),
+        image_token_id=words.convert_tokens_to_ids("<im_patch>"),
+    )
+    return Parts(t.Step3p7ForConditionalGeneration, config, processor)
