@@ -35,8 +35,8 @@ def advice(error: Exception, key: str, model: str, revision: str | None, expecte
         return "no such hub model and no such folder; check the name (a private one needs `hf auth login`)"
     if caused_by(LocalEntryNotFoundError) or "not fully cached" in reason:
         return "the hub cannot be reached and the local cache has no whole copy; connect, or name a folder"
-    if caused_by(ImportError):
-        return f"it needs a package that is missing ({reason}); install it"
+    if missing := [cause for cause in causes if isinstance(cause, ImportError)]:
+        return f"it needs a package that is missing ({first_line(missing[-1])}); install it"
     if "trust_remote_code" in str(error):
         return f"it runs code of its own; if you trust it, set {key}.trust_remote_code: true"
     if caused_by(FileNotFoundError):

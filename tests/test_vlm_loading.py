@@ -81,6 +81,14 @@ def test_missing_package(folder, monkeypatch):
     assert "missing (Package `num2words` is required. Install it with `pip" in refused(folder)
 
 
+def test_missing_package_below_another_error(folder, monkeypatch):
+    def needs(*_, **__):
+        raise ImportError("Could not import module") from ModuleNotFoundError("No module named 'timm'")
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", needs)
+    assert "it needs a package that is missing (No module named 'timm'); install it" in refused(folder)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

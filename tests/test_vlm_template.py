@@ -1,13 +1,14 @@
 """Chat templates: the model's own, a plain one, and those of models that think before they answer."""
 
 import pytest
+from PIL import Image
 from small_vlm import tokenizer
 from transformers import Idefics3Processor
 
 from dualproc_cli.spec import VlmSpec
 from dualproc_cli.vlm import load_processor
 from dualproc_cli.vlm.chat import plan_prompts
-from dualproc_cli.vlm.template import PLAIN, set_template
+from dualproc_cli.vlm.template import PLAIN, ask, set_template
 
 TURNS = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{% for c in m['content'] %}"
@@ -107,6 +108,22 @@ def test_the_tokenizers_template(processor):
     processor.chat_template, processor.tokenizer.chat_template = None, template("")
     assert set_template(processor, "small") == ()
     assert prompt(processor).endswith("<|assistant|>\n")
+
+
+def test_a_template_of_text_alone(processor, caplog):
+    processor.chat_template = (
+        "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'].strip() }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    (remedy,) = set_template(processor, "small")
+    assert remedy.startswith("messages as strings")
+    assert "small has a chat template of text alone" in caplog.text
+    message = ask("Is it night?", [Image.new("RGB", (64, 64))] * 2)
+    text = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+    assert text == "<|user|><image>\n<image>\nIs it night?<|end|><|assistant|>"
+    prompts = plan_prompts(processor, ["Is it night?"], [["Yes"]], [(64, 64)])
+    assert prompts.tokens[0].count(processor.image_token_id) == 16
+    assert prompts.answers == ((tuple(processor.tokenizer.encode("Yes", add_special_tokens=False)),),)
 
 
 @pytest.mark.parametrize("broken", ["{% for", "{{ messages[7]['content'] }}", "{{ raise_exception('no') }}"])

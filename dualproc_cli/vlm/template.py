@@ -18,6 +18,14 @@ PLAIN = (
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ 'IMAGE' }}"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
 )
+# Put before a template of text alone, as a language model has it: contents as strings.
+STRINGS = (
+    "{% set all = namespace(messages=[]) %}{% for message in messages %}{% set all.text = '' %}"
+    "{% for part in message['content'] %}"
+    "{% set all.text = all.text ~ ('IMAGE\n' if part['type'] == 'image' else part['text']) %}{% endfor %}"
+    "{% set all.messages = all.messages + [{'role': message['role'], 'content': all.text}] %}{% endfor %}"
+    "{% set messages = all.messages %}{{ '' }}"
+)
 # By one of these the templates of thinking models are told not to; others do not look at them.
 SWITCHES = ("enable_thinking", "thinking")
 # How a thought begins and ends.
@@ -32,7 +40,7 @@ THOUGHTS = (
 MARK = "MARK"  # stands for what is said
 
 # What templates raise on a message that they are not made for.
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, AttributeError, KeyError)
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, AttributeError, LookupError)
 
 
 def set_template(processor: ProcessorMixin, name: str) -> tuple[str, ...]:
@@ -52,6 +60,12 @@ def set_template(processor: ProcessorMixin, name: str) -> tuple[str, ...]:
         logger.warning("%s has no chat template: questions are put right after the picture", name)
         remedies.append("plain chat template: it has none of its own")
         template = PLAIN.replace("IMAGE", _placeholder(processor))
+    elif not _takes_picture(processor, template):
+        strings = STRINGS.replace("IMAGE", _placeholder(processor)) + template
+        if _takes_picture(processor, strings):
+            logger.warning("%s has a chat template of text alone: pictures are put before the text", name)
+            remedies.append("messages as strings: its chat template is of text alone")
+            template = strings
     if switches := [switch for switch in SWITCHES if switch in template]:
         remedies.append(f"{switches[0]} off: the answer must be its next text")
         template = "".join(f"{{% set {switch} = false %}}" for switch in switches) + "{{ '' }}" + template
@@ -81,6 +95,15 @@ def lead(processor: ProcessorMixin, question: str, answer: str) -> str:
         return ""
     before, found, _ = dialogue.removeprefix(prompt).partition(answer)
     return before if found and dialogue.startswith(prompt) else ""
+
+
+def _takes_picture(processor: ProcessorMixin, template: str) -> bool:
+    message = ask(MARK, [Image.new("RGB", (64, 64))])
+    try:
+        processor.apply_chat_template([message], chat_template=template, tokenize=True, return_dict=True)
+    except TEMPLATE_ERRORS:
+        return False
+    return True
 
 
 def _placeholder(processor: ProcessorMixin) -> str:
