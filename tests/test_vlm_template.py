@@ -85,7 +85,7 @@ def test_an_answer_is_the_next_text_after_an_opened_thought(processor):
 
 
 def test_a_thought_in_the_instructions_is_not_open(processor):
-    processor.chat_template = "Think within <think> tags.\n" + template("")
+    processor.chat_template = "Your thinking belongs within <think> tags.\n" + template("")
     assert set_template(processor, "small") == ()
     assert prompt(processor).endswith("<|assistant|>\n")
 

@@ -26,6 +26,7 @@ class Prompts:
         tokens: one prompt a question, from the first token to the generation prompt.
         answers: the candidate answers of each question.
         sides: one dict a question of inputs [1, prompt length, ...] that go with its tokens (token types).
+        wholes: one dict a question of other inputs [1, ...] that it has (what a Q-Former reads of it).
         shared: length of the longest token prefix that all prompts have in common.
         holds_pictures: every picture token lies within the shared prefix.
         pixel_keys: names of the inputs that hold the pictures.
@@ -34,6 +35,7 @@ class Prompts:
     tokens: tuple[Tokens, ...]
     answers: tuple[tuple[Tokens, ...], ...]
     sides: tuple[dict[str, Tensor], ...]
+    wholes: tuple[dict[str, Tensor], ...]
     shared: int
     holds_pictures: bool
     pixel_keys: tuple[str, ...]
@@ -58,23 +60,22 @@ def plan_prompts(
     tokens = tuple(tuple(inputs["input_ids"][0].tolist()) for inputs in encoded)
     shared = _common_prefix(tokens)
     placeholder = _picture_token(processor)
+    pixel_keys = [key for key in _prepare(processor, [blanks]) if key in encoded[0]]
+    others = [
+        {key: value for key, value in inputs.items() if key not in ("input_ids", *pixel_keys)}
+        for inputs in encoded
+    ]
     return Prompts(
         tokens=tokens,
         answers=tuple(
             _candidates(processor, question, prompt, candidates)
             for question, prompt, candidates in zip(questions, tokens, answers, strict=True)
         ),
-        sides=tuple(
-            {
-                key: value
-                for key, value in inputs.items()
-                if _beside_tokens(value, inputs) and key != "input_ids"
-            }
-            for inputs in encoded
-        ),
+        sides=tuple(_of_shape(inputs, prompt, True) for inputs, prompt in zip(others, tokens, strict=True)),
+        wholes=tuple(_of_shape(inputs, prompt, False) for inputs, prompt in zip(others, tokens, strict=True)),
         shared=shared,
         holds_pictures=all(placeholder not in prompt[shared:] for prompt in tokens),
-        pixel_keys=tuple(key for key, value in encoded[0].items() if not _beside_tokens(value, encoded[0])),
+        pixel_keys=tuple(pixel_keys),
     )
 
 
@@ -88,12 +89,14 @@ def picture_inputs(
         pictures: for each message its pictures [3, H, W] in [0, 1].
         keys: the inputs that the model takes.
     """
-    options = {"return_tensors": "pt", **getattr(processor, "images_kwargs", {})}
     # In the range of 8-bit pictures: some processors pad with a gray of 127 before they rescale.
-    inputs = processor.image_processor(
-        [[255 * picture for picture in group] for group in pictures], **options
-    )
+    inputs = _prepare(processor, [[255 * picture for picture in group] for group in pictures])
     return {key: inputs[key] for key in keys}
+
+
+def _prepare(processor: ProcessorMixin, pictures: Sequence[Sequence[Any]]) -> Any:
+    options = {"return_tensors": "pt", **getattr(processor, "images_kwargs", {})}
+    return processor.image_processor(pictures, **options)
 
 
 def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -> dict[str, Tensor]:
@@ -118,8 +121,9 @@ def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -
     }
 
 
-def _beside_tokens(value: Tensor, inputs: dict[str, Tensor]) -> bool:
-    return value.shape[:2] == inputs["input_ids"].shape
+def _of_shape(inputs: dict[str, Tensor], prompt: Tokens, beside: bool) -> dict[str, Tensor]:
+    """Those of ``inputs`` that stand beside the tokens of ``prompt``, one each, or those that do not."""
+    return {key: value for key, value in inputs.items() if (value.shape[:2] == (1, len(prompt))) == beside}
 
 
 def _common_prefix(prompts: Sequence[Tokens]) -> int:

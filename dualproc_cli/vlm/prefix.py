@@ -11,7 +11,7 @@ by candidate, token by token.
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class Query:
     model: Any
     prompts: Prompts
     asked: Sequence[int]
-    pictures: dict[str, Tensor]
+    pictures: dict[str, Any]
     batch: int
 
     @property
@@ -50,6 +50,14 @@ class Query:
             for key, value in self.prompts.sides[q].items()
         }
         return {"input_ids": self.row(self.prompts.tokens[q][:length]), **sides}
+
+    def given(self, q: int) -> dict[str, Any]:
+        """The pictures, and what else question ``q`` has besides its tokens, once for each picture."""
+        wholes = {
+            key: value.to(self.device).expand(self.batch, *value.shape[1:])
+            for key, value in self.prompts.wholes[q].items()
+        }
+        return self.pictures | wholes
 
     def row(self, tokens: Tokens) -> Tensor:
         """[B, L]: the same tokens for each picture."""
@@ -119,7 +127,7 @@ def shared_prefix(query: Query) -> Tensor:
     model, prompts, some = query.model, query.prompts, query.asked[0]
     contexts = [prompts.tokens[q][prompts.shared :] for q in query.asked]
     rows = Rows.after_prefix(contexts, [prompts.answers[q] for q in query.asked], query.device)
-    prefix = {**query.tokens(some, prompts.shared), **query.pictures}
+    prefix = query.tokens(some, prompts.shared) | query.given(some)
     logits, out = _forward(model, 1, prefix, use_cache=True)
     if count := len(rows.tokens):
         name, cache = _cache(out)
@@ -137,7 +145,7 @@ def shared_vision(query: Query) -> Tensor:
     """The vision tower once, the language model for every question."""
     features = query.model.get_image_features(**query.pictures, return_dict=True)
     rest = {key: value for key, value in query.pictures.items() if not key.startswith("pixel_")}
-    return _prompt_by_prompt(query, {**rest, "mm_encoder_outputs": {"image": features}})
+    return _prompt_by_prompt(replace(query, pictures={**rest, "mm_encoder_outputs": {"image": features}}))
 
 
 def generated(query: Query) -> Tensor:
@@ -145,7 +153,7 @@ def generated(query: Query) -> Tensor:
 
     The definition for prefix-LMs, which would read an answer given at once as part of the prompt.
     """
-    return _prompt_by_prompt(query, query.pictures)
+    return _prompt_by_prompt(query)
 
 
 def plain(query: Query) -> Tensor:
@@ -160,7 +168,7 @@ def plain(query: Query) -> Tensor:
                 }
                 more["input_ids"] = query.row(answer[:-1])
                 inputs = {key: torch.cat([value, more[key]], 1) for key, value in inputs.items()}
-            logits, _ = _forward(query.model, len(answer), inputs | query.pictures, use_cache=False)
+            logits, _ = _forward(query.model, len(answer), inputs | query.given(q), use_cache=False)
             found.append(_in_turn(logits, answer))
     return torch.cat(found, 1)
 
@@ -178,21 +186,21 @@ def foresight(query: Query) -> Tensor:
     other = inputs["input_ids"].clone()
     other[:, cut:] = prompts.answers[q][0][0]
     some = torch.arange(0, cut, max(cut // 16, 1), device=query.device)
-    inputs |= query.pictures
+    inputs |= query.given(q)
     first, _ = _forward(query.model, some, inputs, use_cache=False)
     second, _ = _forward(query.model, some, inputs | {"input_ids": other}, use_cache=False)
     first, second = first.float(), second.float()
     return (first - second).abs().mean((1, 2)) / first.std((1, 2))
 
 
-def _prompt_by_prompt(query: Query, pictures: dict[str, Any]) -> Tensor:
+def _prompt_by_prompt(query: Query) -> Tensor:
     found = []
     for q in query.asked:
         first = None
         for answer in query.prompts.answers[q]:
             # The first token's distribution serves all candidates; a longer one uses up the cache of a pass.
             if first is None or len(answer) > 1:
-                first, out = _forward(query.model, 1, query.tokens(q) | pictures, use_cache=True)
+                first, out = _forward(query.model, 1, query.tokens(q) | query.given(q), use_cache=True)
             logits = first
             if given := len(answer) - 1:
                 name, cache = _cache(out)

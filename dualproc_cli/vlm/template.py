@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ def set_template(processor: ProcessorMixin, name: str) -> tuple[str, ...]:
             logger.warning("%s has a chat template of text alone: pictures are put before the text", name)
             remedies.append("messages as strings: its chat template is of text alone")
             template = strings
-    if switches := [switch for switch in SWITCHES if switch in template]:
+    if switches := [switch for switch in SWITCHES if _looks_at(template, switch)]:
         remedies.append(f"{switches[0]} off: the answer must be its next text")
         template = "".join(f"{{% set {switch} = false %}}" for switch in switches) + "{{ '' }}" + template
     processor.chat_template = template
@@ -95,6 +96,10 @@ def lead(processor: ProcessorMixin, question: str, answer: str) -> str:
         return ""
     before, found, _ = dialogue.removeprefix(prompt).partition(answer)
     return before if found and dialogue.startswith(prompt) else ""
+
+
+def _looks_at(template: str, name: str) -> bool:
+    return re.search(rf"{{[{{%][^{{}}]*\b{name}\b", template) is not None
 
 
 def _takes_picture(processor: ProcessorMixin, template: str) -> bool:

@@ -60,7 +60,7 @@ def test_pixels_are_the_processors(vlm):
     """A float tensor is prepared as the processor itself prepares the picture, up to its 8-bit rounding."""
     image = pictures()[0]
     own = encode(vlm, [to_pil_image(image)], QUESTIONS[0])
-    keys = [key for key, value in own.items() if value.shape[:2] != own["input_ids"].shape]
+    keys = plan(vlm).pixel_keys
     found = picture_inputs(vlm.processor, [[image]], keys)
     for key in keys:
         levels = 3 / 255 / 0.25 if found[key].is_floating_point() else 0  # over the smallest deviation
@@ -93,9 +93,8 @@ def test_answer_is_the_next_text(vlm, family):
     for q, question in enumerate(QUESTIONS):
         for a, answer in enumerate(ANSWERS[q]):
             found = [*prompts.tokens[q], *prompts.answers[q][a]]
-            dialogue = encode(vlm, [blank], question, answer, FAMILIES[family].suffix)["input_ids"][
-                0
-            ].tolist()
+            inputs = encode(vlm, [blank], question, answer, FAMILIES[family].suffix)
+            dialogue = inputs["input_ids"][0].tolist()
             assert decode(dialogue).startswith(decode(found))
             if not decode(prompts.tokens[q]).endswith(" "):  # which a dialogue joins to the word after it
                 assert dialogue[: len(found)] == found

@@ -71,6 +71,7 @@ FAMILIES = {
     "MiniCPM-V-4.6": Family(native.minicpmv4_6),
     "Kimi-K2.5": Family(native.kimi_k25),
     "BLIP-2": Family(resampled.blip2, mode="separate", several=False),
+    "InstructBLIP": Family(resampled.instructblip, mode="separate", several=False),
     "Kosmos-2": Family(resampled.kosmos2, mode="separate", several=False),
     "LLaVA-NeXT-Video": Family(llava.llava_next_video),
     "HunYuan-VL": Family(native.hunyuan_vl, mode="cache, picture by picture"),

@@ -138,26 +138,6 @@ def florence2() -> Parts:
     return Parts(t.Florence2ForConditionalGeneration, config, processor)
 
 
-def instructblip() -> Parts:
-    """Its Q-Former reads the question beside the picture."""
-    words = tokenizer("<image>", starts=True)
-    processor = t.InstructBlipProcessor(
-        t.BlipImageProcessor(size=SQUARE), words, tokenizer(starts=True), num_query_tokens=4
-    )
-    config = t.InstructBlipConfig(
-        vision_config=VISION,
-        qformer_config={
-            **{k: v for k, v in VISION.items() if k not in ("image_size", "patch_size")},
-            "encoder_hidden_size": 32,
-            "vocab_size": len(words),
-        },
-        text_config=text(words, "opt", word_embed_proj_dim=32, ffn_dim=64),
-        num_query_tokens=4,
-        image_token_index=words.convert_tokens_to_ids("<image>"),
-    )
-    return Parts(t.InstructBlipForConditionalGeneration, config, processor)
-
-
 @dataclass(frozen=True)
 class Refused:
     """A family that cannot be asked.
@@ -188,11 +168,6 @@ EXCEPTIONS = {
         got_ocr2,
         "cannot ask it about 1 picture.*Nested images",
         "a reader of documents: its processor writes the prompt itself and takes no dialogue",
-    ),
-    "InstructBLIP": Refused(
-        instructblip,
-        "cannot be asked about a picture.*qformer_input_ids",
-        "its Q-Former takes the question beside the picture, as an input of its own",
     ),
     "Llama4": Refused(
         llama4,

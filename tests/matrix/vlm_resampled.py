@@ -143,3 +143,23 @@ def kosmos2() -> Parts:
         latent_query_num=64,  # as many as the processor makes room for
     )
     return Parts(t.Kosmos2ForConditionalGeneration, config, processor)
+
+
+def instructblip() -> Parts:
+    """Its Q-Former reads the question beside the picture."""
+    words = tokenizer("<image>", starts=True)
+    processor = t.InstructBlipProcessor(
+        t.BlipImageProcessor(size=SQUARE), words, tokenizer(starts=True), num_query_tokens=4
+    )
+    config = t.InstructBlipConfig(
+        vision_config=VISION,
+        qformer_config={
+            **{k: v for k, v in VISION.items() if k not in ("image_size", "patch_size")},
+            "encoder_hidden_size": 32,
+            "vocab_size": len(words),
+        },
+        text_config=text(words, "opt", word_embed_proj_dim=32, ffn_dim=64),
+        num_query_tokens=4,
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+    )
+    return Parts(t.InstructBlipForConditionalGeneration, config, processor)

@@ -4,33 +4,32 @@ import transformers as t
 from vlm_parts import CHATML, PATCH, SIGLIP, SQUARE, VISION, Parts, chat, text
 from vlm_tokenizers import tokenizer
 
+COHERE = {
+    "turn": "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>",
+    "end": "<|END_OF_TURN_TOKEN|>",
+    "answer": "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+    "start": "<BOS_TOKEN>",
+}
+COHERE_TURNS = ("<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|END_OF_TURN_TOKEN|>")
+SLIDING = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+DEEPSEEK = {"turn": "{{ message['role'] | capitalize }}: ", "end": "\n\n", "answer": "Assistant:"}
 EXPERTS = {"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1}
 
 
 def aya_vision() -> Parts:
-    turn = "<|START_OF_TURN_TOKEN|><|{}_TOKEN|>"
     marks = ("<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>", "<image>")
-    turns = ("<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|END_OF_TURN_TOKEN|>")
-    words = tokenizer(*marks, *turns, "TILE", "TILE_GLOBAL", bos="<BOS_TOKEN>", starts=True)
+    words = tokenizer(*marks, *COHERE_TURNS, "TILE", "TILE_GLOBAL", bos="<BOS_TOKEN>", starts=True)
     processor = t.AyaVisionProcessor(
         t.GotOcr2ImageProcessor(size=SQUARE, crop_to_patches=True, max_patches=4),
         words,
         patch_size=PATCH,
         img_size=32,
         downsample_factor=2,
-        chat_template=chat(
-            "<image>",
-            turn=turn.format("USER"),
-            end="<|END_OF_TURN_TOKEN|>",
-            answer=turn.format("CHATBOT"),
-            start="<BOS_TOKEN>",
-        ),
+        chat_template=chat("<image>", **COHERE),
     )
     config = t.AyaVisionConfig(
         vision_config=SIGLIP,
-        text_config=text(
-            words, "cohere2", sliding_window=16, layer_types=["sliding_attention", "full_attention"]
-        ),
+        text_config=text(words, "cohere2", **SLIDING),
         image_token_index=words.convert_tokens_to_ids("<|IMG_PATCH|>"),
         downsample_factor=2,
     )
@@ -44,25 +43,15 @@ def cohere2_vision() -> Parts:
         "image_token": "<|IMG_PATCH|>",
         "img_line_break_token": "<|IMG_LINE_BREAK|>",
     }
-    turn = "<|START_OF_TURN_TOKEN|><|{}_TOKEN|>"
-    turns = ("<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|END_OF_TURN_TOKEN|>")
-    words = tokenizer(*turns, bos="<BOS_TOKEN>", starts=True, **named)
+    words = tokenizer(*COHERE_TURNS, bos="<BOS_TOKEN>", starts=True, **named)
     processor = t.Cohere2VisionProcessor(
         t.Cohere2VisionImageProcessor(size=SQUARE, max_patches=4, patch_size=2),
         words,
-        chat_template=chat(
-            "<|IMG_PATCH|>",
-            turn=turn.format("USER"),
-            end="<|END_OF_TURN_TOKEN|>",
-            answer=turn.format("CHATBOT"),
-            start="<BOS_TOKEN>",
-        ),
+        chat_template=chat("<|IMG_PATCH|>", **COHERE),
     )
     config = t.Cohere2VisionConfig(
         vision_config=SIGLIP,
-        text_config=text(
-            words, "cohere2", sliding_window=16, layer_types=["sliding_attention", "full_attention"]
-        ),
+        text_config=text(words, "cohere2", **SLIDING),
         image_token_id=processor.image_token_id,
         alignment_intermediate_size=64,
     )
@@ -219,12 +208,7 @@ def deepseek_vl() -> Parts:
         t.DeepseekVLImageProcessor(size=SQUARE, min_size=14),
         words,
         num_image_tokens=16,
-        chat_template=chat(
-            "<image_placeholder>",
-            turn="{{ message['role'] | capitalize }}: ",
-            end="\n\n",
-            answer="Assistant:",
-        ),
+        chat_template=chat("<image_placeholder>", **DEEPSEEK),
     )
     config = t.DeepseekVLConfig(
         vision_config=SIGLIP, text_config=text(words, "llama"), image_token_id=words.image_token_id
@@ -243,12 +227,7 @@ def deepseek_vl_hybrid() -> Parts:
         ),
         words,
         num_image_tokens=16,
-        chat_template=chat(
-            "<image_placeholder>",
-            turn="{{ message['role'] | capitalize }}: ",
-            end="\n\n",
-            answer="Assistant:",
-        ),
+        chat_template=chat("<image_placeholder>", **DEEPSEEK),
     )
     config = t.DeepseekVLHybridConfig(
         vision_config=SIGLIP,
@@ -298,8 +277,7 @@ def step3p7() -> Parts:
             num_experts_per_tok=2,
             moe_intermediate_size=16,
             share_expert_dim=16,
-            sliding_window=16,
-            layer_types=["sliding_attention", "full_attention"],
+            **SLIDING,
         ),
         image_token_id=words.convert_tokens_to_ids("<im_patch>"),
     )
