@@ -10,6 +10,7 @@ import vlm_patches as patches
 import vlm_pixtral as pixtral
 import vlm_resampled as resampled
 import vlm_tiles as tiles
+import vlm_timm as timm
 from vlm_parts import Parts
 
 
@@ -22,6 +23,8 @@ class Family:
         mode: how its answers are read: cache, vision or separate.
         several: it can be shown several pictures at once.
         tensors: its processor takes pictures as tensors, not only its image processor.
+        needs: a package that its classes need and transformers does not bring.
+        rounding: by how much losses and gradients may differ in float32, relative to the largest.
         suffix: its processor takes the answer as an argument of that name, not as a message.
     """
 
@@ -29,6 +32,8 @@ class Family:
     mode: str = "cache"
     several: bool = True
     tensors: bool = True
+    needs: str | None = None
+    rounding: float = 1e-4
     suffix: bool = False
 
 
@@ -83,4 +88,8 @@ FAMILIES = {
     "Mistral-Large4": Family(pixtral.mistral_large4),
     "Granite4-Vision": Family(llava.granite4_vision, mode="separate"),
     "GLM-OCR": Family(patches.glm_ocr),
+    "FastVLM": Family(timm.fast_vlm, needs="timm", rounding=1e-3),
+    "Gemma3n": Family(timm.gemma3n, needs="timm"),
+    "Qianfan-OCR": Family(llava.qianfan_ocr),
+    "Muse-Glimmer": Family(native.muse_glimmer),
 }

@@ -21,7 +21,7 @@ def gemma3() -> Parts:
         "boi_token": "<start_of_image>",
         "eoi_token": "<end_of_image>",
     }
-    words = _gemma_words("<start_of_turn>", "<end_of_turn>", **named)
+    words = gemma_words("<start_of_turn>", "<end_of_turn>", **named)
     processor = t.Gemma3Processor(
         t.Gemma3ImageProcessor(size=SQUARE),
         words,
@@ -30,7 +30,7 @@ def gemma3() -> Parts:
     )
     config = t.Gemma3Config(
         vision_config=SIGLIP,
-        text_config=_gemma_text(words, "gemma3_text", query_pre_attn_scalar=16),
+        text_config=gemma_text(words, "gemma3_text", query_pre_attn_scalar=16),
         mm_tokens_per_image=4,
         image_token_index=words.image_token_id,
         boi_token_index=words.boi_token_id,
@@ -61,7 +61,7 @@ def gemma4() -> Parts:
             "pooling_kernel_size": 2,
             "position_embedding_size": 256,
         },
-        text_config=_gemma_text(
+        text_config=gemma_text(
             words,
             "gemma4_text",
             global_head_dim=16,
@@ -76,12 +76,12 @@ def gemma4() -> Parts:
 
 def paligemma() -> Parts:
     """A prefix-LM without a chat template."""
-    words = _gemma_words("<image>")
+    words = gemma_words("<image>")
     pictures = t.SiglipImageProcessor(size=SQUARE)
     pictures.image_seq_length = (32 // PATCH) ** 2
     config = t.PaliGemmaConfig(
         vision_config=SIGLIP,
-        text_config=_gemma_text(words, "gemma", layer_types=None, sliding_window=None),
+        text_config=gemma_text(words, "gemma", layer_types=None, sliding_window=None),
         image_token_id=words.convert_tokens_to_ids("<image>"),
         projection_dim=32,
         hidden_size=32,
@@ -89,11 +89,11 @@ def paligemma() -> Parts:
     return Parts(t.PaliGemmaForConditionalGeneration, config, t.PaliGemmaProcessor(pictures, words))
 
 
-def _gemma_words(*special: str, **named: str) -> t.PreTrainedTokenizerFast:
+def gemma_words(*special: str, **named: str) -> t.PreTrainedTokenizerFast:
     return tokenizer(*special, kind="bare pieces", bos="<bos>", eos="<eos>", starts=True, **named)
 
 
-def _gemma_text(words: t.PreTrainedTokenizerFast, model_type: str, **more: Any) -> dict[str, Any]:
+def gemma_text(words: t.PreTrainedTokenizerFast, model_type: str, **more: Any) -> dict[str, Any]:
     layers = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
     return {
         k: v for k, v in text(words, model_type, head_dim=16, **{**layers, **more}).items() if v is not None
@@ -119,7 +119,7 @@ def gemma4_unified() -> Parts:
             "mm_posemb_size": 64,
             "output_proj_dims": 32,
         },
-        text_config=_gemma_text(words, "gemma4_unified_text", global_head_dim=16),
+        text_config=gemma_text(words, "gemma4_unified_text", global_head_dim=16),
         audio_config=None,
         **_gemma4_ids(words),
     )
@@ -135,7 +135,7 @@ def _gemma4_words() -> tuple[t.PreTrainedTokenizerFast, dict[str, str]]:
         "boa_token": "<|audio>",
         "eoa_token": "<audio|>",
     }
-    words = _gemma_words("<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|video|>", **named)
+    words = gemma_words("<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|video|>", **named)
     return words, {"turn": "<|turn>ROLE\n", "end": "<turn|>\n", "answer": "<|turn>model\n", "start": "<bos>"}
 
 

@@ -174,3 +174,25 @@ def granite4_vision() -> Parts:
         spatial_target_layers=[1, 1, 1, 1],
     )
     return Parts(t.Granite4VisionForConditionalGeneration, config, processor)
+
+
+def qianfan_ocr() -> Parts:
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+    }
+    words = tokenizer("<|im_start|>", "<image>", "<think>", "</think>", eos="<|im_end|>", **named)
+    processor = t.QianfanOCRProcessor(
+        t.GotOcr2ImageProcessor(size=SQUARE, crop_to_patches=True, max_patches=4),
+        words,
+        image_seq_length=4,
+        chat_template=chat("<image>\n{{ '' }}", **CHATML),
+    )
+    config = t.QianfanOCRConfig(
+        vision_config={**VISION, "image_size": [32, 32], "patch_size": [PATCH, PATCH]},
+        text_config=text(words, "qwen3", head_dim=16),
+        image_token_id=processor.image_token_id,
+        image_seq_length=4,
+    )
+    return Parts(t.QianfanOCRForConditionalGeneration, config, processor)

@@ -285,3 +285,35 @@ def lfm3_vl() -> Parts:
         vision_end_token_id=words.convert_tokens_to_ids("<|vision_end|>"),
     )
     return Parts(t.Lfm3VlForConditionalGeneration, config, processor)
+
+
+def muse_glimmer() -> Parts:
+    marks = ("<|patch|>", "<|image_start|>", "<|image_end|>", "<|video|>", "<|vid_frame_separator|>")
+    words = tokenizer(
+        *marks, "<|vid_start|>", "<|vid_end|>", "<|header_start|>", "<|header_end|>", eos="<|eot|>"
+    )
+    header = "<|header_start|>{}<|header_end|>\n\n"
+    grid = {"patch_size": PATCH, "merge_size": 2}
+    processor = t.MuseGlimmerProcessor(
+        t.MuseGlimmerImageProcessor(**grid, max_image_tokens=16),
+        t.MuseGlimmerVideoProcessor(**grid),
+        words,
+        chat_template=chat(
+            "<|patch|>", turn=header.format("ROLE"), end="<|eot|>", answer=header.format("assistant")
+        ),
+    )
+    layers = {"layer_types": ["sliding_attention", "full_attention"]}
+    config = t.MuseGlimmerConfig(
+        vision_config={
+            **{k: v for k, v in VISION.items() if k != "image_size"},
+            "pos_emb_height": 8,
+            "pos_emb_width": 8,
+            "max_position_embeddings": 64,
+        },
+        text_config=text(words, "muse_glimmer_text", head_dim=16, sliding_window=16, **layers),
+        out_hidden_size=128,
+        projector_hidden_size=32,
+        image_token_id=processor.image_token_id,
+        video_token_id=processor.video_token_id,
+    )
+    return Parts(t.MuseGlimmerForConditionalGeneration, config, processor)
