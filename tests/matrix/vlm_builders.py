@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import vlm_experts as experts
 import vlm_gemma as gemma
 import vlm_llava as llava
 import vlm_native as native
@@ -60,7 +61,7 @@ FAMILIES = {
     "PaliGemma": Family(gemma.paligemma, mode="vision", suffix=True),
     "ViP-LLaVA": Family(llava.vip_llava),
     "Cohere2-Vision": Family(tiles.cohere2_vision),
-    "Aria": Family(tiles.aria),
+    "Aria": Family(experts.aria),
     "Ovis2": Family(tiles.ovis2),
     "LightOnOCR": Family(pixtral.lighton_ocr),
     "PaddleOCR-VL": Family(native.paddleocr_vl),
@@ -74,16 +75,16 @@ FAMILIES = {
     "GLM4V-MoE": Family(patches.glm4v_moe),
     "Molmo2": Family(tiles.molmo2),
     "MiniCPM-V-4.6": Family(native.minicpmv4_6),
-    "Kimi-K2.5": Family(native.kimi_k25),
+    "Kimi-K2.5": Family(experts.kimi_k25),
     "BLIP-2": Family(resampled.blip2, mode="separate", several=False),
     "InstructBLIP": Family(resampled.instructblip, mode="separate", several=False),
     "Kosmos-2": Family(resampled.kosmos2, mode="separate", several=False),
     "LLaVA-NeXT-Video": Family(llava.llava_next_video),
     "HunYuan-VL": Family(native.hunyuan_vl, mode="cache, picture by picture"),
-    "ERNIE-4.5-VL": Family(native.ernie4_5_vl),
+    "ERNIE-4.5-VL": Family(experts.ernie4_5_vl),
     "LFM3-VL": Family(native.lfm3_vl),
     "DeepSeek-VL-Hybrid": Family(tiles.deepseek_vl_hybrid),
-    "Step3.7": Family(tiles.step3p7),
+    "Step3.7": Family(experts.step3p7),
     "Gemma4-Unified": Family(gemma.gemma4_unified),
     "Mistral-Large4": Family(pixtral.mistral_large4),
     "Granite4-Vision": Family(llava.granite4_vision, mode="separate"),

@@ -3,7 +3,7 @@
 from typing import Any
 
 import transformers as t
-from vlm_parts import PATCH, SIGLIP, SQUARE, Parts, chat, text
+from vlm_parts import PATCH, SIGLIP, SLIDING, SQUARE, Parts, chat, text
 from vlm_tokenizers import tokenizer
 
 GEMMA = {
@@ -94,9 +94,8 @@ def gemma_words(*special: str, **named: str) -> t.PreTrainedTokenizerFast:
 
 
 def gemma_text(words: t.PreTrainedTokenizerFast, model_type: str, **more: Any) -> dict[str, Any]:
-    layers = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
     return {
-        k: v for k, v in text(words, model_type, head_dim=16, **{**layers, **more}).items() if v is not None
+        k: v for k, v in text(words, model_type, head_dim=16, **{**SLIDING, **more}).items() if v is not None
     }
 
 

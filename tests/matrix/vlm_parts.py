@@ -37,6 +37,7 @@ TEXT = {
 }
 
 CHATML = {"turn": "<|im_start|>ROLE\n", "end": "<|im_end|>\n", "answer": "<|im_start|>assistant\n"}
+SLIDING = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """VLMs that are shown a picture as tiles, or padded to a square."""
 
 import transformers as t
-from vlm_parts import CHATML, PATCH, SIGLIP, SQUARE, VISION, Parts, chat, text
+from vlm_parts import CHATML, PATCH, SIGLIP, SLIDING, SQUARE, VISION, Parts, chat, text
 from vlm_tokenizers import tokenizer
 
 COHERE = {
@@ -11,9 +11,7 @@ COHERE = {
     "start": "<BOS_TOKEN>",
 }
 COHERE_TURNS = ("<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|END_OF_TURN_TOKEN|>")
-SLIDING = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
 DEEPSEEK = {"turn": "{{ message['role'] | capitalize }}: ", "end": "\n\n", "answer": "Assistant:"}
-EXPERTS = {"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1}
 
 
 def aya_vision() -> Parts:
@@ -84,23 +82,6 @@ def lfm2_vl() -> Parts:
         projector_hidden_size=32,
     )
     return Parts(t.Lfm2VlForConditionalGeneration, config, processor)
-
-
-def aria() -> Parts:
-    words = tokenizer("<|im_start|>", "<fim_prefix>", "<fim_suffix>", eos="<|im_end|>", image_token="<|img|>")
-    processor = t.AriaProcessor(
-        t.AriaImageProcessor(max_image_size=490, min_image_size=336),
-        words,
-        size_conversion={490: 4, 980: 8},
-        chat_template=chat("<fim_prefix><|img|><fim_suffix>", **CHATML),
-    )
-    config = t.AriaConfig(
-        vision_config={**VISION, "model_type": "idefics3_vision", "image_size": 490, "patch_size": 70},
-        text_config=text(words, "aria_text", **EXPERTS),
-        projector_patch_to_query_dict={49: 4, 196: 8},
-        image_token_index=words.image_token_id,
-    )
-    return Parts(t.AriaForConditionalGeneration, config, processor)
 
 
 def ovis2() -> Parts:
@@ -247,38 +228,3 @@ def deepseek_vl_hybrid() -> Parts:
         image_token_id=words.image_token_id,
     )
     return Parts(t.DeepseekVLHybridForConditionalGeneration, config, processor)
-
-
-def step3p7() -> Parts:
-    marks = ("<im_patch>", "<im_start>", "<im_end>", "<patch_start>", "<patch_end>", "<patch_newline>")
-    words = tokenizer("<|im_start|>", *marks, "<think>", "</think>", eos="<|im_end|>")
-    processor = t.Step3p7Processor(
-        t.Step3p7ImageProcessor(
-            size={"height": 64, "width": 64},
-            patch_size=32,
-            max_image_size=128,
-            vision_patch_size=PATCH,
-            downsampler_stride=4,
-        ),
-        words,
-        chat_template=chat(
-            "<im_patch>",
-            **{**CHATML, "answer": "<|im_start|>assistant\n<think>\n"},
-            said="<|im_start|>assistant\n<think>\n\n</think>\n",
-        ),
-    )
-    config = t.Step3p7Config(
-        vision_config={**VISION, "image_size": 64, "mlp_ratio": 2.0, "max_position_embeddings": 64},
-        text_config=text(
-            words,
-            "step3p7_text",
-            head_dim=16,
-            n_routed_experts=4,
-            num_experts_per_tok=2,
-            moe_intermediate_size=16,
-            share_expert_dim=16,
-            **SLIDING,
-        ),
-        image_token_id=words.convert_tokens_to_ids("<im_patch>"),
-    )
-    return Parts(t.Step3p7ForConditionalGeneration, config, processor)
