@@ -78,15 +78,15 @@ def test_missing_package(folder, monkeypatch):
         raise ImportError("\nPackage `num2words` is required. Install it with `pip install num2words`.\n")
 
     monkeypatch.setattr(Idefics3Processor, "__init__", needs)
-    assert "missing (Package `num2words` is required. Install it with `pip" in refused(folder)
+    assert refused(folder).endswith("it needs a package that is missing: pip install num2words")
 
 
 def test_missing_package_below_another_error(folder, monkeypatch):
     def needs(*_, **__):
-        raise ImportError("Could not import module") from ModuleNotFoundError("No module named 'timm'")
+        raise ImportError("Could not import module") from ModuleNotFoundError("No module", name="timm.data")
 
     monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", needs)
-    assert "it needs a package that is missing (No module named 'timm'); install it" in refused(folder)
+    assert refused(folder).endswith("it needs a package that is missing: pip install timm")
 
 
 @pytest.mark.parametrize(

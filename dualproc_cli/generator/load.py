@@ -6,12 +6,18 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from diffusers import PipelineQuantizationConfig
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
@@ -21,14 +27,13 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator.generator import Generator
 from dualproc_cli.generator.memo import remember
 from dualproc_cli.generator.remedies import LEFT_OUT, apply_remedies
-from dualproc_cli.hub import advice
+from dualproc_cli.generator.self_test import first_line
 from dualproc_cli.spec import GeneratorSpec
 
 QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "int8": ("bitsandbytes_8bit", {"load_in_8bit": True}),
     "nf4": ("bitsandbytes_4bit", {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}),
 }
-EXPECTED = "a diffusers text-to-image pipeline in safetensors: a hub id, a folder or miniature"
 DENOISERS = ("transformer", "unet")
 # They warn of a hub that does not answer where the cache does, and of a tiny VAE in place of a large one.
 CHATTY = ("diffusers.configuration_utils", "diffusers.pipelines.pipeline_utils")
@@ -62,8 +67,8 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
     except UserError:  # the miniature says itself what it lacks
         raise
     except Exception as error:
-        found = advice(error, "generator", spec.model, spec.revision, EXPECTED)
-        raise UserError(f"generator.model: {spec.model}: {found}") from error
+        # Many libraries read files of any origin here: whatever they raise, the model is what is wrong.
+        _refuse(spec, error)
     component = _denoiser(spec, pipeline)
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
@@ -138,3 +143,31 @@ def _quantization(
     return PipelineQuantizationConfig(
         quant_backend=backend, quant_kwargs=options, components_to_quantize=[*DENOISERS, *text_encoders]
     )
+
+
+def _refuse(spec: GeneratorSpec, error: Exception) -> NoReturn:
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 10:
+        causes.append(cause)  # type: ignore[arg-type]
+    reason = first_line(error)
+    if _is(causes, GatedRepoError):
+        advice = f"gated: accept its licence at https://huggingface.co/{spec.model}, then run `hf auth login`"
+    elif _is(causes, RevisionNotFoundError):
+        advice = f"no revision {spec.revision!r}; leave generator.revision out, or name a branch or a commit"
+    elif _is(causes, RepositoryNotFoundError):
+        advice = "no such hub model and no such folder; check the name (a private one needs `hf auth login`)"
+    elif _is(causes, LocalEntryNotFoundError) or "not fully cached" in reason:
+        advice = "the hub cannot be reached and the local cache has no whole copy; connect, or name a folder"
+    elif _is(causes, FileNotFoundError):
+        advice = f"{reason}; expected miniature, a hub model or the folder of a diffusers pipeline"
+    elif _is(causes, ImportError):
+        advice = f"it needs a package that is missing ({reason}); install it"
+    elif "trust_remote_code" in str(error):
+        advice = "it runs code of its own; if you trust it, set generator.trust_remote_code: true"
+    else:
+        advice = f"cannot be loaded ({reason}); expected a diffusers text-to-image pipeline in safetensors"
+    raise UserError(f"generator.model: {spec.model}: {advice}") from error
+
+
+def _is(causes: list[Exception], kind: type[Exception]) -> bool:
+    return any(isinstance(cause, kind) for cause in causes)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
-from dualproc_cli.hub import first_line
 from dualproc_cli.spec import GradientSpec
 
 if TYPE_CHECKING:
@@ -136,6 +135,11 @@ def _black(generator: Generator, images: Tensor, arrays: Tensor) -> float:
 
 def _difference(one: Tensor, other: Tensor) -> float:
     return (one.detach().float() - other.detach().float()).abs().max().item()
+
+
+def first_line(error: Exception | None) -> str:
+    """What ``error`` says, in one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _fail(generator: Generator, reason: str) -> None:
