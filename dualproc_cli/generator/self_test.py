@@ -56,7 +56,7 @@ def measure(generator: Generator) -> Conventions:
     spec = generator.spec
     sizes = {(min(spec.width, SMALL), min(spec.height, SMALL)), (spec.width, spec.height)}
     failure: Exception | None = None
-    for (width, height), batches in itertools.product(sorted(sizes), (True, False)):
+    for batches, (width, height) in itertools.product((True, False), sorted(sizes)):
         generator.conventions = Conventions(width, height, batches=batches)
         try:
             images, taken = _try(generator, "pt")
