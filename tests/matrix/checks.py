@@ -89,10 +89,10 @@ def check_differences(generator: Generator) -> None:
     across = {name: torch.randn(gradient.shape, generator=noise) for name, gradient in slopes.items()}
     for direction in (along, across):
         expected = sum((slopes[name] * direction[name]).double().sum() for name in slopes) / length(direction)
+        tolerance = 0.02 * expected.abs() + 0.005 * length(slopes)
         # Small enough for a curved function, large enough for float32: which one is depends on the family.
-        found = [difference(generator, direction, step) for step in (3e-3, 1e-3, 3e-4, 1e-4, 3e-5)]
-        error = min((value - expected).abs() for value in found)
-        assert error < 0.02 * expected.abs() + 0.005 * length(slopes)
+        steps = (1e-3, 3e-4, 3e-3, 1e-4, 1e-2, 3e-5)
+        assert any((difference(generator, direction, step) - expected).abs() < tolerance for step in steps)
 
 
 def length(direction: dict[str, Tensor]) -> Tensor:

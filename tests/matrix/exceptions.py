@@ -6,5 +6,5 @@ EXCEPTIONS: dict[tuple[str, str, str], str] = {
         "scheduler",
         "IPNDM",
         "x0 jump",
-    ): "its steps mix earlier outputs, and it says nothing of a clean picture",
+    ): "it says nothing of a clean picture, and has no alphas to compute it from",
 }

@@ -19,7 +19,7 @@ from checks import (
     picture,
 )
 from diffusers import DiffusionPipeline
-from families import STEPS, adapted, load, plain_picture, saved
+from families import FAMILIES, STEPS, adapted, load, plain_picture, saved
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from torch import nn
 
@@ -41,11 +41,18 @@ pytestmark = pytest.mark.recorded("generator")
 learned = functools.lru_cache(maxsize=1)(adapted)
 
 
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=() if name in ALWAYS else pytest.mark.matrix) for name in FAMILIES],
+)
+def family(request):
+    """The name of one of `FAMILIES`; pytest runs all tests of one before the next."""
+    return request.param
+
+
 @pytest.fixture(autouse=True)
-def remedies(request, record_property):
-    record_property(
-        "remedies", [remedy.name for remedy in learned(request.getfixturevalue("family")).remedies]
-    )
+def remedies(family, record_property):
+    record_property("remedies", [remedy.name for remedy in learned(family).remedies])
 
 
 def test_images(family):
