@@ -8,7 +8,6 @@ every pipeline passes through: its scheduler, whose instance is wrapped for the 
 import functools
 import inspect
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -69,8 +68,8 @@ class _Steps:
         self.idle_timesteps = idle_timesteps
         self.jumps = gradient is not None and gradient.through == "x0-jump"
         self.taken, self.first = 0, math.inf
-        self.clean: Tensor | None = None  # the estimate jumped to, and what the denoiser said in that step
-        self.predictions: deque[Any] = deque()
+        self.clean: Tensor | None = None  # the estimate jumped to, and the denoiser's last words before it
+        self.prediction: Any = None
         # Flow-matching pipelines do not hand their generators to a stochastic scheduler: it would draw from
         # torch's global state, and a picture would depend on what was drawn before it.
         self.noise = noise if "generator" in inspect.signature(scheduler.step).parameters else None
@@ -88,7 +87,6 @@ class _Steps:
     def _set_timesteps(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         self.taken, self.clean = 0, None
-        self.predictions.clear()
         self.first = self._first_recorded(len(self.scheduler.timesteps) - self.idle_timesteps)
         torch.set_grad_enabled(self.first == 0)
         return result
@@ -111,19 +109,15 @@ class _Steps:
             self.clean = clean_estimate(self.scheduler, original, model_output, timestep, sample, **kwargs)
             return _step_output(self.clean, kwargs)
         result = original(model_output, timestep, sample, *args, **kwargs)
-        self.predictions.clear()
         self.taken += 1
         if self.taken == self.first:
             torch.set_grad_enabled(True)
         return result
 
     def _forward(self, original: Any, *args: Any, **kwargs: Any) -> Any:
-        # A step may ask several times, for guidance: after the jump it is answered in the same order.
         if self.clean is None:
-            self.predictions.append(original(*args, **kwargs))
-        else:
-            self.predictions.rotate(-1)
-        return self.predictions[-1]
+            self.prediction = original(*args, **kwargs)
+        return self.prediction
 
 
 def _step_output(clean: Tensor, kwargs: dict[str, Any]) -> Any:
