@@ -28,12 +28,6 @@ def checkpoint_blocks(denoiser: nn.Module) -> None:
         block.forward = _again(block)
 
 
-def keep_blocks(denoiser: nn.Module) -> None:
-    """Undo `checkpoint_blocks`."""
-    for block in blocks(denoiser):
-        vars(block).pop("forward", None)
-
-
 def _again(block: nn.Module) -> Any:
     forward = block.forward
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
+from dualproc_cli.generator.refusal import first_line, missing_package, scheduler_advice
 from dualproc_cli.spec import GradientSpec
 
 if TYPE_CHECKING:
@@ -69,10 +70,15 @@ def measure(generator: Generator) -> Conventions:
         idle = len(generator.pipeline.components["scheduler"].timesteps) - taken
         generator.conventions = replace(generator.conventions, low=low, idle_timesteps=idle)
         return replace(generator.conventions, batches=batches and _batches(generator))
+    package = missing_package(failure)
     raise UserError(
-        f"generator.model: {spec.model}: {type(generator.pipeline).__name__} draws no picture of "
-        f"{spec.width} x {spec.height} from a prompt ({first_line(failure)}); expected a text-to-image "
-        "pipeline and a size that it can draw"
+        f"generator.model: {spec.model}: {_name(generator)} draws no picture of {spec.width} x {spec.height} "
+        f"from a prompt ({first_line(failure)}); "
+        + (
+            f"it needs a package that is missing: pip install {package}"
+            if package
+            else "expected a text-to-image pipeline and a size that it can draw" + scheduler_advice(failure)
+        )
     ) from failure
 
 
@@ -158,13 +164,13 @@ def _difference(one: Tensor, other: Tensor) -> float:
     return (one.detach().float() - other.detach().float()).abs().max().item()
 
 
-def first_line(error: Exception | None) -> str:
-    """What ``error`` says, in one line."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+def _name(generator: Generator) -> str:
+    scheduler = generator.pipeline.components["scheduler"]
+    return f"{type(generator.pipeline).__name__} with {type(scheduler).__name__}"
 
 
 def _fail(generator: Generator, reason: str) -> None:
     raise UserError(
-        f"generator.model: {generator.spec.model}: {type(generator.pipeline).__name__} failed its self-test: "
+        f"generator.model: {generator.spec.model}: {_name(generator)} failed its self-test: "
         f"{reason}; choose another model, or report this with the versions of diffusers and torch"
     )
