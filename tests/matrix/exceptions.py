@@ -13,3 +13,14 @@ EXCEPTIONS: dict[tuple[str, str, str], str] = {
         "x0 jump",
     ): "it says nothing of a clean picture, and has no alphas to compute it from",
 }
+
+# What diffusers itself calls text-to-image, and is in no family here: the reason.
+TWO_MODELS = "two pipelines of the years before 2024 in one, each with its scheduler; not tried"
+NOT_TRIED: dict[str, str] = {
+    "KandinskyCombined": TWO_MODELS,
+    "KandinskyV22Combined": TWO_MODELS,
+    "WuerstchenCombined": TWO_MODELS,
+    "StableCascadeCombined": TWO_MODELS,
+    "Helios": "makes videos",
+    "HeliosPyramid": "makes videos",
+}
