@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
-from dualproc_cli.generator.refusal import first_line, missing_package, scheduler_advice
+from dualproc_cli.generator.refusal import missing_package, scheduler_advice
+from dualproc_cli.hub import first_line
 from dualproc_cli.spec import GradientSpec
 
 if TYPE_CHECKING:
