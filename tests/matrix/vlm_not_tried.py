@@ -1,4 +1,4 @@
-"""Types of transformers' image-text-to-text models that are neither tried nor known to be refused, and why."""
+"""Types of transformers' image-text-to-text models that nobody has tried, nor refused, and why."""
 
 NOT_TRIED = {
     "pix2struct": "an encoder-decoder, which is refused as Florence-2 is",
