@@ -1,6 +1,7 @@
 """Memory is predicted by running the real code on models without weights, and rungs of the ladder save it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dualproc_cli.__main__ import app
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator
 from dualproc_cli.learning.checkpoint import run_digest
+from dualproc_cli.learning.learner import Learner
 from dualproc_cli.memory import Estimate, choose, deeper, ladder, predict
 from dualproc_cli.memory.hollow import Hollow, HollowValueError, Ledger, empty, hollow_out, offloaded
 from dualproc_cli.spec import GeneratorSpec, GradientSpec, load_spec
@@ -162,6 +164,31 @@ def test_rungs_leave_pictures_and_gradients_as_they_are():
     rungs = ("free-text-encoders", "checkpoint-vae", "checkpoint-denoiser", "offload-activations")
     for one, other in zip(drawn(()), drawn(rungs), strict=True):
         assert torch.equal(one, other)
+
+
+def test_out_of_memory_names_the_next_rung_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    step = Learner.step
+
+    def exhausted(self):
+        if len(self.metrics) == 2:
+            raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+        return step(self)
+
+    monkeypatch.setattr(Learner, "step", exhausted)
+    arguments = ["learn", str(SPEC), "-o", str(tmp_path / "b"), "--set", "learn.batch_size=1"]
+    arguments += ["--set", "learn.steps=3", "--set", "learn.checkpoint_every=1", "--device", "cpu"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert re.search(
+        r"out of memory at step 3; the last good checkpoint is .*, of step 2; go on", result.output
+    )
+    advised = re.search(r"--resume --set '(generator.memory=.*)'", result.output)
+    assert advised[1] == "generator.memory=[checkpoint-vae]"
+    monkeypatch.setattr(Learner, "step", step)
+    result = CliRunner().invoke(app, [*arguments, "--resume", "--set", advised[1]])
+    assert result.exit_code == 0
+    assert "resuming after step 2" in result.output
+    assert not list(tmp_path.glob("*.checkpoint.*"))
 
 
 def test_check_prints_the_prediction(loaded, plain):
