@@ -1,6 +1,5 @@
 """A frozen text-to-image pipeline that renders differentiably and carries adapters."""
 
-import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import adapter, self_test
 from dualproc_cli.generator.adapter_file import AdapterFile, to_rest
+from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.differentiate import draw
-from dualproc_cli.generator.remedies import CALL_ARGUMENTS, Remedy
+from dualproc_cli.generator.remedies import Remedy
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
 
 LEARNED = "learned"  # the name of the adapter that learns, inside peft
@@ -45,8 +45,7 @@ class Generator:
         self.pipeline, self.component, self.spec = pipeline, component, spec
         self.device, self.revision, self.remedies = device, revision, remedies
         self.denoiser: nn.Module = getattr(pipeline, component)
-        self._parameters = inspect.signature(type(pipeline).__call__).parameters
-        self._max_sequence_length = _max_sequence_length(pipeline, self._parameters)
+        self._arguments = Arguments(pipeline, spec)
         self._loaded = 0
         self._rank, self._alpha = 0, 0.0
         self.conventions = self_test.Conventions(width=spec.width, height=spec.height)
@@ -75,8 +74,7 @@ class Generator:
             UserError: ``gradient`` is an x0-jump and the scheduler gives no clean estimate.
         """
         images, _ = self.call(prompts, seeds, gradient=gradient, steps=steps or self.spec.steps)
-        low = self.conventions.low
-        return ((images.float() - low) / (1 - low)).clamp(0, 1)
+        return self.conventions.picture(images)
 
     def call(
         self,
@@ -92,22 +90,27 @@ class Generator:
         """Call the pipeline itself: its raw pictures, and how many scheduler steps it took (see `render`)."""
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; expected one seed per prompt")
-        offered = {
-            "prompt": list(prompts),
-            # On the CPU, so that a seed gives the same noise on every device.
-            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
-            "num_inference_steps": steps,
+        options: dict[str, Any] = {
+            "gradient": gradient,
+            "steps": steps,
             "width": width or self.spec.width,
             "height": height or self.spec.height,
-            "guidance_scale": self.spec.guidance_scale,
-            "max_sequence_length": self._max_sequence_length,
             "output_type": output_type,
-            **CALL_ARGUMENTS,
         }
-        arguments = {
-            name: value for name, value in offered.items() if name in self._parameters and value is not None
-        }
-        return draw(self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps)
+        if self.conventions.batches:
+            return self._call(prompts, seeds, **options)
+        alone = [self._call([prompt], [seed], **options) for prompt, seed in zip(prompts, seeds, strict=True)]
+        return (torch.cat([images for images, _ in alone]) if len(alone) > 1 else alone[0][0]), alone[0][1]
+
+    def _call(
+        self, prompts: Sequence[str], seeds: Sequence[int], gradient: GradientSpec | None, **options: Any
+    ) -> tuple[Any, int]:
+        arguments = self._arguments.make(prompts, seeds, as_list=self.conventions.batches, **options)
+        # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image): inside, it is that of the
+        # picture's seed, and outside nothing is felt of it.
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seeds[0])
+            return draw(self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps)
 
     def add_adapter(self, spec: AdapterSpec, seed: int) -> None:
         """Add the adapter that learns, and check that gradients reach it.
@@ -209,13 +212,3 @@ def _features(layer: Any) -> tuple[int, int]:
     if hasattr(layer, "in_features"):  # linear layers, quantised ones, and those that carry adapters
         return layer.in_features, layer.out_features
     return getattr(layer, "in_channels", 0), getattr(layer, "out_channels", 0)
-
-
-def _max_sequence_length(pipeline: DiffusionPipeline, parameters: Any) -> int | None:
-    """The pipeline's own limit of prompt tokens, or its longest tokenizer's where that is shorter."""
-    default = parameters["max_sequence_length"].default if "max_sequence_length" in parameters else None
-    tokenizers = [part for name, part in pipeline.components.items() if name.startswith("tokenizer") and part]
-    # A multimodal model's processor holds its tokenizer.
-    limits = [getattr(getattr(part, "tokenizer", part), "model_max_length", None) for part in tokenizers]
-    known = [limit for limit in limits if limit is not None]
-    return min(default, max(known)) if isinstance(default, int) and known else None

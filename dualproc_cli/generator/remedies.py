@@ -16,6 +16,15 @@ CALL_ARGUMENTS = {
     "use_resolution_binning": False,
     # PixArt and others would rewrite the prompt where two further packages happen to be installed.
     "clean_caption": False,
+    # LongCat would draw what its language model makes of the prompt.
+    "enable_prompt_rewrite": False,
+    # ERNIE-Image too, with a language model of its own.
+    "use_pe": False,
+    # Ideogram's guidance is a schedule for its own number of steps, which excludes a guidance scale.
+    "guidance_schedule": None,
+    # Qwen-Image 2.1 computes the prompt's keys in the first step and keeps them: with a graph that begins
+    # later, what the adapter does to them would have no gradient.
+    "use_kv_cache": False,
 }
 
 

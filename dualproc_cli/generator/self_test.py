@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
+from dualproc_cli.generator.refusal import first_line, missing_package, scheduler_advice
 from dualproc_cli.spec import GradientSpec
 
 if TYPE_CHECKING:
     from dualproc_cli.generator.generator import Generator
 
 PROMPT = "a picture"
+LONGER = "a picture of a house"
 SMALL = 128  # pixels; large models are asked at this size, which takes a moment
 STEPS = 2  # some schedulers behave otherwise on their first step
 VISIBLE = 1e-2  # a difference that rounding does not make in half precision (2.5 of 255 levels)
@@ -32,6 +35,17 @@ class Conventions:
     """What black is: 0, or -1 for the pipelines whose tensors are in [-1, 1]. White is 1."""
     idle_timesteps: int = 0
     """Entries of the scheduler's timesteps that are no steps (SANA-Sprint keeps a last boundary there)."""
+    batches: bool = True
+    """Whether it draws several pictures at a time, each as it would alone."""
+
+    def picture(self, images: Tensor) -> Tensor:
+        """The pipeline's tensors [B, 3 or 4, H, W] as images [B, 3, H, W], float32, in [0, 1].
+
+        Transparent pictures (Qwen-Image 2.1) are laid on white.
+        """
+        images = ((images.float() - self.low) / (1 - self.low)).clamp(0, 1)
+        color, opacity = images[:, :3], images[:, 3:]
+        return color * opacity + (1 - opacity) if opacity.numel() else color
 
 
 def measure(generator: Generator) -> Conventions:
@@ -43,21 +57,28 @@ def measure(generator: Generator) -> Conventions:
     spec = generator.spec
     sizes = {(min(spec.width, SMALL), min(spec.height, SMALL)), (spec.width, spec.height)}
     failure: Exception | None = None
-    for width, height in sorted(sizes):
+    for batches, (width, height) in itertools.product((True, False), sorted(sizes)):
+        generator.conventions = Conventions(width, height, batches=batches)
         try:
-            images, taken = _try(generator, width, height, "pt")
-            arrays, _ = _try(generator, width, height, "np")
+            images, taken = _try(generator, "pt")
+            arrays, _ = _try(generator, "np")
         except Exception as error:
             # Whatever a pipeline raises here, a prompt is all it was given.
-            failure = error
+            failure = failure or error
             continue
         low = _black(generator, images, torch.as_tensor(arrays))
         idle = len(generator.pipeline.components["scheduler"].timesteps) - taken
-        return Conventions(width, height, low, idle)
+        generator.conventions = replace(generator.conventions, low=low, idle_timesteps=idle)
+        return replace(generator.conventions, batches=batches and _batches(generator, images))
+    package = missing_package(failure)
     raise UserError(
-        f"generator.model: {spec.model}: {type(generator.pipeline).__name__} draws no picture of "
-        f"{spec.width} x {spec.height} from a prompt ({first_line(failure)}); expected a text-to-image "
-        "pipeline and a size that it can draw"
+        f"generator.model: {spec.model}: {_name(generator)} draws no picture of {spec.width} x {spec.height} "
+        f"from a prompt ({first_line(failure)}); "
+        + (
+            f"it needs a package that is missing: pip install {package}"
+            if package
+            else "expected a text-to-image pipeline and a size that it can draw" + scheduler_advice(failure)
+        )
     ) from failure
 
 
@@ -99,26 +120,35 @@ def _matter(
 
 
 def _small(generator: Generator, gradient: GradientSpec | None) -> Tensor:
-    size = generator.conventions
-    return generator.call(
-        [PROMPT],
-        [0],
-        gradient=gradient,
-        steps=min(generator.spec.steps, STEPS),
-        width=size.width,
-        height=size.height,
-    )[0]
+    return _draw(generator, [PROMPT], gradient=gradient)[0]
 
 
-def _try(generator: Generator, width: int, height: int, output_type: str) -> tuple[Any, int]:
-    steps = min(generator.spec.steps, STEPS)
-    images, taken = generator.call(
-        [PROMPT], [0], steps=steps, width=width, height=height, output_type=output_type
-    )
-    expected = (1, 3, height, width) if output_type == "pt" else (1, height, width, 3)
-    if tuple(images.shape) != expected:
-        raise ValueError(f"it gave {tuple(images.shape)}, expected {expected}")
+def _try(generator: Generator, output_type: str) -> tuple[Any, int]:
+    images, taken = _draw(generator, [PROMPT], output_type=output_type)
+    size = generator.conventions.height, generator.conventions.width
+    expected = [(1, channels, *size) if output_type == "pt" else (1, *size, channels) for channels in (3, 4)]
+    if tuple(images.shape) not in expected:
+        raise ValueError(f"it gave {tuple(images.shape)}, expected {expected[0]}")
     return images, taken
+
+
+def _batches(generator: Generator, alone: Tensor) -> bool:
+    # The longer prompt goes first: pipelines that pad the other without a mask are found out too.
+    try:
+        together, _ = _draw(generator, [LONGER, PROMPT])
+    except Exception:  # anything may happen to a pipeline that is made for one prompt
+        return False
+    if len(together) != 2:
+        return False
+    # A batch of another size is rounded otherwise, which does not show in the mean.
+    difference = (together[1:].float() - alone.float()).abs().mean().item()
+    return difference <= (ANY if generator.pipeline.dtype == torch.float32 else VISIBLE)
+
+
+def _draw(generator: Generator, prompts: list[str], **options: Any) -> tuple[Any, int]:
+    size, steps = generator.conventions, min(generator.spec.steps, STEPS)
+    seeds = list(range(len(prompts)))[::-1]
+    return generator.call(prompts, seeds, steps=steps, width=size.width, height=size.height, **options)
 
 
 def _black(generator: Generator, images: Tensor, arrays: Tensor) -> float:
@@ -137,13 +167,13 @@ def _difference(one: Tensor, other: Tensor) -> float:
     return (one.detach().float() - other.detach().float()).abs().max().item()
 
 
-def first_line(error: Exception | None) -> str:
-    """What ``error`` says, in one line."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+def _name(generator: Generator) -> str:
+    scheduler = generator.pipeline.components["scheduler"]
+    return f"{type(generator.pipeline).__name__} with {type(scheduler).__name__}"
 
 
 def _fail(generator: Generator, reason: str) -> None:
     raise UserError(
-        f"generator.model: {generator.spec.model}: {type(generator.pipeline).__name__} failed its self-test: "
+        f"generator.model: {generator.spec.model}: {_name(generator)} failed its self-test: "
         f"{reason}; choose another model, or report this with the versions of diffusers and torch"
     )
