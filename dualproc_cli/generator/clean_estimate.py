@@ -48,8 +48,8 @@ def clean_estimate(
     if hasattr(scheduler, "alphas_cumprod"):
         return _from_alphas(scheduler, model_output, timestep, sample)
     raise UserError(
-        f"learn.gradient.through: x0-jump: {type(scheduler).__name__} gives no clean estimate; use last-steps, "
-        f"or a model with one of these schedulers: {', '.join(working_schedulers('x0 jump'))}"
+        f"learn.gradient.through: x0-jump: {type(scheduler).__name__} gives no clean estimate; "
+        f"use last-steps, or a model with one of {', '.join(working_schedulers('x0 jump'))}"
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dualproc_cli.generator.generator import Generator
 
 PROMPT = "a picture"
-LONGER = "a picture of a red house by the blue sea"
+LONGER = "a picture of a house"
 SMALL = 128  # pixels; large models are asked at this size, which takes a moment
 STEPS = 2  # some schedulers behave otherwise on their first step
 VISIBLE = 1e-2  # a difference that rounding does not make in half precision (2.5 of 255 levels)

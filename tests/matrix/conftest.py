@@ -27,8 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("recorded") and (reason := EXCEPTIONS.get(_key(item))):
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+        if item.get_closest_marker("recorded") and (known := EXCEPTIONS.get(_key(item))):
+            item.add_marker(pytest.mark.xfail(reason=known.reason, raises=known.raises, strict=True))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,7 +41,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
         record = item.config.stash[found].setdefault((kind, name), empty)
         record.update(item.user_properties)
         if hasattr(outcome, "wasxfail"):
-            record["checks"][check], record["reason"] = report.FAILED, EXCEPTIONS[key]
+            record["checks"][check], record["reason"] = report.FAILED, EXCEPTIONS[key].reason
         else:
             record["checks"][check] = report.PASSED if outcome.passed else _why(outcome, call)
     return outcome

@@ -1,17 +1,27 @@
 """What cannot work, each with the reason. The tests are run nevertheless, and have to fail."""
 
-# (kind, name, check): reason.
-EXCEPTIONS: dict[tuple[str, str, str], str] = {
-    (
-        "generator",
-        "StableDiffusionSAG",
-        "x0 jump",
-    ): "it reads an attention map that the denoiser, skipped after the jump, has not left; use last-steps",
-    (
-        "scheduler",
-        "IPNDM",
-        "x0 jump",
-    ): "it says nothing of a clean picture, and has no alphas to compute it from",
+from typing import NamedTuple
+
+from dualproc_cli.errors import UserError
+
+
+class Known(NamedTuple):
+    """A failure that is understood."""
+
+    reason: str
+    raises: type[Exception]
+
+
+# By kind, name and check of the record.
+EXCEPTIONS: dict[tuple[str, str, str], Known] = {
+    ("generator", "StableDiffusionSAG", "x0 jump"): Known(
+        "it asks the denoiser twice a step, in batches of two sizes, and reads the attention in between, "
+        "which cannot be skipped; use last-steps",
+        ValueError,
+    ),
+    ("scheduler", "IPNDM", "x0 jump"): Known(
+        "it says nothing of a clean picture, and has no alphas to compute it from; use last-steps", UserError
+    ),
 }
 
 # What diffusers itself calls text-to-image, and is in no family here: the reason.

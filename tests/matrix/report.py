@@ -37,12 +37,19 @@ def table_path(path: Path) -> Path:
 
 
 def merge(old: list[Record], new: list[Record]) -> list[Record]:
-    """``old`` with the results of ``new``: families that ran again are replaced check by check; sorted."""
+    """``old`` with the results of ``new``, sorted.
+
+    Families that ran again are replaced check by check; a note stays unless all its checks ran again.
+    """
     merged = {(record["kind"], record["name"]): record for record in old}
     for record in new:
-        key = record["kind"], record["name"]
-        checks = merged.get(key, {}).get("checks", {}) | record["checks"]
-        merged[key] = {**record, "checks": checks}
+        before = merged.get((record["kind"], record["name"]), record)
+        again = record["checks"].keys() >= before["checks"].keys()
+        merged[record["kind"], record["name"]] = {
+            **record,
+            "checks": before["checks"] | record["checks"],
+            "reason": record["reason"] or (None if again else before["reason"]),
+        }
     return [merged[key] for key in sorted(merged)]
 
 

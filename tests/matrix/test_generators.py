@@ -1,13 +1,10 @@
 """Every generator family through the same path as a hub model: pictures, gradients, adapter."""
 
 import functools
+import inspect
 
-import flow  # noqa: F401  # adds its families, as those below do
-import llm  # noqa: F401
 import pytest
 import torch
-import transformers_classic  # noqa: F401
-import unet  # noqa: F401
 from checks import (
     WHOLE,
     assert_same,
@@ -19,13 +16,15 @@ from checks import (
     picture,
 )
 from diffusers import DiffusionPipeline
-from families import FAMILIES, STEPS, adapted, load, plain_picture, saved
+from every import FAMILIES
+from families import STEPS, adapted, load, plain_picture, saved
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from torch import nn
 
 from dualproc_cli.generator import adapter
 from dualproc_cli.generator.adapter_file import AdapterFile
 from dualproc_cli.generator.checkpointing import checkpoint_blocks
+from dualproc_cli.generator.remedies import CALL_ARGUMENTS
 from dualproc_cli.spec import GradientSpec
 
 ALWAYS = ("Flux", "StableDiffusion", "Sana", "PRXPixel", "HunyuanDiT")  # the others with -m matrix
@@ -52,7 +51,11 @@ def family(request):
 
 @pytest.fixture(autouse=True)
 def remedies(family, record_property):
-    record_property("remedies", [remedy.name for remedy in learned(family).remedies])
+    generator = learned(family)
+    takes = inspect.signature(type(generator.pipeline).__call__).parameters
+    arguments = [f"{name}={value}" for name, value in CALL_ARGUMENTS.items() if name in takes]
+    alone = [] if generator.conventions.batches else ["one picture at a time"]
+    record_property("remedies", [*(remedy.name for remedy in generator.remedies), *alone, *arguments])
 
 
 def test_images(family):

@@ -1,13 +1,9 @@
 """The matrix report: records merge, and the packaged table is that of the packaged records."""
 
-import flow  # noqa: F401  # adds its families, as those below do
-import llm  # noqa: F401
 import report
-import transformers_classic  # noqa: F401
-import unet  # noqa: F401
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+from every import FAMILIES
 from exceptions import EXCEPTIONS, NOT_TRIED
-from families import FAMILIES
 
 FLUX = {
     "kind": "generator",
@@ -23,6 +19,12 @@ def test_results_merge_check_by_check():
     other = {**FLUX, "name": "Bria"}
     assert report.merge([FLUX], [again, other]) == [other, again]
     assert report.merge([again], [FLUX])[0]["checks"] == {"images": "passed", "gradients": "passed"}
+
+
+def test_a_note_stays_until_all_checks_run_again():
+    noted = {**FLUX, "checks": {"images": "passed", "jump": "failed"}, "reason": "no jump"}
+    assert report.merge([noted], [FLUX])[0]["reason"] == "no jump"
+    assert report.merge([noted], [{**noted, "reason": None}])[0]["reason"] is None
 
 
 def test_what_is_written_is_read_and_stays_the_same(tmp_path):

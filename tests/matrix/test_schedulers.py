@@ -3,11 +3,9 @@
 import functools
 
 import diffusers
-import flow  # noqa: F401  # adds the families that are used here
+import every  # noqa: F401  # the families that are used here
 import pytest
 import torch
-import transformers_classic  # noqa: F401
-import unet  # noqa: F401
 from checks import check_differences, check_jump, check_last_step, picture
 from diffusers import DiffusionPipeline
 from families import adapted, plain_picture, saved
