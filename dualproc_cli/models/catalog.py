@@ -22,7 +22,9 @@ def shape_folder(repo: str) -> Path:
         UserError: there is none.
     """
     if repo not in known_shapes():
-        raise UserError(f"{repo}: its shape does not come with dualproc (there are: {', '.join(known_shapes())})")
+        raise UserError(
+            f"{repo}: its shape does not come with dualproc (there are: {', '.join(known_shapes())})"
+        )
     return SHAPES / repo.replace("/", "--")
 
 

@@ -46,7 +46,9 @@ def build_pipeline(
         if name.startswith("tokenizer"):
             components[name] = stand_in_tokenizer(folder / name, texts)
         elif name == "scheduler":
-            components[name] = getattr(diffusers, kind).from_config(_read(folder / name / "scheduler_config.json"))
+            components[name] = getattr(diffusers, kind).from_config(
+                _read(folder / name / "scheduler_config.json")
+            )
         else:
             components[name] = _build(getattr(LIBRARIES[library], kind), folder / name, device, dtype)
     return getattr(diffusers, index["_class_name"])(**components, **others)
@@ -62,7 +64,7 @@ def build_vlm(
 
 
 def build_processor(repo: str, texts: Iterable[str]) -> ProcessorMixin:
-    """The real image processor of a VLM's shape, and a stand-in tokenizer that knows the words of ``texts``."""
+    """The real image processor of a VLM's shape, and a stand-in tokenizer that knows ``texts``."""
     folder = shape_folder(repo)
     template = (folder / "chat_template.jinja").read_text("utf-8").rstrip("\n")
     options = _read(folder / "processor_config.json") if (folder / "processor_config.json").exists() else {}
@@ -87,7 +89,7 @@ def count_parameters(repo: str) -> dict[str, int]:
 
 
 def _build(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    # Parameters are laid out on the meta device and made where they belong; buffers, which are computed, are real.
+    # Parameters are laid out on the meta device and made where they belong; buffers are computed.
     with init_empty_weights(include_buffers=False):
         if issubclass(kind, PreTrainedModel):
             model = kind._from_config(kind.config_class.from_pretrained(folder), dtype=dtype)
@@ -101,7 +103,7 @@ def _build(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) ->
 
 
 def _fill(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Give every parameter its place on ``device``: norms scale by one, biases are zero, the rest is normal."""
+    """Make every parameter on ``device``: norms scale by one, biases are zero, the rest is normal."""
     random = torch.Generator(device).manual_seed(0)
     made: dict[nn.Parameter, nn.Parameter] = {}  # tied weights stay tied
     for module in model.modules():

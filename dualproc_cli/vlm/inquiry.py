@@ -41,13 +41,19 @@ class Inquiry:
     the vision tower once; ``separate``, everything for each question.
     """
 
-    def __init__(self, vlm: Vlm, questions: Sequence[str], answers: Sequence[Sequence[str]]) -> None:
-        """``answers[q]`` are question q's candidates: the expected answer, then those it competes with."""
+    def __init__(
+        self, vlm: Vlm, questions: Sequence[str], answers: Sequence[Sequence[str]], mode: Mode | None = None
+    ) -> None:
+        """``answers[q]`` are question q's candidates: the expected answer, then those it competes with.
+
+        With ``mode``, pictures are read in it whatever their size, and nothing is compared.
+        """
         self.vlm = vlm
         self.questions = list(questions)
         self.answers = [list(candidates) for candidates in answers]
         self._prompts: dict[Sizes, Prompts] = {}
         self._modes: dict[Sizes, Mode] = {}
+        self._mode = mode
 
     def __call__(
         self, images: Tensor, beside: Tensor | None = None, asked: Sequence[int] | None = None
@@ -78,10 +84,16 @@ class Inquiry:
         Raises:
             UserError: an answer cannot be asked for, or no gradient reaches the picture.
         """
+        if self._mode is not None:
+            return self._mode
         sizes = _sizes(height, width, beside)
         if sizes not in self._modes:
             self._modes[sizes] = choose(Reader(self.vlm, self._plan(sizes), beside), height, width)
         return self._modes[sizes]
+
+    def in_mode(self, mode: Mode) -> "Inquiry":
+        """The same questions, always read in ``mode``, which is not checked: to compare ways of reading."""
+        return Inquiry(self.vlm, self.questions, self.answers, mode)
 
     def describe(self, height: int, width: int, beside: Tensor | None = None) -> dict[str, Any]:
         """What will be run for pictures of a size; of a processor without a model, the intended mode.
