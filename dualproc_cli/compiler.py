@@ -8,8 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualproc_cli.spec import ImagePrompt, JitterSpec, LearnSpec, LoadedSpec, Question, VisualPromptSpec
-from dualproc_cli.visual_prompt import composite, draw, picture
+from dualproc_cli.spec import (
+    ImagePrompt,
+    JitterSpec,
+    LearnSpec,
+    LoadedSpec,
+    Question,
+    RegionSpec,
+    VisualPromptSpec,
+)
+from dualproc_cli.visual_prompt import Window, composite, draw, picture, window
 from dualproc_cli.vlm import Inquiry, Vlm, load_processor
 
 
@@ -31,11 +39,12 @@ class LossReport:
 
 @dataclass(frozen=True)
 class View:
-    """The picture as the VLM sees it for some of the questions: under one visual prompt, or bare."""
+    """What the VLM sees for some of the questions: the picture or a part, under a visual prompt or bare."""
 
     name: str
     layer: Tensor | None  # [4, H, W], laid over the picture
     beside: Tensor | None  # [3, h, w], shown after it
+    window: Window  # what of it is shown
     questions: tuple[Question, ...]
     inquiry: Inquiry  # about all wordings of all questions
 
@@ -80,7 +89,7 @@ class CompositeLoss:
             seen = images if view.layer is None else composite(images, view.layer)
             if rng is not None:
                 seen = jittered(seen, self.learn.jitter, rng)
-            scores = view.inquiry(seen, view.beside, asked)
+            scores = view.inquiry(view.window.cut(seen), view.beside, asked)
             for question, likelihood, tokens in zip(
                 view.questions, scores.log_likelihood, scores.tokens, strict=True
             ):
@@ -104,7 +113,7 @@ def compile_loss(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Compo
     """
     views = list(_views(loaded, vlm, height, width))
     for view in views:
-        view.inquiry.prepare(height, width, view.beside)
+        view.inquiry.prepare(*view.window.size, view.beside)
     return CompositeLoss(views, loaded.spec.learn)
 
 
@@ -112,9 +121,10 @@ def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
     """What will be asked, view by view; loads the VLM's processor, not its weights.
 
     Returns:
-        for each view ``view`` (the visual prompt's name, or "none"), ``size`` [height, width], the intended
-        ``mode``, ``prefix_tokens`` and ``questions``: dicts of ``name``, ``question``, ``answer``,
-        ``suffix_tokens`` (after the shared prefix, the answer included) and ``weight``.
+        for each view ``view`` (the visual prompt's name, or "none"), ``size`` [height, width] of the part of
+        the picture that is shown, the intended ``mode``, ``prefix_tokens`` and ``questions``: dicts of
+        ``name``, ``question``, ``answer``, ``suffix_tokens`` (after the shared prefix, the answer included)
+        and ``weight``.
 
     Raises:
         UserError: a visual prompt cannot be drawn, or the processor cannot be loaded.
@@ -122,7 +132,7 @@ def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
     size = loaded.spec.generator.height, loaded.spec.generator.width
     planned = []
     for view in _views(loaded, load_processor(loaded.spec.vlm), *size):
-        described = view.inquiry.describe(*size, view.beside)
+        described = view.inquiry.describe(*view.window.size, view.beside)
         questions = [
             {
                 "name": question.name,
@@ -136,7 +146,7 @@ def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
         planned.append(
             {
                 "view": view.name,
-                "size": list(size),
+                "size": list(view.window.size),
                 "mode": described["mode"],
                 "prefix_tokens": described["prefix_tokens"],
                 "questions": questions,
@@ -180,13 +190,14 @@ def _shifted(images: Tensor, shift: float, rng: torch.Generator) -> Tensor:
 
 
 def _views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[View]:
-    """One view for each distinct visual prompt, whatever its name, in the order of the questions."""
+    """One view for each visual prompt, whatever its name, and region, in the order of the questions."""
     prompts = loaded.spec.visual_prompts
-    groups: dict[VisualPromptSpec | None, list[Question]] = {}
+    groups: dict[tuple[VisualPromptSpec | None, RegionSpec | None], list[Question]] = {}
     for question in loaded.spec.questions:
         prompt = prompts[question.visual_prompt] if question.visual_prompt is not None else None
-        groups.setdefault(prompt, []).append(question)
-    for prompt, questions in groups.items():
+        groups.setdefault((prompt, question.region), []).append(question)
+    for (prompt, region), questions in groups.items():
+        shown = window(region, height, width, f"questions: {questions[0].name}")
         layer = beside = None
         if isinstance(prompt, ImagePrompt) and prompt.mode == "beside":
             beside = picture(prompt, loaded.folder).to(vlm.device)
@@ -200,4 +211,4 @@ def _views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[Vi
             [text for text, _ in wordings],
             [[question.answer, *question.alternatives] for _, question in wordings],
         )
-        yield View(questions[0].visual_prompt or "none", layer, beside, tuple(questions), inquiry)
+        yield View(questions[0].visual_prompt or "none", layer, beside, shown, tuple(questions), inquiry)

@@ -8,6 +8,7 @@ from PIL import Image
 from small_vlm import make_vlm
 
 from dualproc_cli.compiler import CompositeLoss, View, answer_log_probability, compile_loss, jittered, plan
+from dualproc_cli.errors import UserError
 from dualproc_cli.spec import (
     BoxPrompt,
     ControlSpec,
@@ -19,9 +20,10 @@ from dualproc_cli.spec import (
     LoadedSpec,
     PromptsSpec,
     Question,
+    RegionSpec,
     VlmSpec,
 )
-from dualproc_cli.visual_prompt import composite, draw
+from dualproc_cli.visual_prompt import Window, composite, draw, window
 from dualproc_cli.vlm import AnswerScores, Inquiry, load_vlm
 
 RED_LINE = LinePrompt(position=0.65)
@@ -76,7 +78,7 @@ class Scripted:
 
 
 def scripted(*questions, answers, objective="likelihood"):
-    view = View("none", None, None, questions, Scripted(*answers))
+    view = View("none", None, None, Window(0, 0, 8, 8), questions, Scripted(*answers))
     return CompositeLoss([view], LearnSpec(objective=objective))
 
 
@@ -223,6 +225,30 @@ def test_picture_beside_is_shown_and_not_laid_over(vlm, folder, images, tmp_path
     blue = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 20, 30)
     expected = Inquiry(vlm, [asked.question], [["Yes"]])(images, beside=blue).log_likelihood[0]
     torch.testing.assert_close(report.loss, -expected.mean())
+
+
+def test_a_region_is_asked_about_alone(vlm, folder, images):
+    right = RegionSpec(left=0.49)  # from column 31.36
+    asked = question(visual_prompt="target", region=right), question("all", visual_prompt="target")
+    criterion = compile_loss(loaded(folder, *asked, visual_prompts={"target": RED_LINE}), vlm, 64, 64)
+    assert [view.window.size for view in criterion.views] == [(64, 33), (64, 64)]
+
+    report = criterion(images)
+    part = composite(images, draw(RED_LINE, 64, 64, folder))[..., 31:]
+    alone = Inquiry(vlm, ["Is it night?"], [["Yes"]])(part).log_likelihood[0][:, 0]
+    torch.testing.assert_close(report.probabilities["q"], alone.exp())
+    grad = gradient(alone.sum(), images)
+    assert grad[..., :31].abs().max() == 0
+    assert grad[..., 31:].abs().amax((0, 1, 2)).min() > 0
+    alone_grad = gradient(
+        compile_loss(loaded(folder, question(region=right)), vlm, 64, 64)(images).loss, images
+    )
+    assert alone_grad[..., :31].abs().max() == 0
+
+
+def test_a_region_of_a_few_pixels_is_refused():
+    with pytest.raises(UserError, match=r"questions: q: region: 3x64 pixels of a 64x64 picture"):
+        window(RegionSpec(left=0.95), 64, 64, "questions: q")
 
 
 def test_jitter_needs_a_generator(vlm, folder, images):

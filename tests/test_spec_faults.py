@@ -39,6 +39,7 @@ questions:
     answer: Yes
     alternatives: [No, Yes]
     visual_prompt: aera
+    region: {left: 0.5, right: 0.4, top: 1.0}
     weight: 0
     weight: 0
 learn: {objective: choice, gradient: {steps: 3}}
@@ -64,10 +65,12 @@ evaluate: {measures: [horizn]}
         ":11:5: questions.0.question: is missing (expected what the VLM is asked",
         ':13:24: questions.0.alternatives.1: "Yes" is the expected answer itself',
         ":14:20: questions.0.visual_prompt: no visual prompt \"aera\"; did you mean 'area'?",
-        ":15:13: questions.0.weight: the weights of all questions are 0",
-        ":16:5: questions.0.weight: is given twice, first at spec.yaml:15:5",
-        ":17:46: learn.gradient.steps: is 3 (expected at most generator.steps, 1)",
-        ":18:23: evaluate.measures.0: is \"horizn\"; did you mean 'horizon'?",
+        ":15:13: questions.0.region.bottom: is 1.0 (expected more than top, 1.0)",
+        ":15:32: questions.0.region.right: is 0.4 (expected more than left, 0.5)",
+        ":16:13: questions.0.weight: the weights of all questions are 0",
+        ":17:5: questions.0.weight: is given twice, first at spec.yaml:16:5",
+        ":18:46: learn.gradient.steps: is 3 (expected at most generator.steps, 1)",
+        ":19:23: evaluate.measures.0: is \"horizn\"; did you mean 'horizon'?",
         "--set learn.stepz=5: learn.stepz: unknown key; did you mean 'steps'?",
         "--set nonsense: cannot be read (expected key.path=value",
         "--set questions.7.name=x: questions: is a list without an item 7 (expected an index from 0 to 0)",

@@ -20,6 +20,7 @@ from dualproc_cli.spec.model import (
     LearnSpec,
     PromptsSpec,
     Question,
+    RegionSpec,
     VlmSpec,
 )
 from dualproc_cli.spec.visual_prompts import (
@@ -52,6 +53,7 @@ __all__ = [
     "PointsPrompt",
     "PromptsSpec",
     "Question",
+    "RegionSpec",
     "SpecError",
     "VisualPromptSpec",
     "VlmSpec",

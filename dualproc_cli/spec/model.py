@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from dualproc_cli.spec.fields import (
     Answer,
     Flag,
+    Fraction,
     Name,
     Side,
     SpecModel,
@@ -82,6 +83,15 @@ class PromptsSpec(SpecModel):
     )
 
 
+class RegionSpec(SpecModel):
+    """A part of the picture, edges as fractions of it, the origin at its top left."""
+
+    left: Fraction = Field(default=0.0, description="Left edge.")
+    top: Fraction = Field(default=0.0, description="Top edge.")
+    right: Fraction = Field(default=1.0, description="Right edge, beyond the left one.")
+    bottom: Fraction = Field(default=1.0, description="Bottom edge, below the top one.")
+
+
 class Question(SpecModel):
     """A question about the picture and the answer that is wanted."""
 
@@ -93,6 +103,10 @@ class Question(SpecModel):
     alternatives: tuple[Answer, ...] = Field(default=(), description="The answers that it competes with.")
     visual_prompt: Name | None = Field(
         default=None, description="Name of the visual prompt that the question speaks of."
+    )
+    region: RegionSpec | None = Field(
+        default=None,
+        description="The part of the picture, visual prompt included, that the VLM is shown; null is all.",
     )
     weight: Annotated[float, number(ge=0, le=1e6)] = Field(
         default=1.0, description="Weight of the question in the loss."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dualproc_cli.spec.faults import KeyPath, did_you_mean, shown
-from dualproc_cli.spec.model import GeneratorSpec
+from dualproc_cli.spec.model import GeneratorSpec, RegionSpec
 from dualproc_cli.spec.pictures import picture_fault
 
 Finding: TypeAlias = tuple[KeyPath, str, str]  # path, problem, expected
@@ -21,6 +21,9 @@ TARGETS = {
     "depth": ("points",),
     "composition": ("box", "line"),
 }
+
+
+WHOLE = {name: field.default for name, field in RegionSpec.model_fields.items()}
 
 
 def relations(data: dict[str, Any], folder: Path) -> Iterator[Finding]:
@@ -69,20 +72,25 @@ def _questions(data: dict[str, Any]) -> Iterator[Finding]:
             problem = f"no visual prompt {shown(name)}{did_you_mean(name, known)}"
             there = "one of " + ", ".join(known) if known else "a name under visual_prompts, which has none"
             yield (*path, "visual_prompt"), problem, there
+        yield from _edges((*path, "region"), {**WHOLE, **(question.get("region") or {})})
     weights = {index: question.get("weight", 1.0) for index, question in _items(questions)}
     if weights and not any(weights.values()):
         yield ("questions", min(weights), "weight"), "the weights of all questions are 0", "one above 0"
 
 
 def _visual_prompt(path: KeyPath, prompt: dict[str, Any], folder: Path) -> Iterator[Finding]:
-    for near, far in (("left", "right"), ("top", "bottom")):
-        if near in prompt and far in prompt and not prompt[near] < prompt[far]:
-            yield (*path, far), f"is {shown(prompt[far])}", f"more than {near}, {shown(prompt[near])}"
+    yield from _edges(path, prompt)
     labels = [point and point.get("label") for point in prompt.get("points", [])]
     yield from _repeated((*path, "points"), labels, "label")
     fault = picture_fault(prompt["path"], folder) if "path" in prompt else None
     if fault:
         yield (*path, "path"), *fault
+
+
+def _edges(path: KeyPath, edges: dict[str, Any]) -> Iterator[Finding]:
+    for near, far in (("left", "right"), ("top", "bottom")):
+        if near in edges and far in edges and not edges[near] < edges[far]:
+            yield (*path, far), f"is {shown(edges[far])}", f"more than {near}, {shown(edges[near])}"
 
 
 def _learning(data: dict[str, Any]) -> Iterator[Finding]:

@@ -1,0 +1,46 @@
+"""The part of a picture that a question is about, cut out of it differentiably."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from dualproc_cli.errors import UserError
+from dualproc_cli.spec import RegionSpec
+
+SMALLEST = 8  # pixels a side: less is no picture to a VLM
+
+
+class Window(NamedTuple):
+    """Whole pixels of a picture: rows ``top`` to ``bottom``, columns ``left`` to ``right``, ends excluded."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.bottom - self.top, self.right - self.left
+
+    def cut(self, images: Tensor) -> Tensor:
+        """The window of images [..., H, W]; the gradient is exact inside it and zero elsewhere."""
+        return images[..., self.top : self.bottom, self.left : self.right]
+
+
+def window(region: RegionSpec | None, height: int, width: int, where: str) -> Window:
+    """The pixels of a region, edges rounded to the nearest; None is the whole picture.
+
+    Raises:
+        UserError: fewer than 8 pixels a side, of the question that is called ``where``.
+    """
+    region = region or RegionSpec()
+    edges = (region.top * height, region.left * width, region.bottom * height, region.right * width)
+    found = Window(*map(round, edges))
+    rows, columns = found.size
+    if min(rows, columns) < SMALLEST:
+        raise UserError(
+            f"{where}: region: {columns}x{rows} pixels of a {width}x{height} picture (expected at least "
+            f"{SMALLEST}x{SMALLEST}); make the region or the picture larger"
+        )
+    return found
