@@ -50,10 +50,7 @@ def compare(
         for way in ways.values():
             way.measure()
     reports = {name: way.report(ceiling) for name, way in ways.items()}
-    modes = [
-        view.inquiry.prepare(spec.generator.height, spec.generator.width, view.beside)
-        for view in criterion.views
-    ]
+    modes = [view.inquiry.prepare(*view.window.size, view.beside) for view in criterion.views]
     return {
         "questions": len(spec.questions),
         "mode": ", ".join(dict.fromkeys(map(str, modes))),

@@ -50,7 +50,7 @@ def build_pipeline(
                 _read(folder / name / "scheduler_config.json")
             )
         else:
-            components[name] = _build(getattr(LIBRARIES[library], kind), folder / name, device, dtype)
+            components[name] = build_module(getattr(LIBRARIES[library], kind), folder / name, device, dtype)
     return getattr(diffusers, index["_class_name"])(**components, **others)
 
 
@@ -60,7 +60,7 @@ def build_vlm(
     """A processor and a VLM of the shape of ``repo``, with random weights; arguments as `build_pipeline`."""
     folder = shape_folder(repo)
     kind = getattr(transformers, _read(folder / "config.json")["architectures"][0])
-    return build_processor(repo, texts), _build(kind, folder, device, dtype)
+    return build_processor(repo, texts), build_module(kind, folder, device, dtype)
 
 
 def build_processor(repo: str, texts: Iterable[str]) -> ProcessorMixin:
@@ -88,7 +88,8 @@ def count_parameters(repo: str) -> dict[str, int]:
     return {name: _size(part) for name, part in components.items() if isinstance(part, nn.Module)}
 
 
-def _build(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+def build_module(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    """A model of class ``kind``, of diffusers or transformers, as ``folder/config.json`` describes it."""
     # Parameters are laid out on the meta device and made where they belong; buffers are computed.
     with init_empty_weights(include_buffers=False):
         if issubclass(kind, PreTrainedModel):
