@@ -56,7 +56,7 @@ def _judged(folder: Path) -> Iterator[tuple[Kind, str]]:
     elif (config := _read(folder / "config.json")) is not None:
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-        if (name := config.get("model_type")) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        if (name := config.get("model_type", "")) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
             yield "vlm", name
 
 
