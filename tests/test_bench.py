@@ -126,6 +126,10 @@ def test_bench_refuses_what_it_cannot_measure(small_spec, tmp_path):
         ((spec, "--questions", 3), "the spec has 2"),
         ((spec, "--random-weights", "nobody/nothing"), "its shape does not come with dualproc"),
         (
+            ("--random-weights", "stabilityai/sdxl-turbo", "--random-weights", "Tongyi-MAI/Z-Image-Turbo"),
+            "neither the generator nor",
+        ),
+        (
             ("--random-weights", "stabilityai/sdxl-turbo", "--set", "generator.quantization=nf4"),
             "random weights cannot be quantized",
         ),

@@ -87,32 +87,82 @@ def shrink(repo: str, changes: dict[str, dict], folder: Path, monkeypatch) -> No
     monkeypatch.setattr(catalog, "SHAPES", folder)
 
 
-def test_a_pipeline_with_random_weights_draws_and_learns(tmp_path, monkeypatch):
-    repo = "black-forest-labs/FLUX.1-schnell"
-    narrow = {"block_out_channels": [32] * 4, "layers_per_block": 1}
-    changes = {
+NARROW_VAE = {"block_out_channels": [32] * 4, "layers_per_block": 1}
+FLUX_SHALLOW = {
+    "transformer/config.json": {
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+    },
+    "text_encoder/config.json": {"num_hidden_layers": 1},
+    "text_encoder_2/config.json": {"num_layers": 1, "d_model": 32, "d_ff": 64, "num_heads": 2},
+    "vae/config.json": NARROW_VAE,
+}
+SHALLOW = {
+    "black-forest-labs/FLUX.1-schnell": FLUX_SHALLOW,
+    "stabilityai/sdxl-turbo": {
+        "unet/config.json": {
+            "block_out_channels": [32, 32, 64],
+            "attention_head_dim": 2,
+            "transformer_layers_per_block": 1,
+        },
+        "text_encoder/config.json": {"num_hidden_layers": 2},
+        "text_encoder_2/config.json": {"num_hidden_layers": 2},
+        "vae/config.json": NARROW_VAE,
+    },
+    "Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers": {
         "transformer/config.json": {
             "num_layers": 1,
-            "num_single_layers": 1,
             "num_attention_heads": 2,
-            "joint_attention_dim": 32,
+            "num_cross_attention_heads": 2,
+            "cross_attention_head_dim": 32,
+            "cross_attention_dim": 64,
+            "caption_channels": 64,
         },
-        "text_encoder/config.json": {"num_hidden_layers": 1},
-        "text_encoder_2/config.json": {"num_layers": 1, "d_model": 32, "d_ff": 64, "num_heads": 2},
-        "vae/config.json": narrow,
-    }
-    shrink(repo, changes, tmp_path, monkeypatch)
+        "text_encoder/config.json": {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64},
+        "vae/config.json": {
+            "encoder_block_out_channels": [32] * 6,
+            "decoder_block_out_channels": [32] * 6,
+            "encoder_layers_per_block": [1] * 6,
+            "decoder_layers_per_block": [1] * 6,
+        },
+    },
+    "Tongyi-MAI/Z-Image-Turbo": {
+        "transformer/config.json": {
+            "n_layers": 1,
+            "n_refiner_layers": 1,
+            "dim": 256,
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "cap_feat_dim": 64,
+        },
+        "text_encoder/config.json": {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 64},
+        "vae/config.json": NARROW_VAE,
+    },
+}
+
+
+@pytest.mark.parametrize("repo", sorted(SHALLOW))
+def test_pipelines_with_random_weights_draw_and_learn(repo, tmp_path, monkeypatch):
+    shrink(repo, SHALLOW[repo], tmp_path, monkeypatch)
     pipeline = build_pipeline(repo, CPU, torch.bfloat16, TEXTS)
-    assert {parameter.dtype for parameter in pipeline.transformer.parameters()} == {torch.bfloat16}
-    encoder = pipeline.text_encoder_2
-    assert encoder.shared.weight is encoder.encoder.embed_tokens.weight
-    spec = GeneratorSpec(model=repo, width=64, height=64, steps=1, dtype="bfloat16")
+    assert {parameter.dtype for parameter in pipeline.vae.parameters()} == {torch.bfloat16}
+    spec = GeneratorSpec(model=repo, width=64, height=64, steps=2, guidance_scale=0.0, dtype="bfloat16")
     generator = prepare_generator(pipeline, spec, CPU)
     generator.add_adapter(AdapterSpec(rank=2), seed=0)
     images = generator.render(["a house"], [0], gradient=GradientSpec())
     images.mean().backward()
     assert images.isfinite().all()
     assert any(parameter.grad.any() for parameter in generator.adapter_parameters())
+
+
+def test_tied_weights_stay_tied(tmp_path, monkeypatch):
+    repo = "black-forest-labs/FLUX.1-schnell"
+    shrink(repo, FLUX_SHALLOW, tmp_path, monkeypatch)
+    encoder = build_pipeline(repo, CPU, torch.bfloat16, TEXTS).text_encoder_2
+    assert encoder.shared.weight is encoder.encoder.embed_tokens.weight
+    assert encoder.shared.weight.std() > 0
 
 
 def test_a_vlm_with_random_weights_answers(tmp_path, monkeypatch):

@@ -11,8 +11,10 @@ import torch
 from dualproc_cli.bench.compare import compare
 from dualproc_cli.bench.counters import matmul_rate
 from dualproc_cli.device import pick_dtype
-from dualproc_cli.errors import UserError
+from dualproc_cli.errors import RunFailed, UserError
 from dualproc_cli.generator import Generator, load_generator, prepare_generator
+from dualproc_cli.learning.learner import NotFiniteError
+from dualproc_cli.models.shapes import build_pipeline, build_vlm
 from dualproc_cli.spec import ControlSpec, GeneratorSpec, LoadedSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, load_vlm, prepare_vlm
 
@@ -25,7 +27,7 @@ def bench(
     device: torch.device,
     counts: Sequence[int],
     rounds: int,
-    random: Sequence[str] = (),
+    random_weights: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure steps of learning ``loaded`` with its first k questions, for each k of ``counts``.
 
@@ -34,37 +36,38 @@ def bench(
         device: where both models run.
         counts: how many questions to ask.
         rounds: steps to measure of each kind.
-        random: known shapes among the spec's models, to be built with random weights instead of loaded.
+        random_weights: known shapes among the spec's models, to be built, not loaded.
 
     Returns:
         what was measured on what, and ``rows``, one a count (see `compare`). Plain data, as JSON has it.
 
     Raises:
         UserError: a model cannot be used, or the spec has not so many questions.
+        RunFailed: the loss or its gradient is no number.
     """
     spec = loaded.spec
-    for count in counts:
-        if not 1 <= count <= len(spec.questions):
-            raise UserError(
-                f"--questions {count}: the spec has {len(spec.questions)} (expected 1 to as many)"
-            )
+    _check(spec, counts, random_weights)
     said = _texts(spec)
-    generator, vlm = _generator(spec.generator, device, random, said), _vlm(spec.vlm, device, random, said)
+    generator = _generator(spec.generator, device, random_weights, said)
+    vlm = _vlm(spec.vlm, device, random_weights, said)
     generator.add_adapter(spec.learn.adapter, spec.learn.seed)
-    ceiling = matmul_rate(device, pick_dtype(spec.generator.dtype, device))
+    dtypes = pick_dtype(spec.generator.dtype, device), vlm.dtype
+    ceiling = max(matmul_rate(device, dtype) for dtype in set(dtypes))
     learn = spec.learn.model_copy(update={"steps": 2 * rounds + 1, "stop_at": None})
     rows = []
     for count in counts:
         fewer = spec.model_copy(update={"questions": spec.questions[:count], "learn": learn})
-        rows.append(compare(replace(loaded, spec=fewer), generator, vlm, rounds, ceiling))
+        try:
+            rows.append(compare(replace(loaded, spec=fewer), generator, vlm, rounds, ceiling))
+        except NotFiniteError as error:
+            raise RunFailed(f"{error}; a step without a finite loss is not worth measuring") from error
     return {
         "generator": spec.generator.model,
         "vlm": spec.vlm.model,
-        "random_weights": list(random),
+        "random_weights": list(random_weights),
         "device": _name(device),
         "threads": torch.get_num_threads(),
-        "dtype": str(pick_dtype(spec.generator.dtype, device)).removeprefix("torch."),
-        "vlm_dtype": str(vlm.dtype).removeprefix("torch."),
+        "dtypes": [str(dtype).removeprefix("torch.") for dtype in dtypes],
         "width": spec.generator.width,
         "height": spec.generator.height,
         "denoising_steps": spec.generator.steps,
@@ -75,33 +78,37 @@ def bench(
     }
 
 
+def _check(spec: ControlSpec, counts: Sequence[int], random_weights: Sequence[str]) -> None:
+    for count in counts:
+        if not 1 <= count <= len(spec.questions):
+            raise UserError(
+                f"--questions {count}: the spec has {len(spec.questions)} (expected 1 to as many)"
+            )
+    for repo in random_weights:
+        part = next((part for part in (spec.generator, spec.vlm) if part.model == repo), None)
+        if part is None:
+            raise UserError(
+                f"--random-weights {repo}: neither the generator nor the VLM here; give one of each"
+            )
+        if part.quantization != "none":
+            raise UserError(
+                f"--random-weights {repo}: random weights cannot be quantized; set quantization to none"
+            )
+
+
 def _generator(
-    spec: GeneratorSpec, device: torch.device, random: Sequence[str], said: list[str]
+    spec: GeneratorSpec, device: torch.device, random_weights: Sequence[str], said: list[str]
 ) -> Generator:
-    if spec.model not in random:
+    if spec.model not in random_weights:
         return load_generator(spec, device)
-    from dualproc_cli.models.shapes import build_pipeline
-
-    _refuse_quantization("generator", spec)
-    return prepare_generator(
-        build_pipeline(spec.model, device, pick_dtype(spec.dtype, device), said), spec, device
-    )
+    pipeline = build_pipeline(spec.model, device, pick_dtype(spec.dtype, device), said)
+    return prepare_generator(pipeline, spec, device)
 
 
-def _vlm(spec: VlmSpec, device: torch.device, random: Sequence[str], said: list[str]) -> Vlm:
-    if spec.model not in random:
+def _vlm(spec: VlmSpec, device: torch.device, random_weights: Sequence[str], said: list[str]) -> Vlm:
+    if spec.model not in random_weights:
         return load_vlm(spec, device)
-    from dualproc_cli.models.shapes import build_vlm
-
-    _refuse_quantization("vlm", spec)
     return prepare_vlm(*build_vlm(spec.model, device, pick_dtype(spec.dtype, device), said), device)
-
-
-def _refuse_quantization(part: str, spec: GeneratorSpec | VlmSpec) -> None:
-    if spec.quantization != "none":
-        raise UserError(
-            f"{part}.quantization: {spec.quantization}: random weights cannot be quantized; use none"
-        )
 
 
 def _texts(spec: ControlSpec) -> list[str]:

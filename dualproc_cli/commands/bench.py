@@ -58,7 +58,7 @@ def bench(
     from dualproc_cli.device import pick_device
 
     found = measure(
-        loaded, device=pick_device(device), counts=counts, rounds=steps, random=random_weights or ()
+        loaded, device=pick_device(device), counts=counts, rounds=steps, random_weights=random_weights or ()
     )
     if as_json:
         typer.echo(json.dumps(found))
@@ -69,7 +69,7 @@ def bench(
 def _print(found: dict[str, Any]) -> None:
     console = Console(highlight=False)
     console.print(
-        f"{found['generator']} and {found['vlm']} on {found['device']}, {found['dtype']}: a "
+        f"{found['generator']} and {found['vlm']} on {found['device']}, {' and '.join(found['dtypes'])}: a "
         f"step of {found['batch_size']} pictures of {found['width']} x {found['height']} in "
         f"{found['denoising_steps']} denoising step(s). Matrix products reach "
         f"{found['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s. 'full' is the same step with one full VLM "
