@@ -111,10 +111,10 @@ def compile_loss(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Compo
     Raises:
         UserError: a visual prompt cannot be drawn, or the VLM cannot be learned from.
     """
-    views = list(_views(loaded, vlm, height, width))
-    for view in views:
+    found = list(views(loaded, vlm, height, width))
+    for view in found:
         view.inquiry.prepare(*view.window.size, view.beside)
-    return CompositeLoss(views, loaded.spec.learn)
+    return CompositeLoss(found, loaded.spec.learn)
 
 
 def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
     """
     size = loaded.spec.generator.height, loaded.spec.generator.width
     planned = []
-    for view in _views(loaded, load_processor(loaded.spec.vlm), *size):
+    for view in views(loaded, load_processor(loaded.spec.vlm), *size):
         described = view.inquiry.describe(*view.window.size, view.beside)
         questions = [
             {
@@ -189,7 +189,7 @@ def _shifted(images: Tensor, shift: float, rng: torch.Generator) -> Tensor:
     return images[each, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def _views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[View]:
+def views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[View]:
     """One view for each visual prompt, whatever its name, and region, in the order of the questions."""
     prompts = loaded.spec.visual_prompts
     groups: dict[tuple[VisualPromptSpec | None, RegionSpec | None], list[Question]] = {}

@@ -1,6 +1,5 @@
 """A frozen text-to-image pipeline that renders differentiably and carries adapters."""
 
-import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,8 +12,10 @@ from torch import Tensor, nn
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import adapter, self_test
 from dualproc_cli.generator.adapter_file import AdapterFile, to_rest
+from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.differentiate import draw
-from dualproc_cli.generator.remedies import CALL_ARGUMENTS, Remedy
+from dualproc_cli.generator.economy import economize, saved_elsewhere
+from dualproc_cli.generator.remedies import Remedy
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
 
 LEARNED = "learned"  # the name of the adapter that learns, inside peft
@@ -41,16 +42,19 @@ class Generator:
         device: torch.device,
         revision: str | None,
         remedies: tuple[Remedy, ...],
+        conventions: self_test.Conventions | None = None,
     ) -> None:
+        """``conventions`` spare it the self-test, which learns them."""
         self.pipeline, self.component, self.spec = pipeline, component, spec
         self.device, self.revision, self.remedies = device, revision, remedies
         self.denoiser: nn.Module = getattr(pipeline, component)
-        self._parameters = inspect.signature(type(pipeline).__call__).parameters
-        self._max_sequence_length = _max_sequence_length(pipeline, self._parameters)
+        self._arguments = Arguments(pipeline, spec)
         self._loaded = 0
         self._rank, self._alpha = 0, 0.0
-        self.conventions = self_test.Conventions(width=spec.width, height=spec.height)
-        self.conventions = self_test.measure(self)
+        self._rungs: tuple[str, ...] = ()
+        self.conventions = conventions or self_test.Conventions(width=spec.width, height=spec.height)
+        if conventions is None:
+            self.conventions = self_test.measure(self)
 
     def render(
         self,
@@ -75,8 +79,7 @@ class Generator:
             UserError: ``gradient`` is an x0-jump and the scheduler gives no clean estimate.
         """
         images, _ = self.call(prompts, seeds, gradient=gradient, steps=steps or self.spec.steps)
-        low = self.conventions.low
-        return ((images.float() - low) / (1 - low)).clamp(0, 1)
+        return self.conventions.picture(images)
 
     def call(
         self,
@@ -92,22 +95,44 @@ class Generator:
         """Call the pipeline itself: its raw pictures, and how many scheduler steps it took (see `render`)."""
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; expected one seed per prompt")
-        offered = {
-            "prompt": list(prompts),
-            # On the CPU, so that a seed gives the same noise on every device.
-            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
-            "num_inference_steps": steps,
+        options: dict[str, Any] = {
+            "gradient": gradient,
+            "steps": steps,
             "width": width or self.spec.width,
             "height": height or self.spec.height,
-            "guidance_scale": self.spec.guidance_scale,
-            "max_sequence_length": self._max_sequence_length,
             "output_type": output_type,
-            **CALL_ARGUMENTS,
         }
-        arguments = {
-            name: value for name, value in offered.items() if name in self._parameters and value is not None
-        }
-        return draw(self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps)
+        if self.conventions.batches:
+            return self._call(prompts, seeds, **options)
+        alone = [self._call([prompt], [seed], **options) for prompt, seed in zip(prompts, seeds, strict=True)]
+        return (torch.cat([images for images, _ in alone]) if len(alone) > 1 else alone[0][0]), alone[0][1]
+
+    def _call(
+        self, prompts: Sequence[str], seeds: Sequence[int], gradient: GradientSpec | None, **options: Any
+    ) -> tuple[Any, int]:
+        arguments = self._arguments.make(prompts, seeds, as_list=self.conventions.batches, **options)
+        # A pipeline may seed torch's global state for its language model: that is not to be felt outside.
+        forked = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
+        with forked, saved_elsewhere(self._rungs if gradient else (), self.device):
+            return draw(self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps)
+
+    def economize(self, rungs: Sequence[str]) -> None:
+        """Need less memory, as ``rungs`` of the ladder in `dualproc_cli.memory` say."""
+        self._rungs = tuple(rungs)
+        economize(self.pipeline, self.component, rungs)
+
+    def release_text_encoders(self, prompts: Sequence[str]) -> None:
+        """Encode ``prompts``, of which the embeddings stay, and move the text encoders to main memory.
+
+        Another prompt is encoded there, which takes longer and gives the same.
+        """
+        for prompt in prompts:
+            self.call([prompt], [0], steps=1, width=self.conventions.width, height=self.conventions.height)
+        for name, module in self.pipeline.components.items():
+            if name.startswith("text_encoder") and isinstance(module, nn.Module):
+                module.to("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def add_adapter(self, spec: AdapterSpec, seed: int) -> None:
         """Add the adapter that learns, and check that gradients reach it.
@@ -118,6 +143,11 @@ class Generator:
         Raises:
             UserError: ``spec.target_modules`` fits nothing, or no gradient reaches a weight that matters.
         """
+        self.attach(spec, seed)
+        self_test.check_gradients(self, adapter.tensors(self.denoiser, LEARNED))
+
+    def attach(self, spec: AdapterSpec, seed: int) -> None:
+        """Add the adapter that learns, as `add_adapter` does, and check nothing."""
         targets = (
             adapter.auto_targets(self.denoiser) if spec.target_modules == "auto" else spec.target_modules
         )
@@ -125,7 +155,6 @@ class Generator:
         adapter.inject(self.denoiser, LEARNED, self._rank, self._alpha, targets, seed)
         for parameter in self.adapter_parameters():
             parameter.requires_grad_(True)
-        self_test.check_gradients(self, adapter.tensors(self.denoiser, LEARNED))
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """The weights that learn, float32."""
@@ -209,13 +238,3 @@ def _features(layer: Any) -> tuple[int, int]:
     if hasattr(layer, "in_features"):  # linear layers, quantised ones, and those that carry adapters
         return layer.in_features, layer.out_features
     return getattr(layer, "in_channels", 0), getattr(layer, "out_channels", 0)
-
-
-def _max_sequence_length(pipeline: DiffusionPipeline, parameters: Any) -> int | None:
-    """The pipeline's own limit of prompt tokens, or its longest tokenizer's where that is shorter."""
-    default = parameters["max_sequence_length"].default if "max_sequence_length" in parameters else None
-    tokenizers = [part for name, part in pipeline.components.items() if name.startswith("tokenizer") and part]
-    # A multimodal model's processor holds its tokenizer.
-    limits = [getattr(getattr(part, "tokenizer", part), "model_max_length", None) for part in tokenizers]
-    known = [limit for limit in limits if limit is not None]
-    return min(default, max(known)) if isinstance(default, int) and known else None

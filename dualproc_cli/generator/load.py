@@ -27,7 +27,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator.generator import Generator
 from dualproc_cli.generator.memo import remember
 from dualproc_cli.generator.remedies import LEFT_OUT, apply_remedies
-from dualproc_cli.generator.self_test import first_line
+from dualproc_cli.generator.self_test import Conventions, first_line
 from dualproc_cli.spec import GeneratorSpec
 
 QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -73,9 +73,15 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
 
 
 def prepare_generator(
-    pipeline: DiffusionPipeline, spec: GeneratorSpec, device: torch.device, revision: str | None = None
+    pipeline: DiffusionPipeline,
+    spec: GeneratorSpec,
+    device: torch.device,
+    revision: str | None = None,
+    conventions: Conventions | None = None,
 ) -> Generator:
     """Freeze a pipeline that is in memory, move it to ``device`` and let it pass its self-test.
+
+    Where its ``conventions`` are given, there is no self-test.
 
     Raises:
         UserError: it is no text-to-image pipeline, or fails its self-test.
@@ -89,7 +95,7 @@ def prepare_generator(
             if name.startswith("text_encoder"):
                 remember(module)
     remedies = apply_remedies(pipeline, getattr(pipeline, component))
-    return Generator(pipeline, component, spec, device, revision, remedies)
+    return Generator(pipeline, component, spec, device, revision, remedies, conventions)
 
 
 def _folder(spec: GeneratorSpec) -> Path:

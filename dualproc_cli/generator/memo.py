@@ -47,12 +47,17 @@ def _rows(inputs: list[tuple[int | str, Any]]) -> int | None:
     """The number of rows that all input tensors share, or None where they are no batch of rows."""
     tensors = [value for _, value in inputs if isinstance(value, Tensor)]
     plain = all(value is None or isinstance(value, (Tensor, bool, int, float, str)) for _, value in inputs)
-    sizes = {tensor.shape[0] if tensor.ndim else None for tensor in tensors}
+    sizes = {tensor.shape[_batch_dimension(tensor)] if tensor.ndim else None for tensor in tensors}
     return sizes.pop() if plain and len(sizes) == 1 else None
 
 
 def _row(value: Any, row: int) -> Any:
-    return value[row : row + 1] if isinstance(value, Tensor) else value
+    return value.narrow(_batch_dimension(value), row, 1) if isinstance(value, Tensor) else value
+
+
+def _batch_dimension(tensor: Tensor) -> int:
+    # Position ids of language models that see pictures: [3, B, L], for time, height and width.
+    return 1 if tensor.ndim == 3 and tensor.dtype == torch.long else 0
 
 
 def _key(value: Any) -> Hashable:

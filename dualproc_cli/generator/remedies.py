@@ -16,6 +16,12 @@ CALL_ARGUMENTS = {
     "use_resolution_binning": False,
     # PixArt and others would rewrite the prompt where two further packages happen to be installed.
     "clean_caption": False,
+    # LongCat would draw what its language model makes of the prompt.
+    "enable_prompt_rewrite": False,
+    # ERNIE-Image too, with a language model of its own.
+    "use_pe": False,
+    # Ideogram's guidance is a schedule for its own number of steps, which excludes a guidance scale.
+    "guidance_schedule": None,
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from dualproc_cli.generator.generator import Generator
 
 PROMPT = "a picture"
+LONGER = "a picture of a red house by the blue sea"
 SMALL = 128  # pixels; large models are asked at this size, which takes a moment
 STEPS = 2  # some schedulers behave otherwise on their first step
 VISIBLE = 1e-2  # a difference that rounding does not make in half precision (2.5 of 255 levels)
@@ -32,6 +34,17 @@ class Conventions:
     """What black is: 0, or -1 for the pipelines whose tensors are in [-1, 1]. White is 1."""
     idle_timesteps: int = 0
     """Entries of the scheduler's timesteps that are no steps (SANA-Sprint keeps a last boundary there)."""
+    batches: bool = True
+    """Whether it draws several pictures at a time, each as it would alone."""
+
+    def picture(self, images: Tensor) -> Tensor:
+        """The pipeline's tensors [B, 3 or 4, H, W] as images [B, 3, H, W], float32, in [0, 1].
+
+        Transparent pictures (Qwen-Image 2.1) are laid on white.
+        """
+        images = ((images.float() - self.low) / (1 - self.low)).clamp(0, 1)
+        color, opacity = images[:, :3], images[:, 3:]
+        return color * opacity + (1 - opacity) if opacity.numel() else color
 
 
 def measure(generator: Generator) -> Conventions:
@@ -43,22 +56,30 @@ def measure(generator: Generator) -> Conventions:
     spec = generator.spec
     sizes = {(min(spec.width, SMALL), min(spec.height, SMALL)), (spec.width, spec.height)}
     failure: Exception | None = None
-    for width, height in sorted(sizes):
+    for (width, height), batches in itertools.product(sorted(sizes), (True, False)):
+        generator.conventions = Conventions(width, height, batches=batches)
         try:
-            images, taken = _try(generator, width, height, "pt")
-            arrays, _ = _try(generator, width, height, "np")
+            images, taken = _try(generator, "pt")
+            arrays, _ = _try(generator, "np")
         except Exception as error:
             # Whatever a pipeline raises here, a prompt is all it was given.
-            failure = error
+            failure = failure or error
             continue
         low = _black(generator, images, torch.as_tensor(arrays))
-        idle = len(generator.pipeline.components["scheduler"].timesteps) - taken
-        return Conventions(width, height, low, idle)
+        idle = _idle(generator, taken)
+        generator.conventions = replace(generator.conventions, low=low, idle_timesteps=idle)
+        return replace(generator.conventions, batches=batches and _batches(generator))
     raise UserError(
         f"generator.model: {spec.model}: {type(generator.pipeline).__name__} draws no picture of "
         f"{spec.width} x {spec.height} from a prompt ({first_line(failure)}); expected a text-to-image "
         "pipeline and a size that it can draw"
     ) from failure
+
+
+def count_idle_timesteps(generator: Generator) -> int:
+    """How many of the scheduler's timesteps are no steps, in a pipeline whose pictures need not be looked at."""
+    _, taken = _draw(generator, [PROMPT])
+    return _idle(generator, taken)
 
 
 def check_gradients(generator: Generator, tensors: dict[str, nn.Parameter]) -> None:
@@ -99,26 +120,36 @@ def _matter(
 
 
 def _small(generator: Generator, gradient: GradientSpec | None) -> Tensor:
-    size = generator.conventions
-    return generator.call(
-        [PROMPT],
-        [0],
-        gradient=gradient,
-        steps=min(generator.spec.steps, STEPS),
-        width=size.width,
-        height=size.height,
-    )[0]
+    return _draw(generator, [PROMPT], gradient=gradient)[0]
 
 
-def _try(generator: Generator, width: int, height: int, output_type: str) -> tuple[Any, int]:
-    steps = min(generator.spec.steps, STEPS)
-    images, taken = generator.call(
-        [PROMPT], [0], steps=steps, width=width, height=height, output_type=output_type
-    )
-    expected = (1, 3, height, width) if output_type == "pt" else (1, height, width, 3)
-    if tuple(images.shape) != expected:
-        raise ValueError(f"it gave {tuple(images.shape)}, expected {expected}")
+def _try(generator: Generator, output_type: str) -> tuple[Any, int]:
+    images, taken = _draw(generator, [PROMPT], output_type=output_type)
+    size = generator.conventions.height, generator.conventions.width
+    expected = [(1, channels, *size) if output_type == "pt" else (1, *size, channels) for channels in (3, 4)]
+    if tuple(images.shape) not in expected:
+        raise ValueError(f"it gave {tuple(images.shape)}, expected {expected[0]}")
     return images, taken
+
+
+def _idle(generator: Generator, taken: int) -> int:
+    return len(generator.pipeline.components["scheduler"].timesteps) - taken
+
+
+def _batches(generator: Generator) -> bool:
+    # The longer prompt goes first: pipelines that pad the other without a mask are found out too.
+    alone, _ = _draw(generator, [PROMPT])
+    try:
+        together, _ = _draw(generator, [LONGER, PROMPT])
+    except Exception:  # anything may happen to a pipeline that is made for one prompt
+        return False
+    return len(together) == 2 and _difference(together[1:], alone) <= VISIBLE
+
+
+def _draw(generator: Generator, prompts: list[str], **options: Any) -> tuple[Any, int]:
+    size, steps = generator.conventions, min(generator.spec.steps, STEPS)
+    seeds = list(range(len(prompts)))[::-1]
+    return generator.call(prompts, seeds, steps=steps, width=size.width, height=size.height, **options)
 
 
 def _black(generator: Generator, images: Tensor, arrays: Tensor) -> float:

@@ -89,8 +89,11 @@ def count_parameters(repo: str) -> dict[str, int]:
 
 
 def build_module(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    """A model of class ``kind``, of diffusers or transformers, as ``folder/config.json`` describes it."""
-    # Parameters are laid out on the meta device and made where they belong; buffers are computed.
+    """A diffusers or transformers model of the class ``kind``, as the config.json in ``folder`` says.
+
+    Its weights are random, or none on the meta device; its buffers, which are computed, are real.
+    """
+    # Parameters are laid out on the meta device and made where they belong.
     with init_empty_weights(include_buffers=False):
         if issubclass(kind, PreTrainedModel):
             model = kind._from_config(kind.config_class.from_pretrained(folder), dtype=dtype)

@@ -116,7 +116,7 @@ class _Clamped:
 
 def _clamp_resizes(image_processor: Any) -> None:
     kind = type(image_processor)
-    if hasattr(kind, "resize"):
+    if hasattr(kind, "resize") and not issubclass(kind, _Clamped):
         image_processor.__class__ = type(kind.__name__, (_Clamped, kind), {})
 
 

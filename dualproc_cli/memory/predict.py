@@ -1,0 +1,125 @@
+"""How much memory a spec will take, found by learning one step of it on hollow models."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+
+from dualproc_cli.compiler import CompositeLoss, LossReport, views
+from dualproc_cli.device import pick_dtype
+from dualproc_cli.errors import UserError
+from dualproc_cli.generator import Generator
+from dualproc_cli.learning.keep import is_kept
+from dualproc_cli.memory.hollow import Ledger, empty, hollow_out, offloaded
+from dualproc_cli.memory.skeleton import hollow_generator, hollow_vlm
+from dualproc_cli.spec import LoadedSpec, Question
+from dualproc_cli.vlm import Vlm
+from dualproc_cli.vlm.reading import WAYS
+
+GIB = 2**30
+OPTIMIZER_COPIES = 2  # AdamW's moments, float32 as the adapter
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes that a run takes at most, by what they are for.
+
+    Attributes:
+        parts: ``denoiser``, ``text encoders``, ``decoder`` (and what else the pipeline holds), ``vlm``,
+            ``adapter``, ``optimizer`` (with the gradients), ``activations``.
+        rungs: what is done to need no more.
+    """
+
+    parts: dict[str, int]
+    rungs: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+def predict(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str] = ()) -> Estimate:
+    """The most memory that learning takes on ``device``, with ``rungs`` of the ladder in force.
+
+    One step is taken, forward and backward, by the very code that learns, on models without weights.
+    Activations are what lives beside the weights when most does.
+
+    Raises:
+        UserError: a configuration cannot be read, or a model's path depends on values that are not computed.
+    """
+    spec = loaded.spec
+    texts = [text for question in spec.questions for text in _said(question)]
+    prompts = [*spec.prompts.train, *spec.prompts.held_out]
+    with Ledger().counting() as ledger:
+        generator = hollow_generator(spec.generator, pick_dtype(spec.generator.dtype, device), prompts)
+        parts = {"denoiser": 0, "text encoders": 0, "decoder": 0}
+        for name, module in generator.pipeline.components.items():
+            if isinstance(module, torch.nn.Module):
+                parts[_part(generator, name)] += ledger.bytes_of(module)
+        vlm = hollow_vlm(spec.vlm, pick_dtype(spec.vlm.dtype, device), texts)
+        parts["vlm"] = ledger.live - sum(parts.values())
+        generator.attach(spec.learn.adapter, spec.learn.seed)
+        hollow_out(generator.denoiser, torch.float32)  # the adapter: the rest is hollow already
+        parts["adapter"] = ledger.live - sum(parts.values())
+        parts["optimizer"] = (1 + OPTIMIZER_COPIES) * parts["adapter"]
+        weights = ledger.live
+        generator.economize([rung for rung in rungs if rung != "offload-activations"])
+        try:
+            _step(loaded, generator, vlm, ledger, "offload-activations" in rungs)
+        except UserError:
+            raise
+        except Exception as error:
+            # Any model's code may ask for what hollow tensors cannot give.
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"memory of {spec.generator.model} with {spec.vlm.model}: cannot be predicted ({reason}); "
+                "set generator.memory to a list of rungs yourself"
+            ) from error
+    # Gradients are born in the step: they are counted with the optimiser.
+    parts["activations"] = max(ledger.peak - weights - parts["adapter"], 0)
+    if "free-text-encoders" in rungs:
+        parts["text encoders"] = 0
+    if "two-devices" in rungs:
+        parts["vlm"] = 0
+    return Estimate(parts, tuple(rungs))
+
+
+def _step(loaded: LoadedSpec, generator: Generator, vlm: Vlm, ledger: Ledger, offload: bool) -> None:
+    learn, size = loaded.spec.learn, (loaded.spec.generator.height, loaded.spec.generator.width)
+    prompts = [loaded.spec.prompts.train[0]] * learn.batch_size
+    seeds = list(range(learn.batch_size))
+    generator.render(prompts[:1], seeds[:1])  # encodes the prompt, which is never part of a step
+    ledger.forget_peak()
+    with offloaded() if offload else nullcontext():
+        images = generator.render(prompts, seeds, gradient=learn.gradient)
+    # Image processors write pictures into tensors of their own: from here on they are real.
+    pictures = torch.full(images.shape, 0.5, requires_grad=True)
+    report = _ask(loaded, vlm, size, pictures)
+    if is_kept(learn.keep):
+        with generator.without_adapter():
+            generator.render(prompts, seeds)
+    report.loss.backward()
+    images.backward(empty(images))
+
+
+def _ask(loaded: LoadedSpec, vlm: Vlm, size: tuple[int, int], pictures: torch.Tensor) -> LossReport:
+    """The loss in the first way of reading that works: without values, they cannot be compared."""
+    failure: Exception | None = None
+    for mode in WAYS:
+        seen = [replace(view, inquiry=view.inquiry.in_mode(mode)) for view in views(loaded, vlm, *size)]
+        try:
+            return CompositeLoss(seen, loaded.spec.learn)(pictures)
+        except Exception as error:
+            failure = failure or error
+    raise failure or ValueError("no way of reading")
+
+
+def _part(generator: Generator, name: str) -> str:
+    if name == generator.component:
+        return "denoiser"
+    return "text encoders" if name.startswith("text_encoder") else "decoder"
+
+
+def _said(question: Question) -> list[str]:
+    return [question.question, *question.paraphrases, question.answer, *question.alternatives]

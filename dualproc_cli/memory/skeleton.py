@@ -1,0 +1,103 @@
+"""Generators and VLMs built from their configurations alone, without weights: see `hollow`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from huggingface_hub import snapshot_download
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from dualproc_cli import miniature
+from dualproc_cli.errors import UserError
+from dualproc_cli.generator import Generator, prepare_generator
+from dualproc_cli.generator.remedies import LEFT_OUT
+from dualproc_cli.generator.self_test import Conventions, count_idle_timesteps
+from dualproc_cli.memory.hollow import hollow_out
+from dualproc_cli.models.catalog import known_shapes
+from dualproc_cli.models.shapes import build_module, build_pipeline, build_vlm
+from dualproc_cli.spec import GeneratorSpec, VlmSpec
+from dualproc_cli.vlm import Vlm, load_processor, prepare_vlm
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+# Everything in a repository but its weights.
+SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "**/*.json", "**/*.txt", "**/*.model"]
+LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
+
+# Bytes of a quantised weight, over those of a 16-bit one: nf4 keeps a 32-bit scale for every 64 weights.
+SHARES = {"none": 1.0, "int8": 0.5, "nf4": 0.28}
+
+
+def hollow_generator(spec: GeneratorSpec, dtype: torch.dtype, prompts: Sequence[str]) -> Generator:
+    """The generator of a spec without weights, its prompts' words known to its tokenizers.
+
+    Raises:
+        UserError: its configuration cannot be found or read.
+    """
+    folder = _configuration(spec)
+    if folder is None:
+        pipeline = build_pipeline(spec.model, META, dtype, prompts)
+    else:
+        pipeline = _pipeline(folder, dtype)
+    share = SHARES[spec.quantization]
+    for name, module in pipeline.components.items():
+        if isinstance(module, nn.Module):
+            hollow_out(module, dtype, 1.0 if name == "vae" else share)
+    size = Conventions(width=spec.width, height=spec.height)
+    generator = prepare_generator(pipeline, spec, CPU, conventions=size)
+    generator.conventions = replace(size, idle_timesteps=count_idle_timesteps(generator))
+    return generator
+
+
+def hollow_vlm(spec: VlmSpec, dtype: torch.dtype, texts: Sequence[str]) -> Vlm:
+    """The VLM of a spec without weights, the words of ``texts`` known to its tokenizer.
+
+    Raises:
+        UserError: its configuration cannot be found or read.
+    """
+    folder = _configuration(spec)
+    model: Any
+    if folder is None:
+        processor, model = build_vlm(spec.model, META, dtype, texts)
+    else:
+        processor = load_processor(spec.model_copy(update={"model": str(folder), "revision": None})).processor
+        config = AutoConfig.from_pretrained(folder)
+        model = build_module(AutoModelForImageTextToText._model_mapping[type(config)], folder, META, dtype)
+    hollow_out(model, dtype, SHARES[spec.quantization])
+    return prepare_vlm(processor, model, CPU)
+
+
+def _configuration(spec: GeneratorSpec | VlmSpec) -> Path | None:
+    """The folder with a model's configuration; None where only its shape is known."""
+    kind = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
+    if spec.model == "miniature":
+        return miniature.generator_folder(None) if kind == "generator" else miniature.vlm_folder(None)
+    local = Path(spec.model).expanduser()
+    if local.is_dir():
+        return local
+    if spec.model in known_shapes():
+        return None
+    try:
+        return Path(snapshot_download(spec.model, revision=spec.revision, allow_patterns=SMALL_FILES))
+    except Exception as error:  # whatever the hub client raises, there is no configuration to read
+        raise UserError(
+            f"{kind}.model: {spec.model}: its configuration cannot be read ({str(error).splitlines()[0]}); "
+            "connect to the hub, or name a folder"
+        ) from error
+
+
+def _pipeline(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
+    index = DiffusionPipeline.load_config(folder)
+    parts: dict[str, Any] = {name: None for name in LEFT_OUT if name in index}
+    for name, entry in index.items():
+        if name in parts or not isinstance(entry, list | tuple) or entry[0] not in LIBRARIES:
+            continue
+        kind = getattr(LIBRARIES[entry[0]], entry[1])
+        if isinstance(kind, type) and issubclass(kind, nn.Module):
+            parts[name] = build_module(kind, folder / name, META, dtype)
+    return DiffusionPipeline.from_pretrained(folder, **parts)
