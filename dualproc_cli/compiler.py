@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dualproc_cli.spec import (
     ImagePrompt,
@@ -45,8 +46,17 @@ class View:
     layer: Tensor | None  # [4, H, W], laid over the picture
     beside: Tensor | None  # [3, h, w], shown after it
     window: Window  # what of it is shown
+    size: tuple[int, int]  # height and width in pixels of what is shown
     questions: tuple[Question, ...]
     inquiry: Inquiry  # about all wordings of all questions
+
+    def show(self, images: Tensor) -> Tensor:
+        """The part that is shown [B, 3, h, w] of pictures [B, 3, H, W] that carry the visual prompt."""
+        part = self.window.cut(images)
+        if self.size == self.window.size:
+            return part
+        # Averaging filters, unlike bicubic ones, stay within black and white.
+        return F.interpolate(part, self.size, mode="bilinear", antialias=True)
 
     def wordings(self, rng: torch.Generator | None) -> list[int]:
         """One wording a question, as indices of the inquiry: drawn uniformly, or without ``rng`` the main."""
@@ -89,7 +99,7 @@ class CompositeLoss:
             seen = images if view.layer is None else composite(images, view.layer)
             if rng is not None:
                 seen = jittered(seen, self.learn.jitter, rng)
-            scores = view.inquiry(view.window.cut(seen), view.beside, asked)
+            scores = view.inquiry(view.show(seen), view.beside, asked)
             for question, likelihood, tokens in zip(
                 view.questions, scores.log_likelihood, scores.tokens, strict=True
             ):
@@ -113,7 +123,7 @@ def compile_loss(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Compo
     """
     found = list(views(loaded, vlm, height, width))
     for view in found:
-        view.inquiry.prepare(*view.window.size, view.beside)
+        view.inquiry.prepare(*view.size, view.beside)
     return CompositeLoss(found, loaded.spec.learn)
 
 
@@ -121,8 +131,8 @@ def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
     """What will be asked, view by view; loads the VLM's processor, not its weights.
 
     Returns:
-        for each view ``view`` (the visual prompt's name, or "none"), ``size`` [height, width] of the part of
-        the picture that is shown, the intended ``mode``, ``prefix_tokens`` and ``questions``: dicts of
+        for each view ``view`` (the visual prompt's name, or "none"), ``size`` [height, width] in pixels
+        of what is shown, the intended ``mode``, ``prefix_tokens`` and ``questions``: dicts of
         ``name``, ``question``, ``answer``, ``suffix_tokens`` (after the shared prefix, the answer included)
         and ``weight``.
 
@@ -132,7 +142,7 @@ def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
     size = loaded.spec.generator.height, loaded.spec.generator.width
     planned = []
     for view in views(loaded, load_processor(loaded.spec.vlm), *size):
-        described = view.inquiry.describe(*view.window.size, view.beside)
+        described = view.inquiry.describe(*view.size, view.beside)
         questions = [
             {
                 "name": question.name,
@@ -146,7 +156,7 @@ def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
         planned.append(
             {
                 "view": view.name,
-                "size": list(view.window.size),
+                "size": list(view.size),
                 "mode": described["mode"],
                 "prefix_tokens": described["prefix_tokens"],
                 "questions": questions,
@@ -198,6 +208,8 @@ def views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[Vie
         groups.setdefault((prompt, question.region), []).append(question)
     for (prompt, region), questions in groups.items():
         shown = window(region, height, width, f"questions: {questions[0].name}")
+        rows, columns = shown.size
+        size = max(round(loaded.spec.vlm.view * rows), 1), max(round(loaded.spec.vlm.view * columns), 1)
         layer = beside = None
         if isinstance(prompt, ImagePrompt) and prompt.mode == "beside":
             beside = picture(prompt, loaded.folder).to(vlm.device)
@@ -211,4 +223,6 @@ def views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[Vie
             [text for text, _ in wordings],
             [[question.answer, *question.alternatives] for _, question in wordings],
         )
-        yield View(questions[0].visual_prompt or "none", layer, beside, shown, tuple(questions), inquiry)
+        yield View(
+            questions[0].visual_prompt or "none", layer, beside, shown, size, tuple(questions), inquiry
+        )

@@ -78,7 +78,7 @@ class Scripted:
 
 
 def scripted(*questions, answers, objective="likelihood"):
-    view = View("none", None, None, Window(0, 0, 8, 8), questions, Scripted(*answers))
+    view = View("none", None, None, Window(0, 0, 8, 8), (8, 8), questions, Scripted(*answers))
     return CompositeLoss([view], LearnSpec(objective=objective))
 
 

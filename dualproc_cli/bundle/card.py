@@ -72,6 +72,7 @@ REASONS = {
     "steps": "all {} steps were taken",
     "stop_at": "stopped after {} steps, where it held above the spec's stop_at",
     "interrupted": "interrupted; this is the best state, of step {}",
+    "out-of-memory": "stopped for want of memory; this is the best state, of step {}",
     "not-finite": "stopped by a loss that was no number; this is the best state, of step {}",
 }
 

@@ -42,7 +42,7 @@ class StepMetrics(_Part):
 class Outcome(_Part):
     """How the run ended that the adapter comes from."""
 
-    reason: Literal["steps", "stop_at", "interrupted", "not-finite"]
+    reason: Literal["steps", "stop_at", "interrupted", "not-finite", "out-of-memory"]
     step: int
     """The adapter is that after so many steps."""
     seconds: float

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dualproc_cli.commands.options import AsJson, Settings
+from dualproc_cli.commands.options import AsJson, Device, Settings
 from dualproc_cli.spec import Fault, LoadedSpec, SpecError, load_spec, spec_digest
 
 ORIGIN_STYLES = {"spec": "bold", "--set": "bold yellow", "preset": "cyan", "default": "dim"}
@@ -21,11 +21,16 @@ def check(
     plan: Annotated[
         bool, typer.Option("--plan", help="Also load the VLM's processor and show what it will be asked.")
     ] = False,
+    memory: Annotated[
+        bool,
+        typer.Option("--memory", help="Predict the memory that learning takes, without loading weights."),
+    ] = False,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Validate specs and show every value with its origin: spec, preset, default or --set.
 
-    Example: dualproc check specs/horizon-position.yaml --set learn.steps=50
+    Example: dualproc check specs/horizon-position.yaml --memory
     """
     loaded: dict[Path, LoadedSpec] = {}
     faults: list[Fault] = []
@@ -34,8 +39,11 @@ def check(
             loaded[path] = load_spec(path, settings or ())
         except SpecError as error:
             faults += error.faults
-    # A plan takes seconds: first the specs have to be right.
-    reports = [_report(path, spec, plan and not faults) for path, spec in loaded.items()]
+    reports = [_report(path, spec) for path, spec in loaded.items()]
+    if not faults:  # these take seconds: first the specs have to be right
+        for report, spec in zip(reports, loaded.values(), strict=True):
+            report |= _plan(spec) if plan else {}
+            report |= _memory(spec, device) if memory else {}
     if as_json:
         typer.echo(
             json.dumps({"specs": reports, "errors": [_error(fault) for fault in faults]}, ensure_ascii=False)
@@ -47,18 +55,37 @@ def check(
         raise SpecError(faults)
 
 
-def _report(path: Path, loaded: LoadedSpec, plan: bool) -> dict[str, Any]:
-    report: dict[str, Any] = {
+def _report(path: Path, loaded: LoadedSpec) -> dict[str, Any]:
+    return {
         "file": str(path),
         "digest": spec_digest(loaded.spec),
         "spec": loaded.spec.model_dump(mode="json"),
         "origins": loaded.origins,
     }
-    if plan:
-        from dualproc_cli.compiler import plan as compile_plan  # loads torch
 
-        report["plan"] = compile_plan(loaded)
-    return report
+
+def _plan(loaded: LoadedSpec) -> dict[str, Any]:
+    from dualproc_cli.compiler import plan  # loads torch
+
+    return {"plan": plan(loaded)}
+
+
+def _memory(loaded: LoadedSpec, name: str | None) -> dict[str, Any]:
+    from dualproc_cli.device import pick_device  # loads torch
+    from dualproc_cli.memory import choose, predict
+
+    device = pick_device(name)
+    choice = choose(loaded, device)
+    estimate = choice.estimate or predict(choice.loaded, device, choice.rungs)
+    found = {
+        "device": str(device),
+        "parts": estimate.parts,
+        "total": estimate.total,
+        "available": choice.budget,
+        "fits": estimate.total <= choice.budget,
+        "rungs": list(choice.rungs),
+    }
+    return {"memory": found}
 
 
 def _error(fault: Fault) -> dict[str, Any]:
@@ -80,6 +107,8 @@ def _show(report: dict[str, Any]) -> None:
     console.print(table)
     if "plan" in report:
         console.print(_plan_table(report["plan"]))
+    if "memory" in report:
+        console.print(_memory_table(report["memory"]))
     console.print()
 
 
@@ -87,6 +116,16 @@ def _value(spec: Any, key: str) -> str:
     for part in key.split("."):
         spec = spec[int(part)] if isinstance(spec, list) else spec[part]
     return json.dumps(spec, ensure_ascii=False)
+
+
+def _memory_table(memory: dict[str, Any]) -> Table:
+    table = Table("memory", "GiB", box=None, pad_edge=False, header_style="dim", title="memory (predicted)")
+    for part, size in {**memory["parts"], "total": memory["total"]}.items():
+        table.add_row(part, f"{size / 2**30:.2f}")
+    verdict = "fits" if memory["fits"] else "does not fit"
+    table.add_row(f"{verdict} {memory['device']}, which has for it", f"{memory['available'] / 2**30:.2f}")
+    table.add_row("rungs of the memory ladder", ", ".join(memory["rungs"]) or "none")
+    return table
 
 
 def _plan_table(views: list[dict[str, Any]]) -> Table:

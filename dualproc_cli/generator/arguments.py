@@ -62,6 +62,7 @@ class Arguments:
             "num_inference_steps": steps,
             "width": width,
             "height": height,
+            "max_area": width * height,  # FLUX.1 Kontext would draw a megapixel
             "output_type": output_type,
             **{name: value for name, value in self.always.items() if value is not None},
             **CALL_ARGUMENTS,

@@ -5,6 +5,8 @@ diffusers 0.42 Chroma's draws another picture and HunyuanImage's raises.
 """
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,20 +25,38 @@ def blocks(denoiser: nn.Module) -> list[nn.Module]:
 def checkpoint_blocks(denoiser: nn.Module) -> None:
     """Make the blocks of ``denoiser`` keep their inputs alone, and run again for the backward pass."""
     for block in blocks(denoiser):
-        block.forward = _again(block.forward)
+        block.forward = _again(block)
 
 
-def keep_blocks(denoiser: nn.Module) -> None:
-    """Undo `checkpoint_blocks`."""
-    for block in blocks(denoiser):
-        vars(block).pop("forward", None)
+def _again(block: nn.Module) -> Any:
+    forward = block.forward
 
-
-def _again(forward: Any) -> Any:
     @functools.wraps(forward)
     def again(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        processors = [
+            (module, module.processor) for module in block.modules() if hasattr(module, "processor")
+        ]
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with _in_place(processors):
+                return forward(*args, **kwargs)
+
+        return checkpoint(run, *args, use_reentrant=False, **kwargs)
 
     return again
+
+
+@contextmanager
+def _in_place(processors: list[tuple[nn.Module, Any]]) -> Iterator[None]:
+    # Perturbed-attention guidance puts its own processors into attention modules for the length of a call,
+    # and the backward pass comes later.
+    before = [(module, module.processor) for module, _ in processors]
+    try:
+        for module, processor in processors:
+            module.processor = processor
+        yield
+    finally:
+        for module, processor in before:
+            module.processor = processor

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dualproc_cli.errors import UserError
+from dualproc_cli.generator.refusal import working_schedulers
 
 # These solvers convert the model's output to noise instead of data (`algorithm_type` of their configuration).
 NOISE_PREDICTING = {"dpmsolver", "sde-dpmsolver", "deis", "noise_prediction"}
@@ -47,7 +48,8 @@ def clean_estimate(
     if hasattr(scheduler, "alphas_cumprod"):
         return _from_alphas(scheduler, model_output, timestep, sample)
     raise UserError(
-        f"learn.gradient.through: x0-jump: {type(scheduler).__name__} gives no clean estimate; use last-steps"
+        f"learn.gradient.through: x0-jump: {type(scheduler).__name__} gives no clean estimate; use last-steps, "
+        f"or a model with one of these schedulers: {', '.join(working_schedulers('x0 jump'))}"
     )
 
 

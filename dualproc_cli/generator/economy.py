@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def economize(pipeline: Any, component: str, rungs: Sequence[str]) -> None:
-    """Apply those of ``rungs`` that change the pipeline; what a pipeline cannot do is left out, with a warning."""
+    """Apply those of ``rungs`` that change the pipeline; what it cannot do is left out, with a warning."""
     for rung in rungs:
         if rung in MEASURES and not MEASURES[rung](pipeline, component):
             logger.warning("generator.memory: %s: %s cannot do it", rung, type(pipeline).__name__)

@@ -111,9 +111,11 @@ class Generator:
         self, prompts: Sequence[str], seeds: Sequence[int], gradient: GradientSpec | None, **options: Any
     ) -> tuple[Any, int]:
         arguments = self._arguments.make(prompts, seeds, as_list=self.conventions.batches, **options)
-        # A pipeline may seed torch's global state for its language model: that is not to be felt outside.
+        # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image): inside, it is that of the
+        # picture's seed, and outside nothing is felt of it.
         forked = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
         with forked, saved_elsewhere(self._rungs if gradient else (), self.device):
+            torch.manual_seed(seeds[0])
             return draw(self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps)
 
     def economize(self, rungs: Sequence[str]) -> None:

@@ -8,16 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import diffusers
 import torch
 from diffusers import PipelineQuantizationConfig
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
@@ -26,8 +21,9 @@ from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator.generator import Generator
 from dualproc_cli.generator.memo import remember
+from dualproc_cli.generator.refusal import refuse
 from dualproc_cli.generator.remedies import LEFT_OUT, apply_remedies
-from dualproc_cli.generator.self_test import Conventions, first_line
+from dualproc_cli.generator.self_test import Conventions
 from dualproc_cli.spec import GeneratorSpec
 
 QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -55,7 +51,9 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
     try:
         with _quiet(CHATTY):
             folder = _folder(spec)
-            left_out = {name: None for name in LEFT_OUT if name in DiffusionPipeline.load_config(folder)}
+            index: Any = DiffusionPipeline.load_config(folder)
+            _check_kind(spec, index)
+            left_out = {name: None for name in LEFT_OUT if name in index}
             pipeline = DiffusionPipeline.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -64,11 +62,11 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
                 quantization_config=quantization,
                 **left_out,
             )
-    except UserError:  # the miniature says itself what it lacks
+    except UserError:
         raise
     except Exception as error:
         # Many libraries read files of any origin here: whatever they raise, the model is what is wrong.
-        _refuse(spec, error)
+        refuse(spec, error)
     return prepare_generator(pipeline, spec, device, _revision(spec, folder))
 
 
@@ -132,15 +130,30 @@ def _revision(spec: GeneratorSpec, folder: Path) -> str | None:
     return folder.name if folder.parent.name == "snapshots" else None
 
 
+def _check_kind(spec: GeneratorSpec, index: dict[str, Any]) -> None:
+    # Before anything large is read. A class that diffusers does not have says more when it is loaded.
+    kind = getattr(diffusers, str(index.get("_class_name")), None)
+    if kind is None:
+        return
+    takes = inspect.signature(kind.__call__).parameters
+    if "num_frames" in takes:
+        _no_text_to_image(spec, kind, "makes videos")
+    if "prompt" not in takes:
+        _no_text_to_image(spec, kind, "takes no prompt")
+
+
 def _denoiser(spec: GeneratorSpec, pipeline: DiffusionPipeline) -> str:
     found = [name for name in DENOISERS if isinstance(getattr(pipeline, name, None), nn.Module)]
-    takes = inspect.signature(type(pipeline).__call__).parameters
-    if not found or "prompt" not in takes or "scheduler" not in pipeline.components:
-        raise UserError(
-            f"generator.model: {spec.model}: {type(pipeline).__name__} is no text-to-image pipeline with a "
-            "denoiser and a scheduler of its own; choose another model"
-        )
+    if not found or "scheduler" not in pipeline.components:
+        _no_text_to_image(spec, type(pipeline), "has no denoiser and scheduler of its own")
     return found[0]
+
+
+def _no_text_to_image(spec: GeneratorSpec, kind: type, reason: str) -> NoReturn:
+    raise UserError(
+        f"generator.model: {spec.model}: {kind.__name__} {reason}; choose a text-to-image model, such as "
+        "black-forest-labs/FLUX.1-schnell"
+    )
 
 
 def _quantization(
@@ -160,31 +173,3 @@ def _quantization(
     return PipelineQuantizationConfig(
         quant_backend=backend, quant_kwargs=options, components_to_quantize=[*DENOISERS, *text_encoders]
     )
-
-
-def _refuse(spec: GeneratorSpec, error: Exception) -> NoReturn:
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 10:
-        causes.append(cause)  # type: ignore[arg-type]
-    reason = first_line(error)
-    if _is(causes, GatedRepoError):
-        advice = f"gated: accept its licence at https://huggingface.co/{spec.model}, then run `hf auth login`"
-    elif _is(causes, RevisionNotFoundError):
-        advice = f"no revision {spec.revision!r}; leave generator.revision out, or name a branch or a commit"
-    elif _is(causes, RepositoryNotFoundError):
-        advice = "no such hub model and no such folder; check the name (a private one needs `hf auth login`)"
-    elif _is(causes, LocalEntryNotFoundError) or "not fully cached" in reason:
-        advice = "the hub cannot be reached and the local cache has no whole copy; connect, or name a folder"
-    elif _is(causes, FileNotFoundError):
-        advice = f"{reason}; expected miniature, a hub model or the folder of a diffusers pipeline"
-    elif _is(causes, ImportError):
-        advice = f"it needs a package that is missing ({reason}); install it"
-    elif "trust_remote_code" in str(error):
-        advice = "it runs code of its own; if you trust it, set generator.trust_remote_code: true"
-    else:
-        advice = f"cannot be loaded ({reason}); expected a diffusers text-to-image pipeline in safetensors"
-    raise UserError(f"generator.model: {spec.model}: {advice}") from error
-
-
-def _is(causes: list[Exception], kind: type[Exception]) -> bool:
-    return any(isinstance(cause, kind) for cause in causes)

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 
@@ -16,7 +17,7 @@ def remember(encoder: nn.Module) -> None:
     the row's own bytes. So a prompt costs one forward pass however the batches mix, and its embedding does
     not depend on the batch. Calls that are no such batch reach the encoder unchanged.
 
-    The outputs stay on the encoder's device for as long as the encoder lives.
+    The outputs stay where the inputs are for as long as the encoder lives, which itself may be moved away.
     """
     forward = encoder.forward
     memory: dict[Hashable, Any] = {}
@@ -33,14 +34,23 @@ def remember(encoder: nn.Module) -> None:
             key = tuple((name, _key(value)) for name, value in own)
             if key not in memory:
                 with torch.no_grad():
-                    memory[key] = forward(
-                        *(value for name, value in own if isinstance(name, int)),
-                        **{name: value for name, value in own if isinstance(name, str)},
-                    )
+                    memory[key] = _at_home(encoder, forward, own)
             outputs.append(memory[key])
         return _batch(outputs)
 
     encoder.forward = remembered
+
+
+def _at_home(encoder: nn.Module, forward: Any, inputs: list[tuple[int | str, Any]]) -> Any:
+    """Call ``forward`` where the encoder is, and bring what it gives to where the inputs are."""
+    home = next(encoder.parameters()).device
+    away = next(value.device for _, value in inputs if isinstance(value, Tensor))
+    moved = send_to_device(inputs, home)
+    output = forward(
+        *(value for name, value in moved if isinstance(name, int)),
+        **{name: value for name, value in moved if isinstance(name, str)},
+    )
+    return send_to_device(output, away)
 
 
 def _rows(inputs: list[tuple[int | str, Any]]) -> int | None:

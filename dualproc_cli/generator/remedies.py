@@ -22,6 +22,9 @@ CALL_ARGUMENTS = {
     "use_pe": False,
     # Ideogram's guidance is a schedule for its own number of steps, which excludes a guidance scale.
     "guidance_schedule": None,
+    # Qwen-Image 2.1 computes the prompt's keys in the first step and keeps them: with a graph that begins
+    # later, what the adapter does to them would have no gradient.
+    "use_kv_cache": False,
 }
 
 

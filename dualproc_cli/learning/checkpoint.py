@@ -15,6 +15,7 @@ from torch import Tensor
 from dualproc_cli.bundle import StepMetrics
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
+from dualproc_cli.spec import ControlSpec, spec_digest
 
 METADATA_KEY = "dualproc_checkpoint"
 RNG = "rng"
@@ -27,6 +28,12 @@ class _Header(BaseModel):
     spec_digest: str
     metrics: list[StepMetrics]
     best: tuple[int, float] | None
+
+
+def run_digest(spec: ControlSpec) -> str:
+    """Digest of what a run learns: of its spec, however it is fitted into memory."""
+    generator = spec.generator.model_copy(update={"memory": "auto"})
+    return spec_digest(spec.model_copy(update={"generator": generator}))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from dualproc_cli.learning.learner import Learner
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
 from dualproc_cli.learning.run import Ending, run
+from dualproc_cli.memory import Choice, choose, deeper, second_device
 from dualproc_cli.spec import LoadedSpec
 from dualproc_cli.vlm import Vlm, load_vlm
 
@@ -63,15 +64,20 @@ def learn(
         console.print(
             f"loading {loaded.spec.generator.model} and {loaded.spec.vlm.model} on {device}", markup=False
         )
-        generator, vlm = load_generator(loaded.spec.generator, device), load_vlm(loaded.spec.vlm, device)
+        choice = choose(loaded, device)
+        if choice.reason:
+            console.print(choice.reason, markup=False, soft_wrap=True)
+        generator, vlm = _load(choice, device)
         generator.add_adapter(loaded.spec.learn.adapter, loaded.spec.learn.seed)
-        criterion = compile_loss(loaded, vlm, loaded.spec.generator.height, loaded.spec.generator.width)
+        criterion = compile_loss(
+            choice.loaded, vlm, loaded.spec.generator.height, loaded.spec.generator.width
+        )
         learner = Learner(loaded.spec, generator, criterion, keep_best=keep_best)
         if checkpoint:
             learner.restore(checkpoint)
             console.print(f"resuming after step {checkpoint.step}", markup=False)
         with LearningProgress(console, loaded.spec.learn.steps, len(learner.metrics)) as progress:
-            ending = run(learner, place.checkpoint, progress)
+            ending = run(learner, place.checkpoint, progress, deeper(choice, device))
         if not ending.early:
             console.print(ending.message, markup=False, soft_wrap=True)
             _finish(loaded, place, generator, vlm, learner, ending, started)
@@ -85,6 +91,17 @@ def learn(
         elif keep_best:
             message += "; too early for a best state"
     raise (Interrupted if ending.reason == "interrupted" else RunFailed)(message)
+
+
+def _load(choice: Choice, device: torch.device) -> tuple[Generator, Vlm]:
+    """Both models, with what the rungs ask for; the generator makes room before the VLM comes."""
+    spec = choice.loaded.spec
+    generator = load_generator(spec.generator, device)
+    generator.economize(choice.rungs)
+    if "free-text-encoders" in choice.rungs:
+        generator.release_text_encoders([*spec.prompts.train, *spec.prompts.held_out])
+    place = second_device(device) if "two-devices" in choice.rungs else None
+    return generator, load_vlm(spec.vlm, place or device)
 
 
 def _finish(

@@ -8,12 +8,12 @@ from torch import Tensor
 from dualproc_cli.bundle import StepMetrics
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.generator import Generator
-from dualproc_cli.learning.checkpoint import Best, Checkpoint
+from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
 from dualproc_cli.learning.keep import distance, is_kept
 from dualproc_cli.learning.metrics import WINDOW, holds_above, recent_loss
 from dualproc_cli.learning.schedule import rate_factor
 from dualproc_cli.learning.seeds import draw_seeds
-from dualproc_cli.spec import ControlSpec, spec_digest
+from dualproc_cli.spec import ControlSpec
 
 BETAS = (
     0.9,
@@ -113,7 +113,7 @@ class Learner:
             if (state := self._optimizer.state.get(parameter))
         ]
         return Checkpoint(
-            spec_digest=spec_digest(self.spec),
+            spec_digest=run_digest(self.spec),
             metrics=list(self.metrics),
             rng=self._rng.get_state(),
             adapter=self.generator.adapter_state(),

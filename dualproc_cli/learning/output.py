@@ -5,8 +5,8 @@ from pathlib import Path
 
 from dualproc_cli.bundle import MANIFEST
 from dualproc_cli.errors import UserError
-from dualproc_cli.learning.checkpoint import Checkpoint
-from dualproc_cli.spec import ControlSpec, spec_digest
+from dualproc_cli.learning.checkpoint import Checkpoint, run_digest
+from dualproc_cli.spec import ControlSpec
 from dualproc_cli.writable import require_writable
 
 
@@ -33,7 +33,7 @@ class Output:
             self._check_replaceable(resume or overwrite)
         if resume:
             checkpoint = Checkpoint.read(self.checkpoint)
-            if checkpoint.spec_digest != spec_digest(spec):
+            if checkpoint.spec_digest != run_digest(spec):
                 raise UserError(
                     f"{self.checkpoint}: was made with another spec; resume with that spec and its --set, "
                     "or pass --overwrite instead of --resume to start anew"

@@ -1,8 +1,11 @@
 """A run: the learner driven to its end, or to where it was stopped, with checkpoints on the way."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from dualproc_cli.errors import RunFailed
 from dualproc_cli.learning.interruption import Interruption
@@ -16,21 +19,25 @@ class Ending:
 
     Attributes:
         reason: ``steps`` all were taken; ``stop_at`` P(answer) held above it; ``interrupted`` by the user;
-            ``not-finite`` the loss or its gradient was no number.
+            ``not-finite`` the loss or its gradient was no number; ``out-of-memory``.
         message: one line for the user.
     """
 
-    reason: Literal["steps", "stop_at", "interrupted", "not-finite"]
+    reason: Literal["steps", "stop_at", "interrupted", "not-finite", "out-of-memory"]
     message: str
 
     @property
     def early(self) -> bool:
         """Whether the control was not learned to its end."""
-        return self.reason in ("interrupted", "not-finite")
+        return self.reason not in ("steps", "stop_at")
 
 
-def run(learner: Learner, checkpoint: Path, progress: LearningProgress) -> Ending:
+def run(
+    learner: Learner, checkpoint: Path, progress: LearningProgress, thrifty: Sequence[str] = ()
+) -> Ending:
     """Step until ``learner`` has finished, with a checkpoint every ``learn.checkpoint_every`` steps.
+
+    ``thrifty`` are the rungs of the memory ladder that a run which runs out of memory is told to try.
 
     Raises:
         RunFailed: a checkpoint could not be written; the one before is intact.
@@ -46,6 +53,9 @@ def run(learner: Learner, checkpoint: Path, progress: LearningProgress) -> Endin
                 return Ending(
                     "not-finite", f"{error}; {_last_good(checkpoint, saved)}; lower learn.learning_rate"
                 )
+            except torch.OutOfMemoryError:
+                message = f"out of memory at step {len(learner.metrics) + 1}; {_last_good(checkpoint, saved)}"
+                return Ending("out-of-memory", f"{message}; {_advice(thrifty)}")
             progress.show(learner.metrics)
             if step % learn.checkpoint_every == 0 or learner.finished or interruption.wished:
                 saved = _save(learner, checkpoint, saved)
@@ -71,6 +81,12 @@ def _save(learner: Learner, path: Path, saved: int) -> int:
             f"{_last_good(path, saved)}; make room and go on with --resume"
         ) from error
     return checkpoint.step
+
+
+def _advice(thrifty: Sequence[str]) -> str:
+    if not thrifty:
+        return "lower learn.batch_size, or the size of the picture"
+    return f"go on with --resume --set 'generator.memory=[{', '.join(thrifty)}]'"
 
 
 def _last_good(path: Path, saved: int) -> str:

@@ -1,4 +1,4 @@
-"""Hollow tensors: shapes without data that say they live on the CPU, and a ledger of the bytes they would take.
+"""Hollow tensors: shapes without data that say they live on the CPU, and a ledger of what they would take.
 
 A model whose parameters are hollow runs its real code, with its real autograd graph, in no memory: what
 touches a hollow tensor becomes hollow, everything else (token ids, timesteps, masks) is computed.
@@ -85,17 +85,19 @@ class Hollow(Tensor):
             strides=meta.stride(),
             storage_offset=meta.storage_offset(),
             dtype=meta.dtype,
-            device="cpu",
+            device=torch.device("cpu"),
         )
         made.meta = meta
         _ledger.enter(meta, share)
         return made
 
-    def __repr__(self, *args: Any, **kwargs: Any) -> str:
+    def __repr__(self, **options: Any) -> str:  # type: ignore[override]
         return f"Hollow({tuple(self.shape)}, {self.dtype})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = dict(kwargs or {})
         if func is aten._local_scalar_dense.default:
             raise HollowValueError("its path depends on computed values")

@@ -92,7 +92,7 @@ def _configuration(spec: GeneratorSpec | VlmSpec) -> Path | None:
 
 
 def _pipeline(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
-    index = DiffusionPipeline.load_config(folder)
+    index: Any = DiffusionPipeline.load_config(folder)
     parts: dict[str, Any] = {name: None for name in LEFT_OUT if name in index}
     for name, entry in index.items():
         if name in parts or not isinstance(entry, list | tuple) or entry[0] not in LIBRARIES:

@@ -45,6 +45,12 @@ class Overlays(Batched):
         return self.kind == 4
 
     @property
+    def shows_both_points(self) -> Tensor:
+        """There are points, and neither hides the other's letter."""
+        apart = (self.points[:, 0] - self.points[:, 1]).norm(dim=1)
+        return self.is_points & (apart > 2 * layers.POINT_RADIUS * SIZE)
+
+    @property
     def is_box(self) -> Tensor:
         return self.kind == 5
 

@@ -188,7 +188,7 @@ def _about_picture(
             _within(palette_distance(scene, overlays.palette), TOLERANCE["palette"]),
             6 * overlays.is_palette.float(),
         ),
-        "closer": (_closer(rendering, overlays), 6 * overlays.is_points.float()),
+        "closer": (_closer(rendering, overlays), 6 * overlays.shows_both_points.float()),
         "night": _fact(scene.look == NIGHT, 0.08),
         "winter": _fact(scene.look == WINTER, 0.08),
         "sea": _fact(scene.look == SEA, 0.08),

@@ -66,7 +66,8 @@ def read(reader: Reader, images: Tensor) -> Reading:
     """Read scenes off images [B, 3, 64, 64] in [0, 1]: the network's reading, then the fit."""
     with torch.no_grad():
         scene = scene_from_numbers(reader(images))
-    scene = nearer(*(fit(start, images, FIT_STEPS // 2) for start in (scene, split(scene, images))), images)
+    as_read, as_split = (fit(start, images, FIT_STEPS // 2) for start in (scene, split(scene, images)))
+    scene = nearer(as_read, as_split, images)
     for slot in (0, 1):
         scene = choose_subject(scene, images, slot)
     scene = fit(scene, images, FIT_STEPS // 2)

@@ -23,7 +23,27 @@ _PRESET = " The model's preset decides where the spec does not."
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "int8", "nf4"]
+MemoryRung = Literal[
+    "free-text-encoders",
+    "checkpoint-vae",
+    "checkpoint-denoiser",
+    "two-devices",
+    "tile-vae",
+    "offload-activations",
+    "int8",
+    "nf4",
+    "half-view",
+]
 Measure = Literal["horizon", "palette", "line-weight", "depth", "composition", "attributes", "subject"]
+
+
+# The word auto, or a list of names.
+_AUTO_OR_NAMES = Discriminator(lambda value: "auto" if isinstance(value, str) else "names")
+_Auto = Annotated[Literal["auto"], Tag("auto")]
+Rungs = Annotated[_Auto | Annotated[tuple[MemoryRung, ...], Tag("names")], _AUTO_OR_NAMES]
+TargetModules = Annotated[
+    _Auto | Annotated[tuple[Text, ...], Field(min_length=1), Tag("names")], _AUTO_OR_NAMES
+]
 
 
 class GeneratorSpec(SpecModel):
@@ -49,6 +69,11 @@ class GeneratorSpec(SpecModel):
         default="auto", description="Precision; auto is bfloat16 on CUDA and float32 on the CPU."
     )
     quantization: Quantization = Field(default="none", description="Quantization of the frozen weights.")
+    memory: Rungs = Field(
+        default="auto",
+        description="What is done to need less memory: auto goes down the ladder as far as the device asks; "
+        "a list names the rungs.",
+    )
     trust_remote_code: Flag = Field(
         default=False, description="Whether code that comes with the model may run."
     )
@@ -67,6 +92,9 @@ class VlmSpec(SpecModel):
         default="auto", description="Precision; auto is bfloat16 on CUDA and float32 on the CPU."
     )
     quantization: Quantization = Field(default="none", description="Quantization of the weights.")
+    view: Annotated[float, number(gt=0, le=1)] = Field(
+        default=1.0, description="How large the picture is shown, as a fraction of its width and height."
+    )
     trust_remote_code: Flag = Field(
         default=False, description="Whether code that comes with the model may run."
     )
@@ -123,11 +151,7 @@ class AdapterSpec(SpecModel):
     scale: Annotated[float, number(gt=0, le=1000)] = Field(
         default=5.0, description="Factor of the low-rank update: LoRA's alpha is scale times rank." + _PRESET
     )
-    target_modules: Annotated[
-        Annotated[Literal["auto"], Tag("auto")]
-        | Annotated[tuple[Text, ...], Field(min_length=1), Tag("names")],
-        Discriminator(lambda value: "auto" if isinstance(value, str) else "names"),
-    ] = Field(
+    target_modules: TargetModules = Field(
         default="auto",
         description="auto (attention and feed-forward projections), or what names of such modules end with.",
     )

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from transformers import ProcessorMixin
 
 from dualproc_cli.errors import UserError
+from dualproc_cli.vlm.template import TEMPLATE_ERRORS, ask, lead
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ class Prompts:
         tokens: one prompt a question, from the first token to the generation prompt.
         answers: the candidate answers of each question.
         sides: one dict a question of inputs [1, prompt length, ...] that go with its tokens (token types).
+        wholes: one dict a question of other inputs [1, ...] that it has (what a Q-Former reads of it).
         shared: length of the longest token prefix that all prompts have in common.
         holds_pictures: every picture token lies within the shared prefix.
         pixel_keys: names of the inputs that hold the pictures.
@@ -34,6 +35,7 @@ class Prompts:
     tokens: tuple[Tokens, ...]
     answers: tuple[tuple[Tokens, ...], ...]
     sides: tuple[dict[str, Tensor], ...]
+    wholes: tuple[dict[str, Tensor], ...]
     shared: int
     holds_pictures: bool
     pixel_keys: tuple[str, ...]
@@ -58,23 +60,22 @@ def plan_prompts(
     tokens = tuple(tuple(inputs["input_ids"][0].tolist()) for inputs in encoded)
     shared = _common_prefix(tokens)
     placeholder = _picture_token(processor)
+    pixel_keys = [key for key in _prepare(processor, [blanks]) if key in encoded[0]]
+    others = [
+        {key: value for key, value in inputs.items() if key not in ("input_ids", *pixel_keys)}
+        for inputs in encoded
+    ]
     return Prompts(
         tokens=tokens,
         answers=tuple(
             _candidates(processor, question, prompt, candidates)
             for question, prompt, candidates in zip(questions, tokens, answers, strict=True)
         ),
-        sides=tuple(
-            {
-                key: value
-                for key, value in inputs.items()
-                if _beside_tokens(value, inputs) and key != "input_ids"
-            }
-            for inputs in encoded
-        ),
+        sides=tuple(_of_shape(inputs, prompt, True) for inputs, prompt in zip(others, tokens, strict=True)),
+        wholes=tuple(_of_shape(inputs, prompt, False) for inputs, prompt in zip(others, tokens, strict=True)),
         shared=shared,
         holds_pictures=all(placeholder not in prompt[shared:] for prompt in tokens),
-        pixel_keys=tuple(key for key, value in encoded[0].items() if not _beside_tokens(value, encoded[0])),
+        pixel_keys=tuple(pixel_keys),
     )
 
 
@@ -88,22 +89,26 @@ def picture_inputs(
         pictures: for each message its pictures [3, H, W] in [0, 1].
         keys: the inputs that the model takes.
     """
-    options = {"return_tensors": "pt", **getattr(processor, "images_kwargs", {})}
-    # do_rescale=False: the pictures are in [0, 1] already, and are never stretched to their own extremes.
-    inputs = processor.image_processor([list(group) for group in pictures], do_rescale=False, **options)
+    # In the range of 8-bit pictures: some processors pad with a gray of 127 before they rescale.
+    inputs = _prepare(processor, [[255 * picture for picture in group] for group in pictures])
     return {key: inputs[key] for key in keys}
+
+
+def _prepare(processor: ProcessorMixin, pictures: Sequence[Sequence[Any]]) -> Any:
+    options = {"return_tensors": "pt", **getattr(processor, "images_kwargs", {})}
+    return processor.image_processor(pictures, **options)
 
 
 def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -> dict[str, Tensor]:
     try:
         inputs: Any = processor.apply_chat_template(
-            [_ask(question, pictures)],
+            [ask(question, pictures)],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
         )
-    except (TemplateError, TypeError, ValueError) as error:  # what templates and processors raise
+    except TEMPLATE_ERRORS as error:
         raise UserError(
             f"question {question!r}: the VLM's chat template and processor cannot ask it about "
             f"{len(pictures)} picture(s) ({' '.join(str(error).split())[:160]}); expected a VLM that can"
@@ -116,13 +121,9 @@ def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -
     }
 
 
-def _ask(question: str, pictures: Sequence[Any]) -> dict[str, Any]:
-    content = [{"type": "image", "image": picture} for picture in pictures]
-    return {"role": "user", "content": [*content, {"type": "text", "text": question}]}
-
-
-def _beside_tokens(value: Tensor, inputs: dict[str, Tensor]) -> bool:
-    return value.shape[:2] == inputs["input_ids"].shape
+def _of_shape(inputs: dict[str, Tensor], prompt: Tokens, beside: bool) -> dict[str, Tensor]:
+    """Those of ``inputs`` that stand beside the tokens of ``prompt``, one each, or those that do not."""
+    return {key: value for key, value in inputs.items() if (value.shape[:2] == (1, len(prompt))) == beside}
 
 
 def _common_prefix(prompts: Sequence[Tokens]) -> int:
@@ -134,7 +135,7 @@ def _picture_token(processor: ProcessorMixin) -> int | None:
     if (token := getattr(processor, "image_token_id", None)) is not None:
         return token
     name = getattr(processor, "image_token", None)
-    return None if name is None else processor.tokenizer.convert_tokens_to_ids(name)
+    return None if name is None else processor.tokenizer.convert_tokens_to_ids(str(name))
 
 
 def _candidates(
@@ -163,26 +164,9 @@ def _answer_tokens(processor: ProcessorMixin, question: str, prompt: Tokens, ans
     """
     encode = processor.tokenizer.encode
     last = processor.tokenizer.decode([prompt[-1]])
-    lead = "" if last[-1:].isspace() else _lead(processor, question, answer)
-    before, after = (
-        encode(last, add_special_tokens=False),
-        encode(last + lead + answer, add_special_tokens=False),
-    )
+    space = "" if last[-1:].isspace() else lead(processor, question, answer)
+    text = (space if space.isspace() else "") + answer
+    before, after = encode(last, add_special_tokens=False), encode(last + text, add_special_tokens=False)
     if after[: len(before)] == before:
         return tuple(after[len(before) :])
-    return tuple(encode(lead + answer, add_special_tokens=False))  # the tokenizer merges the two
-
-
-def _lead(processor: ProcessorMixin, question: str, answer: str) -> str:
-    """The white space that the chat template puts between the generation prompt and an assistant's words."""
-    asked = _ask(question, [None])
-    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-    try:
-        prompt = processor.apply_chat_template([asked], add_generation_prompt=True, tokenize=False)
-        dialogue = processor.apply_chat_template([asked, reply], tokenize=False)
-    except (TemplateError, TypeError):  # a template for questions only
-        return ""
-    if not dialogue.startswith(prompt):
-        return ""
-    lead, _, _ = dialogue[len(prompt) :].partition(answer)
-    return lead if lead.isspace() else ""
+    return tuple(encode(text, add_special_tokens=False))  # the tokenizer merges the two

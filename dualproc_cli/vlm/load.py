@@ -1,7 +1,6 @@
 """A frozen vision-language model and its processor, from the hub, a folder or the embedded miniature."""
 
 import importlib.util
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
     BitsAndBytesConfig,
@@ -19,16 +20,11 @@ from transformers import (
 from dualproc_cli import miniature
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
+from dualproc_cli.hub import advice
 from dualproc_cli.spec import VlmSpec
+from dualproc_cli.vlm.template import set_template
 
-logger = logging.getLogger(__name__)
-
-# For a processor without a chat template: the picture, the question, then the answer.
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ ' ' }}{% endif %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ 'IMAGE' }}"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
-)
+EXPECTED = "an image-text-to-text model with its processor: a hub id, a folder or miniature"
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,7 @@ class Vlm:
     model: PreTrainedModel | None  # None: the processor alone, enough to plan what will be asked
     device: torch.device
     revision: str | None  # commit on the hub, or the miniature's weights; None for a local folder
+    remedies: tuple[str, ...] = ()  # what was changed so that it can be asked, each with its reason
 
     @property
     def dtype(self) -> torch.dtype:
@@ -52,9 +49,9 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
         UserError: the model cannot be found or read, is no image-text-to-text model, lacks weights, or its
             quantization is not available here.
     """
-    processor = _load_processor(spec)
+    processor, remedies = _load_processor(spec)
     dtype = pick_dtype(spec.dtype, device)
-    options: dict[str, Any] = {"dtype": dtype}
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if spec.quantization != "none":
         options |= {"quantization_config": _quantization(spec, dtype, device), "device_map": {"": device}}
     model, report = _read(
@@ -69,7 +66,7 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
         )
     if spec.quantization == "none":
         model = model.to(device)
-    return Vlm(processor, model.eval().requires_grad_(False), device, _commit(spec))
+    return Vlm(processor, model.eval().requires_grad_(False), device, _commit(spec), remedies)
 
 
 def prepare_vlm(processor: ProcessorMixin, model: PreTrainedModel, device: torch.device) -> Vlm:
@@ -82,28 +79,35 @@ def load_processor(spec: VlmSpec) -> Vlm:
     """The processor alone (``model`` is None): seconds instead of minutes, enough for `Inquiry.describe`.
 
     Raises:
-        UserError: the processor cannot be found or read.
+        UserError: the processor cannot be found or read, or the model is no image-text-to-text model.
     """
-    return Vlm(_load_processor(spec), None, torch.device("cpu"), _commit(spec))
+    processor, remedies = _load_processor(spec)
+    return Vlm(processor, None, torch.device("cpu"), _commit(spec), remedies)
 
 
-def _load_processor(spec: VlmSpec) -> ProcessorMixin:
+def _load_processor(spec: VlmSpec) -> tuple[ProcessorMixin, tuple[str, ...]]:
+    config = _read(spec, AutoConfig.from_pretrained)
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not getattr(config, "auto_map", None):
+        raise UserError(
+            f"vlm.model: {spec.model} is a {config.model_type} model, which answers no questions about "
+            f"pictures; expected {EXPECTED}"
+        )
+    if any(getattr(part, "is_encoder_decoder", False) for part in (config, config.get_text_config())):
+        raise UserError(
+            f"vlm.model: {spec.model} is an encoder-decoder ({config.model_type}), whose answers are not the "
+            "next text of a dialogue; choose a decoder, such as Qwen3-VL or SmolVLM"
+        )
     processor = _read(spec, AutoProcessor.from_pretrained)
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
         raise UserError(
             f"vlm.model: {spec.model} has no processor for pictures and text; expected a model with both"
         )
-    processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
-    if not processor.chat_template:
-        logger.warning("%s has no chat template: questions are put right after the picture", spec.model)
-        picture = getattr(processor, "image_token", "<image>")
-        processor.chat_template = PLAIN_TEMPLATE.replace("IMAGE", picture)
     _clamp_resizes(processor.image_processor)
-    return processor
+    return processor, set_template(processor, spec.model)
 
 
 class _Clamped:
-    """An image processor whose resized float pictures stay in [0, 1].
+    """An image processor whose resized float pictures stay in [0, 255].
 
     Bicubic and Lanczos filters overshoot. In use the VLM sees 8-bit pictures, which cannot, so while
     learning it must not see values beyond black and white either.
@@ -111,7 +115,7 @@ class _Clamped:
 
     def resize(self, *args: Any, **options: Any) -> Any:
         resized = super().resize(*args, **options)  # type: ignore[misc]
-        return resized.clamp(0, 1) if torch.is_tensor(resized) and resized.is_floating_point() else resized
+        return resized.clamp(0, 255) if torch.is_tensor(resized) and resized.is_floating_point() else resized
 
 
 def _clamp_resizes(image_processor: Any) -> None:
@@ -122,33 +126,33 @@ def _clamp_resizes(image_processor: Any) -> None:
 
 def _read(spec: VlmSpec, from_pretrained: Any, **options: Any) -> Any:
     """Call a ``from_pretrained``, turning whatever goes wrong with the files into one line."""
-    source = _source(spec)
     try:
         return from_pretrained(
-            source, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
+            _source(spec), revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
         )
-    except ImportError as error:
-        raise UserError(
-            f"vlm.model: {spec.model} needs a package that is not installed: {_line(error)}"
-        ) from error
-    except Exception as error:  # hub, JSON, safetensors and pickle errors have no common class
-        raise UserError(
-            f"vlm.model: cannot load {spec.model} as an image-text-to-text model ({_line(error)}); expected "
-            "a hub id that you have access to, a folder with config, weights and processor, or `miniature`"
-        ) from error
+    except UserError:  # the miniature says itself what it lacks
+        raise
+    except Exception as error:
+        found = advice(error, "vlm", spec.model, spec.revision, EXPECTED)
+        raise UserError(f"vlm.model: {spec.model}: {found}") from error
 
 
 def _source(spec: VlmSpec) -> str:
-    if spec.model != "miniature":
-        return spec.model
-    return str(miniature.vlm_folder(spec.revision))
+    if spec.model == "miniature":
+        return str(miniature.vlm_folder(spec.revision))
+    local = Path(spec.model).expanduser()
+    if local.is_dir():
+        return str(local)
+    if spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1:
+        raise FileNotFoundError("no such folder")
+    return spec.model
 
 
 def _commit(spec: VlmSpec) -> str | None:
     """The commit that was read: hub files lie in the cache under ``snapshots/<commit>/``."""
     if spec.model == "miniature":
         return miniature.revision("vlm")
-    if Path(spec.model).exists():
+    if Path(spec.model).expanduser().is_dir():
         return None
     config = try_to_load_from_cache(spec.model, "config.json", revision=spec.revision)
     return Path(config).parent.name if isinstance(config, str) else None
@@ -164,9 +168,3 @@ def _quantization(spec: VlmSpec, dtype: torch.dtype, device: torch.device) -> Bi
     if spec.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's message, or its class if it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(" .:") if lines else type(error).__name__

@@ -9,8 +9,9 @@ All of them return [B, T] float32: the log-probability of each answer token, que
 by candidate, token by token.
 """
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class Query:
     model: Any
     prompts: Prompts
     asked: Sequence[int]
-    pictures: dict[str, Tensor]
+    pictures: dict[str, Any]
     batch: int
 
     @property
@@ -49,6 +50,14 @@ class Query:
             for key, value in self.prompts.sides[q].items()
         }
         return {"input_ids": self.row(self.prompts.tokens[q][:length]), **sides}
+
+    def given(self, q: int) -> dict[str, Any]:
+        """The pictures, and what else question ``q`` has besides its tokens, once for each picture."""
+        wholes = {
+            key: value.to(self.device).expand(self.batch, *value.shape[1:])
+            for key, value in self.prompts.wholes[q].items()
+        }
+        return self.pictures | wholes
 
     def row(self, tokens: Tokens) -> Tensor:
         """[B, L]: the same tokens for each picture."""
@@ -118,22 +127,17 @@ def shared_prefix(query: Query) -> Tensor:
     model, prompts, some = query.model, query.prompts, query.asked[0]
     contexts = [prompts.tokens[q][prompts.shared :] for q in query.asked]
     rows = Rows.after_prefix(contexts, [prompts.answers[q] for q in query.asked], query.device)
-    out = model(**query.tokens(some, prompts.shared), **query.pictures, use_cache=True, logits_to_keep=1)
-    logits = out.logits[:, -1:]
+    prefix = query.tokens(some, prompts.shared) | query.given(some)
+    logits, out = _forward(model, 1, prefix, use_cache=True)
     if count := len(rows.tokens):
-        cache = out.past_key_values
-        _keep_recurrent_states(cache)
+        name, cache = _cache(out)
         # Picture-major, the order in which M-RoPE families repeat the position offsets kept from the prefix.
         cache.reorder_cache(torch.arange(query.batch, device=query.device).repeat_interleave(count))
         # Causal attention over right-padded rows needs no mask and no positions, and M-RoPE rejects them.
-        following = model(
-            input_ids=rows.tokens.repeat(query.batch, 1),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=rows.kept.repeat(query.batch, 1),
-            **query.continued(some, query.batch * count, rows.tokens.shape[1]),
-        )
-        logits = torch.cat([logits, following.logits.reshape(query.batch, -1, logits.shape[-1])], 1)
+        suffix = query.continued(some, query.batch * count, rows.tokens.shape[1])
+        suffix |= {"input_ids": rows.tokens.repeat(query.batch, 1), name: cache}
+        following, _ = _forward(model, rows.kept.repeat(query.batch, 1), suffix, use_cache=True)
+        logits = torch.cat([logits, following.reshape(query.batch, -1, logits.shape[-1])], 1)
     return _pick(logits, rows.slots, rows.targets)
 
 
@@ -141,7 +145,7 @@ def shared_vision(query: Query) -> Tensor:
     """The vision tower once, the language model for every question."""
     features = query.model.get_image_features(**query.pictures, return_dict=True)
     rest = {key: value for key, value in query.pictures.items() if not key.startswith("pixel_")}
-    return _prompt_by_prompt(query, {**rest, "mm_encoder_outputs": {"image": features}})
+    return _prompt_by_prompt(replace(query, pictures={**rest, "mm_encoder_outputs": {"image": features}}))
 
 
 def generated(query: Query) -> Tensor:
@@ -149,7 +153,7 @@ def generated(query: Query) -> Tensor:
 
     The definition for prefix-LMs, which would read an answer given at once as part of the prompt.
     """
-    return _prompt_by_prompt(query, query.pictures)
+    return _prompt_by_prompt(query)
 
 
 def plain(query: Query) -> Tensor:
@@ -164,8 +168,8 @@ def plain(query: Query) -> Tensor:
                 }
                 more["input_ids"] = query.row(answer[:-1])
                 inputs = {key: torch.cat([value, more[key]], 1) for key, value in inputs.items()}
-            out = query.model(**inputs, **query.pictures, use_cache=False, logits_to_keep=len(answer))
-            found.append(_in_turn(out.logits, answer))
+            logits, _ = _forward(query.model, len(answer), inputs | query.given(q), use_cache=False)
+            found.append(_in_turn(logits, answer))
     return torch.cat(found, 1)
 
 
@@ -182,33 +186,44 @@ def foresight(query: Query) -> Tensor:
     other = inputs["input_ids"].clone()
     other[:, cut:] = prompts.answers[q][0][0]
     some = torch.arange(0, cut, max(cut // 16, 1), device=query.device)
-    options = {**query.pictures, "use_cache": False, "logits_to_keep": some}
-    first = query.model(**inputs, **options).logits.float()
-    second = query.model(**{**inputs, "input_ids": other}, **options).logits.float()
+    inputs |= query.given(q)
+    first, _ = _forward(query.model, some, inputs, use_cache=False)
+    second, _ = _forward(query.model, some, inputs | {"input_ids": other}, use_cache=False)
+    first, second = first.float(), second.float()
     return (first - second).abs().mean((1, 2)) / first.std((1, 2))
 
 
-def _prompt_by_prompt(query: Query, pictures: dict[str, Any]) -> Tensor:
+def _prompt_by_prompt(query: Query) -> Tensor:
     found = []
     for q in query.asked:
         first = None
         for answer in query.prompts.answers[q]:
             # The first token's distribution serves all candidates; a longer one uses up the cache of a pass.
             if first is None or len(answer) > 1:
-                out = query.model(**query.tokens(q), **pictures, use_cache=True, logits_to_keep=1)
-                first = out.logits[:, -1:]
+                first, out = _forward(query.model, 1, query.tokens(q) | query.given(q), use_cache=True)
             logits = first
             if given := len(answer) - 1:
-                _keep_recurrent_states(out.past_key_values)
-                following = query.model(
-                    input_ids=query.row(answer[:-1]),
-                    past_key_values=out.past_key_values,
-                    use_cache=True,
-                    **query.continued(q, query.batch, given),
-                )
-                logits = torch.cat([first, following.logits], 1)
+                name, cache = _cache(out)
+                suffix = {"input_ids": query.row(answer[:-1]), name: cache}
+                suffix |= query.continued(q, query.batch, given)
+                following, _ = _forward(query.model, given, suffix, use_cache=True)
+                logits = torch.cat([first, following], 1)
             found.append(_in_turn(logits, answer))
     return torch.cat(found, 1)
+
+
+def _forward(model: Any, keep: int | Tensor, inputs: dict[str, Any], use_cache: bool) -> tuple[Tensor, Any]:
+    """A pass over ``inputs``: its logits at the tokens to ``keep``, and all that it gave.
+
+    ``keep`` is how many last tokens, the places [K] of some, or a mask [R, L].
+    """
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        out = model(**inputs, use_cache=use_cache, logits_to_keep=keep)
+        return out.logits, out
+    out = model(**inputs, use_cache=use_cache)  # those that do not take it give the logits of all tokens
+    if isinstance(keep, int):
+        return out.logits[:, -keep:], out
+    return out.logits[keep] if keep.dtype == torch.bool else out.logits[:, keep], out
 
 
 def _pick(logits: Tensor, slots: Tensor, targets: Tensor) -> Tensor:
@@ -221,11 +236,16 @@ def _in_turn(logits: Tensor, answer: Tokens) -> Tensor:
     return _pick(logits, torch.arange(len(answer), device=logits.device), targets)
 
 
-def _keep_recurrent_states(cache: Any) -> None:
-    """Let linear-attention layers leave the state they hold as it is.
+def _cache(out: Any) -> tuple[str, Any]:
+    """What a pass leaves for one that goes on from it, under the name that the model takes it by.
 
-    They overwrite it in place, which breaks the backward pass; after the last pass nobody reads it.
+    Linear-attention layers are made to leave the state they hold as it is: they overwrite it in place, which
+    breaks the backward pass, and after the second pass nobody reads it.
     """
-    for layer in getattr(cache, "layers", ()):
+    name = next((name for name in ("cache", "past_key_values") if name in out), None)  # new and old
+    if name is None:
+        raise ValueError("the model gives no cache")
+    for layer in getattr(out[name], "layers", ()):
         if hasattr(layer, "update_recurrent_state"):
             layer.update_recurrent_state = lambda state, *args, **options: state
+    return name, out[name]

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ Way = Callable[[Query], Tensor]
 # so with them `foresight` is what tells a prefix-LM, and this only a gross mistake.
 TOLERANCE = 1e-3
 TOLERANCE_16_BIT = 0.5
+ADVICE = "choose another model, or report this with the versions of transformers and torch"
 FORESIGHT = 0.02  # prefix-LMs are around 0.2, rounding is below 0.005
 
 
@@ -30,6 +31,7 @@ class Mode:
     name: str  # cache | vision | separate
     way: Way
     batched: bool  # all pictures in one pass, or one by one
+    reason: str = ""  # why no faster way is right
 
     def __str__(self) -> str:
         return self.name if self.batched else f"{self.name}, picture by picture"
@@ -51,6 +53,10 @@ class Reader:
     prompts: Prompts
     beside: Tensor | None  # [3, h, w] in [0, 1], shown after each picture
 
+    @property
+    def kind(self) -> str:
+        return type(self.vlm.model).__name__
+
     def read(self, way: Way, images: Tensor, asked: Sequence[int], batched: bool) -> Tensor:
         """Answer tokens' log-probabilities [B, T] for images [B, 3, H, W] in [0, 1]."""
         device, dtype = self.vlm.device, self.vlm.dtype
@@ -71,15 +77,7 @@ def choose(reader: Reader, height: int, width: int) -> Mode:
         UserError: no way works, for instance because the processor does not keep the graph.
     """
     noise = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)).to(reader.vlm.device)
-    asked = range(len(reader.prompts.tokens))
-    try:
-        with torch.no_grad():
-            causal = reader.read(foresight, noise[:1], asked, True).max().item() < FORESIGHT
-            definition = plain if causal else generated
-            expected = reader.read(definition, noise, asked, False)
-    except Exception as error:  # a family may fail in any way inside its own forward
-        raise UserError(f"vlm.model: this model cannot be asked about a picture ({_line(error)})") from error
-
+    causal, definition, expected = _define(reader, noise)
     ways: dict[str, Way] = {"cache": shared_prefix, "vision": shared_vision, "separate": definition}
     faults: list[str] = []
     if not reader.prompts.holds_pictures:
@@ -93,9 +91,33 @@ def choose(reader: Reader, height: int, width: int) -> Mode:
         if fault is None:
             if faults:
                 logger.warning("questions are read in mode %s, because %s", mode, "; ".join(faults))
-            return mode
+            return replace(mode, reason="; ".join(faults))
         faults.append(f"{mode}: {fault}")
-    raise UserError(f"vlm.model: cannot learn from this model's answers: {'; '.join(faults)}")
+    raise UserError(f"vlm.model: cannot learn from {reader.kind}'s answers: {'; '.join(faults)}; {ADVICE}")
+
+
+def _define(reader: Reader, noise: Tensor) -> tuple[bool, Way, Tensor]:
+    """Whether the model is causal, what defines its answers, and those about the noise [2, T]."""
+    asked = range(len(reader.prompts.tokens))
+    try:
+        with torch.no_grad():
+            causal = reader.read(foresight, noise[:1], asked, True).max().item() < FORESIGHT
+            definition = plain if causal else generated
+            expected = reader.read(definition, noise, asked, False)
+            if reader.beside is None:
+                return causal, definition, expected
+            other = torch.rand(reader.beside.shape, generator=torch.Generator().manual_seed(1))
+            found = replace(reader, beside=other).read(definition, noise[:1], asked, False)
+    except Exception as error:  # a family may fail in any way inside its own forward
+        raise UserError(
+            f"vlm.model: {reader.kind} cannot be asked about a picture ({_line(error)}); {ADVICE}"
+        ) from error
+    if torch.equal(found, expected[:1]):
+        raise UserError(
+            f"vlm.model: {reader.kind} cannot see a second picture; choose another model, or lay the visual "
+            "prompt over the picture instead of beside it"
+        )
+    return causal, definition, expected
 
 
 def _fault(reader: Reader, mode: Mode, noise: Tensor, expected: Tensor) -> str | None:

@@ -2,13 +2,16 @@
 
 A test is recorded where it carries ``@pytest.mark.recorded(KIND)`` and is parametrized with ``family``, the
 record's name. The check is the test's own name without ``test_``. What else goes into the record, a test says
-with pytest's ``record_property``: ``remedies`` (a list of names), ``reason`` (why the family cannot work).
+with pytest's ``record_property``: ``remedies`` (a list of names), ``reason`` (a note, in one line).
+
+What cannot work is in `EXCEPTIONS` with its reason; it has to go on failing, or the test fails.
 """
 
 from pathlib import Path
 
 import pytest
 import report
+from exceptions import EXCEPTIONS
 from report import Record
 
 found = pytest.StashKey[dict[tuple[str, str], Record]]()
@@ -22,17 +25,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[found] = {}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("recorded") and (reason := EXCEPTIONS.get(_key(item))):
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     outcome = yield
     recorded = item.get_closest_marker("recorded")
     if recorded and (call.when == "call" or not outcome.passed):
-        (kind,), name = recorded.args, item.callspec.params["family"]
+        kind, name, check = key = _key(item)
         empty = {"kind": kind, "name": name, "checks": {}, "remedies": [], "reason": None}
         record = item.config.stash[found].setdefault((kind, name), empty)
-        check = item.originalname.removeprefix("test_").replace("_", " ")
-        record["checks"][check] = report.PASSED if outcome.passed else _why(outcome, call)
         record.update(item.user_properties)
+        if hasattr(outcome, "wasxfail"):
+            record["checks"][check], record["reason"] = report.FAILED, EXCEPTIONS[key]
+        else:
+            record["checks"][check] = report.PASSED if outcome.passed else _why(outcome, call)
     return outcome
 
 
@@ -41,6 +52,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if path and session.config.stash[found]:
         records = list(session.config.stash[found].values())
         report.write(path, report.merge(report.read(path), records))
+
+
+def _key(item: pytest.Item) -> tuple[str, str, str]:
+    (kind,) = item.get_closest_marker("recorded").args
+    check = item.originalname.removeprefix("test_").replace("_", " ")
+    return kind, item.callspec.params["family"], check
 
 
 def _why(outcome: pytest.TestReport, call: pytest.CallInfo) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import diffusers
+import transformers
 from autoencoders import kl, video
 from diffusers import FlowMatchEulerDiscreteScheduler
 from families import family
@@ -16,6 +17,7 @@ from text_encoders import (
     mistral3,
     qwen_processor,
     qwen_vl,
+    siglip,
     t5,
     words,
 )
@@ -48,6 +50,11 @@ def flux() -> dict[str, Any]:
             axes_dims_rope=ROPE,
         ),
     }
+
+
+@family("FluxKontext", max_sequence_length=TOKENS, max_area=32 * 32)
+def flux_kontext() -> dict[str, Any]:
+    return flux()
 
 
 @family("Chroma", max_sequence_length=TOKENS)
@@ -171,6 +178,21 @@ def qwen_image() -> dict[str, Any]:
     }
 
 
+def z_image_transformer(**changes: Any) -> Any:
+    return diffusers.ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=WIDTH,
+        axes_dims=list(ROPE),
+        axes_lens=[256, 32, 32],
+        **changes,
+    )
+
+
 @family("ZImage", max_sequence_length=CHAT_TOKENS)
 def z_image() -> dict[str, Any]:
     return {
@@ -178,15 +200,15 @@ def z_image() -> dict[str, Any]:
         "vae": kl(),
         "text_encoder": decoder("Qwen3"),
         "tokenizer": chat(),
-        "transformer": diffusers.ZImageTransformer2DModel(
-            in_channels=4,
-            dim=32,
-            n_layers=1,
-            n_refiner_layers=1,
-            n_heads=2,
-            n_kv_heads=2,
-            cap_feat_dim=WIDTH,
-            axes_dims=list(ROPE),
-            axes_lens=[256, 32, 32],
-        ),
+        "transformer": z_image_transformer(),
+    }
+
+
+@family("ZImageOmni", max_sequence_length=CHAT_TOKENS)
+def z_image_omni() -> dict[str, Any]:
+    return {
+        **z_image(),
+        "transformer": z_image_transformer(siglip_feat_dim=WIDTH),
+        "siglip": siglip(),
+        "siglip_processor": transformers.Siglip2ImageProcessor(),
     }

@@ -192,7 +192,7 @@ def glm_image() -> dict[str, Any]:
         ),
         "text_encoder": byt5(),
         "vision_language_encoder": transformers.GlmImageForConditionalGeneration(config).eval(),
-        "vae": kl(blocks=4),
+        "vae": kl(blocks=4, latents_mean=[0.0] * 4, latents_std=[1.0] * 4),
         "transformer": diffusers.GlmImageTransformer2DModel(
             in_channels=4,
             out_channels=4,

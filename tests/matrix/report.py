@@ -4,7 +4,7 @@
     python tests/matrix/report.py                                               # the table alone
 
 A record: ``{"kind": "generator" | "vlm" | "scheduler", "name": ..., "checks": {check: "passed" | why not},
-"remedies": [names], "reason": why it cannot work | null}``.
+"remedies": [names], "reason": why a check fails, or what else to know | null}``.
 """
 
 import json
@@ -15,6 +15,7 @@ Record = dict[str, Any]
 
 REPORT = Path(__file__).parents[2] / "dualproc_cli" / "models" / "matrix.json"
 PASSED = "passed"
+FAILED = "fails, as known"  # one of `EXCEPTIONS`
 TITLES = {"generator": "Generators", "scheduler": "Schedulers", "vlm": "Vision-language models"}
 
 
@@ -55,8 +56,8 @@ def markdown(records: list[Record]) -> str:
 
 def _section(title: str, records: list[Record]) -> str:
     checks = list(dict.fromkeys(check for record in records for check in sorted(record["checks"])))
-    whole = sum(set(record["checks"].values()) == {PASSED} and not record["reason"] for record in records)
-    rows = [["", *checks, "remedies", "reason"], ["---"] * (len(checks) + 3)]
+    whole = sum(set(record["checks"].values()) == {PASSED} for record in records)
+    rows = [["", *checks, "remedies", "note"], ["---"] * (len(checks) + 3)]
     for record in records:
         results = [_cell(record["checks"].get(check)) for check in checks]
         rows.append([record["name"], *results, ", ".join(record["remedies"]), record["reason"] or ""])
@@ -65,7 +66,7 @@ def _section(title: str, records: list[Record]) -> str:
 
 
 def _cell(result: str | None) -> str:
-    return {None: "", PASSED: "✓"}.get(result, result)
+    return {None: "", PASSED: "✓", FAILED: "✗"}.get(result, result)
 
 
 if __name__ == "__main__":

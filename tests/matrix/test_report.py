@@ -1,6 +1,13 @@
 """The matrix report: records merge, and the packaged table is that of the packaged records."""
 
+import flow  # noqa: F401  # adds its families, as those below do
+import llm  # noqa: F401
 import report
+import transformers_classic  # noqa: F401
+import unet  # noqa: F401
+from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+from exceptions import EXCEPTIONS, NOT_TRIED
+from families import FAMILIES
 
 FLUX = {
     "kind": "generator",
@@ -30,13 +37,35 @@ def test_what_is_written_is_read_and_stays_the_same(tmp_path):
 
 
 def test_the_table_names_what_failed_and_counts_what_passed():
-    failed = {**FLUX, "name": "Odd", "checks": {"images": "failed: a | b"}, "reason": "it draws nothing"}
+    failed = {**FLUX, "name": "Odd", "checks": {"images": "failed: a | b"}, "reason": "so it is"}
     table = report.markdown([FLUX, failed])
     assert "1 of 2 pass every check" in table
     assert "| Flux | ✓ |  |  |" in table
-    assert r"| Odd | failed: a \| b |  | it draws nothing |" in table
+    assert r"| Odd | failed: a \| b |  | so it is |" in table
 
 
 def test_the_packaged_table_is_that_of_the_packaged_records():
     records = report.read(report.REPORT)
     assert report.table_path(report.REPORT).read_text(encoding="utf-8") == report.markdown(records)
+
+
+def test_every_text_to_image_pipeline_is_in_the_matrix_or_has_a_reason_why_not():
+    names = {
+        pipeline.__name__.removesuffix("Pipeline") for pipeline in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()
+    }
+    from_a_prompt_alone = {name for name in names if "Control" not in name}
+    assert from_a_prompt_alone - FAMILIES.keys() == NOT_TRIED.keys()
+
+
+def test_what_is_packaged_is_whole():
+    records = report.read(report.REPORT)
+    generators = {record["name"] for record in records if record["kind"] == "generator"}
+    assert generators == set(FAMILIES)
+    failed = {
+        (record["kind"], record["name"], check)
+        for record in records
+        if record["kind"] in ("generator", "scheduler")
+        for check, result in record["checks"].items()
+        if result != report.PASSED
+    }
+    assert failed == EXCEPTIONS.keys()

@@ -173,3 +173,11 @@ def t5_gemma() -> PreTrainedModel:
     encoder = T5GemmaEncoder(whole.encoder).eval()
     encoder.config = whole
     return encoder
+
+
+def siglip() -> PreTrainedModel:
+    """A SigLIP 2 vision model, which reads pictures that come with the prompt."""
+    config = transformers.Siglip2VisionConfig(
+        hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=1, num_attention_heads=2
+    )
+    return transformers.Siglip2VisionModel(config).eval()

@@ -381,7 +381,7 @@ def kandinsky5() -> dict[str, Any]:
             num_visual_blocks=2,
             axes_dims=(2, 2, 4),
         ),
-        "vae": kl(blocks=4),
+        "vae": kl(blocks=4, block_out_channels=(4, 4, 4, 4), mid_block_add_attention=False),
         "text_encoder": qwen_vl("Qwen2_5_VL"),
         "tokenizer": qwen_processor("Qwen2VL"),
         "text_encoder_2": clip(),

@@ -102,7 +102,7 @@ def kandinsky3() -> dict[str, Any]:
     return {
         "tokenizer": words(),
         "text_encoder": t5(),
-        "scheduler": DDPMScheduler(clip_sample=False),
+        "scheduler": DDPMScheduler(clip_sample=False, beta_start=0.00085, beta_end=0.012),
         "movq": diffusers.VQModel(
             block_out_channels=(32, 32, 32, 32),
             down_block_types=("DownEncoderBlock2D",) * 4,

@@ -1,0 +1,69 @@
+"""What the Hugging Face libraries raise where a model cannot be read, as advice to the user in one line."""
+
+import re
+
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+
+def advice(error: BaseException, key: str, model: str, revision: str | None, expected: str) -> str:
+    """What is wrong with ``model``, named by the spec's ``key`` (``vlm``, ``generator``), and what to do.
+
+    Many libraries read files of any origin here, and wrap each other's errors: the causes decide.
+
+    Args:
+        error: what loading raised.
+        key: the part of the spec that names the model.
+        model, revision: as the spec names them.
+        expected: what the model should have been, for errors that say nothing else.
+    """
+    chain, reason = causes(error), first_line(error)
+
+    def caused_by(kind: type[Exception]) -> bool:
+        return any(isinstance(cause, kind) for cause in chain)
+
+    if caused_by(GatedRepoError):
+        return f"gated: accept its licence at https://huggingface.co/{model}, then run `hf auth login`"
+    if caused_by(RevisionNotFoundError):
+        return f"no revision {revision!r}; leave {key}.revision out, or name a branch or a commit"
+    if caused_by(RepositoryNotFoundError):
+        return "no such hub model and no such folder; check the name (a private one needs `hf auth login`)"
+    if caused_by(LocalEntryNotFoundError) or "not fully cached" in reason:
+        return "the hub cannot be reached and the local cache has no whole copy; connect, or name a folder"
+    if package := missing_package(error):
+        return f"it needs a package that is missing: pip install {package}"
+    if caused_by(ImportError):
+        return f"it needs a package that is missing ({reason}); install it"
+    if "trust_remote_code" in str(error):
+        return f"it runs code of its own; if you trust it, set {key}.trust_remote_code: true"
+    if caused_by(FileNotFoundError):
+        return f"{reason}; expected {expected}"
+    return f"cannot be loaded ({reason}); expected {expected}"
+
+
+def missing_package(error: BaseException | None) -> str | None:
+    """The package whose absence ``error`` is about, as pip calls it, or None."""
+    for cause in causes(error):
+        if isinstance(cause, ImportError):
+            hint = re.search(r"pip install (?:-U |--upgrade )?['\"`]?([A-Za-z][\w.-]*\w)", str(cause))
+            if name := hint[1] if hint else cause.name:
+                return name.partition(".")[0]
+    return None
+
+
+def causes(error: BaseException | None) -> list[BaseException]:
+    """``error`` and what it was raised from or while handling, the latest first."""
+    found: list[BaseException] = []
+    while error is not None and len(found) < 10:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def first_line(error: BaseException | None) -> str:
+    """What ``error`` says, in one line; its class if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "").rstrip(" .:") or type(error).__name__

@@ -1,0 +1,148 @@
+"""The chat template that questions are put in: the model's own, so set that its next text is the answer."""
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+from PIL import Image
+from transformers import ProcessorMixin
+from transformers.utils import logging as transformers_logging
+
+logger = logging.getLogger(__name__)
+
+# For a processor without a chat template: the picture, the question, then the answer.
+PLAIN = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ ' ' }}{% endif %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ 'IMAGE' }}"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+)
+# Put before a template of text alone, as a language model has it: contents as strings.
+STRINGS = (
+    "{% set all = namespace(messages=[]) %}{% for message in messages %}{% set all.text = '' %}"
+    "{% for part in message['content'] %}"
+    "{% set all.text = all.text ~ ('IMAGE\n' if part['type'] == 'image' else part['text']) %}{% endfor %}"
+    "{% set all.messages = all.messages + [{'role': message['role'], 'content': all.text}] %}{% endfor %}"
+    "{% set messages = all.messages %}{{ '' }}"
+)
+# By one of these the templates of thinking models are told not to; others do not look at them.
+SWITCHES = ("enable_thinking", "thinking")
+# How a thought begins and ends.
+THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<|think|>", "<|/think|>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel>thought", "<channel|>"),
+)
+MARK = "MARK"  # stands for what is said
+
+# What templates raise on a message that they are not made for.
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, AttributeError, LookupError)
+
+
+def set_template(processor: ProcessorMixin, name: str) -> tuple[str, ...]:
+    """Set the chat template of model ``name`` to one after whose generation prompt the answer comes.
+
+    That is the model's own, without thinking: by its own switch where it has one; where the generation prompt
+    still opens a thought, or a thought stands before the assistant's words, an empty one is closed first.
+
+    Returns:
+        what was changed, with the reason.
+    """
+    remedies = []
+    template = processor.chat_template or processor.tokenizer.chat_template
+    if isinstance(template, dict):  # several, by purpose
+        template = template.get("default") or next(iter(template.values()))
+    if not template:
+        logger.warning("%s has no chat template: questions are put right after the picture", name)
+        remedies.append("plain chat template: it has none of its own")
+        template = PLAIN.replace("IMAGE", _placeholder(processor))
+    elif not _takes_picture(processor, template):
+        strings = STRINGS.replace("IMAGE", _placeholder(processor)) + template
+        if _takes_picture(processor, strings):
+            logger.warning("%s has a chat template of text alone: pictures are put before the text", name)
+            remedies.append("messages as strings: its chat template is of text alone")
+            template = strings
+    if switches := [switch for switch in SWITCHES if _looks_at(template, switch)]:
+        remedies.append(f"{switches[0]} off: the answer must be its next text")
+        template = "".join(f"{{% set {switch} = false %}}" for switch in switches) + "{{ '' }}" + template
+    processor.chat_template = template
+    if thought := _thought(processor):
+        logger.warning("%s thinks before it answers: questions close an empty thought first", name)
+        remedies.append("empty thought: it thinks before it answers")
+        closed = f"{{{{ {json.dumps(thought)} }}}}"
+        processor.chat_template += f"{{% if add_generation_prompt %}}{closed}{{% endif %}}"
+    return tuple(remedies)
+
+
+def ask(question: str, pictures: Sequence[Any]) -> dict[str, Any]:
+    """A user's message: pictures, then a question about them."""
+    content = [{"type": "image", "image": picture} for picture in pictures]
+    return {"role": "user", "content": [*content, {"type": "text", "text": question}]}
+
+
+def lead(processor: ProcessorMixin, question: str, answer: str) -> str:
+    """What the template puts between its generation prompt and an assistant's words in a dialogue."""
+    asked = ask(question, [None])
+    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    try:
+        prompt = processor.apply_chat_template([asked], add_generation_prompt=True, tokenize=False)
+        dialogue = processor.apply_chat_template([asked, reply], tokenize=False)
+    except TEMPLATE_ERRORS:  # a template for questions only
+        return ""
+    before, found, _ = dialogue.removeprefix(prompt).partition(answer)
+    return before if found and dialogue.startswith(prompt) else ""
+
+
+def _looks_at(template: str, name: str) -> bool:
+    return re.search(rf"{{[{{%][^{{}}]*\b{name}\b", template) is not None
+
+
+def _takes_picture(processor: ProcessorMixin, template: str) -> bool:
+    message = ask(MARK, [Image.new("RGB", (64, 64))])
+    try:
+        processor.apply_chat_template([message], chat_template=template, tokenize=True, return_dict=True)
+    except TEMPLATE_ERRORS:
+        return False
+    return True
+
+
+def _placeholder(processor: ProcessorMixin) -> str:
+    """What stands for a picture in a text: nothing, if the processor puts the picture before it by itself."""
+    token = str(getattr(processor, "image_token", "<image>"))
+
+    def length(text: str, **inputs: Any) -> int:
+        try:
+            return len(processor(text=[text], **inputs)["input_ids"][0])
+        except TEMPLATE_ERRORS:
+            return 0
+
+    shown = {"images": [[Image.new("RGB", (64, 64))]]}
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # some warn of a text without placeholder
+    by_itself, alone, placed = length(MARK, **shown), length(MARK), length(token + MARK, **shown)
+    transformers_logging.set_verbosity(verbosity)
+    return "" if by_itself > alone > 0 and by_itself != placed else token
+
+
+def _thought(processor: ProcessorMixin) -> str:
+    """The rest of an empty thought, if the generation prompt opens one or the answer stands behind one."""
+    said = lead(processor, "", MARK)
+    if any(closing in said for _, closing in THOUGHTS):
+        return said
+    try:
+        prompt = processor.apply_chat_template(
+            [ask(MARK, [None])], add_generation_prompt=True, tokenize=False
+        )
+    except TEMPLATE_ERRORS:  # asking the first question will say so
+        return ""
+    after = prompt.rpartition(MARK)[2]
+    for opening, closing in THOUGHTS:
+        if after.rfind(opening) > after.rfind(closing):
+            line = "" if after.endswith("\n") else "\n"
+            return f"{line}{closing}\n\n"
+    return ""

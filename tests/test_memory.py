@@ -1,0 +1,190 @@
+"""Memory is predicted by running the real code on models without weights, and rungs of the ladder save it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from dualproc_cli.__main__ import app
+from dualproc_cli.errors import UserError
+from dualproc_cli.generator import load_generator
+from dualproc_cli.learning.checkpoint import run_digest
+from dualproc_cli.memory import Estimate, choose, deeper, ladder, predict
+from dualproc_cli.memory.hollow import Hollow, HollowValueError, Ledger, empty, hollow_out, offloaded
+from dualproc_cli.spec import GeneratorSpec, GradientSpec, load_spec
+
+CPU = torch.device("cpu")
+SPEC = Path(__file__).parent.parent / "specs/horizon-position.yaml"
+
+
+@pytest.fixture
+def ledger():
+    with Ledger().counting() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load_spec(SPEC, ["learn.batch_size=2"])
+
+
+@pytest.fixture(scope="module")
+def plain(loaded):
+    return predict(loaded, CPU)
+
+
+def test_ledger_counts_what_an_allocator_would(ledger):
+    model = hollow_out(nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4)), torch.float32)
+    weights = 4 * (8 * 16 + 16 + 16 * 4 + 4)
+    assert ledger.live == ledger.bytes_of(model) == weights
+    out = model(torch.zeros(32, 8))
+    # GELU keeps its input and the last layer its own.
+    assert ledger.live - weights == 4 * 32 * (16 + 16 + 4)
+    assert isinstance(out, Hollow)
+    assert out.device == CPU
+    out.backward(empty(out))
+    del out
+    assert ledger.live == 2 * weights  # gradients
+    assert ledger.peak > ledger.live
+
+
+def test_views_and_tied_weights_are_counted_once(ledger):
+    model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 10, bias=False))
+    model[1].weight = model[0].weight
+    hollow_out(model, torch.bfloat16)
+    assert model[1].weight is model[0].weight
+    model[0].weight.T.reshape(-1)[:3].view(1, 3)
+    assert ledger.live == ledger.bytes_of(model) == 10 * 4 * 2
+    assert ledger.peak == 2 * 10 * 4 * 2, "the transposed copy, while it lived"
+
+
+def test_what_is_real_is_computed_and_hollow_values_cannot_be_asked_for(ledger):
+    hollow = Hollow(torch.empty(2, 3, device="meta"))
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    assert hollow[mask].shape == (3,)
+    with pytest.raises(HollowValueError):
+        hollow.sum().item()
+
+
+def test_offloaded_activations_are_not_counted(ledger):
+    weight = nn.Parameter(Hollow(torch.empty(64, 64, device="meta")))
+    start = ledger.live
+    with offloaded():
+        out = F.gelu(torch.zeros(8, 64) @ weight).square().sum()
+    assert ledger.live - start == 4
+    out.backward()
+    assert weight.grad.shape == (64, 64)
+
+
+def test_prediction_names_its_parts(plain, loaded):
+    generator = load_generator(loaded.spec.generator, CPU)
+    count = sum(parameter.numel() for parameter in generator.denoiser.parameters())
+    assert plain.parts["denoiser"] == 4 * count
+    generator.attach(loaded.spec.learn.adapter, 0)
+    learned = sum(parameter.numel() for parameter in generator.adapter_parameters())
+    assert plain.parts["adapter"] == 4 * learned
+    assert plain.parts["optimizer"] == 12 * learned
+    assert plain.total == sum(plain.parts.values())
+
+
+def test_activations_grow_with_the_batch(plain):
+    twice = predict(load_spec(SPEC, ["learn.batch_size=4"]), CPU)
+    assert twice.parts["activations"] / plain.parts["activations"] == pytest.approx(2, rel=0.05)
+
+
+def test_every_rung_saves_what_it_says(loaded, plain):
+    def saved(*rungs):
+        return plain.total - predict(loaded, CPU, rungs).total
+
+    assert saved("free-text-encoders") == plain.parts["text encoders"] > 0
+    assert saved("checkpoint-denoiser") > 0.2 * plain.parts["activations"]
+    assert saved("offload-activations") > saved("checkpoint-denoiser")
+    quantized = predict(ladder.with_rungs(loaded, ("int8",)), CPU, ("int8",))
+    assert quantized.parts["denoiser"] < 0.6 * plain.parts["denoiser"]
+
+
+def test_auto_goes_down_the_ladder_only_as_far_as_it_must(loaded, plain, monkeypatch):
+    monkeypatch.setattr(ladder, "LARGE", 1e9)  # predict, although it is small
+    monkeypatch.setattr(ladder, "device_bytes", lambda device: plain.total * 2)
+    assert choose(loaded, CPU).rungs == ()
+    monkeypatch.setattr(ladder, "device_bytes", lambda device: plain.total / ladder.HEADROOM - 1)
+    choice = choose(loaded, CPU)
+    assert choice.rungs == ("checkpoint-denoiser",)
+    assert "fits" in choice.reason
+    assert deeper(choice, CPU) == ("checkpoint-denoiser", "checkpoint-vae")
+
+
+def test_the_bottom_of_the_ladder(loaded, plain, monkeypatch):
+    monkeypatch.setattr(ladder, "LARGE", 1e9)
+    monkeypatch.setattr(ladder, "device_bytes", lambda device: 1)
+    monkeypatch.setattr(ladder, "predict", lambda loaded, device, rungs=(): ladder_of(plain, rungs))
+    choice = choose(loaded, CPU)
+    assert "does not fit" in choice.reason
+    assert choice.rungs == ("checkpoint-denoiser", "half-view"), (
+        "a rung that fails or saves nothing is left out"
+    )
+    assert choice.loaded.spec.vlm.view == 0.5
+    assert deeper(choice, CPU) == (*choice.rungs, "checkpoint-vae")
+
+
+def ladder_of(plain, rungs):
+    """An estimate that halves with some rungs, and fails with another."""
+    if "tile-vae" in rungs:
+        raise UserError("cannot be predicted")
+    useful = sum(rung in ("checkpoint-denoiser", "half-view") for rung in rungs)
+    return Estimate({"activations": plain.total // 2**useful}, tuple(rungs))
+
+
+def test_rungs_that_are_named_are_taken_as_they_are():
+    named = load_spec(SPEC, ["generator.memory=[checkpoint-denoiser, half-view]"])
+    choice = choose(named, CPU)
+    assert choice.rungs == ("checkpoint-denoiser", "half-view")
+    assert choice.loaded.spec.vlm.view == 0.5
+    assert run_digest(named.spec) == run_digest(load_spec(SPEC).spec), "a run goes on with other rungs"
+
+
+def test_rungs_leave_pictures_and_gradients_as_they_are():
+    def drawn(rungs):
+        spec = load_spec(SPEC).spec
+        generator = load_generator(spec.generator, CPU)
+        generator.economize(rungs)
+        if "free-text-encoders" in rungs:
+            generator.release_text_encoders(["a house in a field"])
+        generator.attach(spec.learn.adapter, 0)
+        images = generator.render(["a house in a field"], [3], gradient=GradientSpec())
+        images.square().mean().backward()
+        return [images.detach(), *(parameter.grad for parameter in generator.adapter_parameters())]
+
+    rungs = ("free-text-encoders", "checkpoint-vae", "checkpoint-denoiser", "offload-activations")
+    for one, other in zip(drawn(()), drawn(rungs), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_check_prints_the_prediction(loaded, plain):
+    result = CliRunner().invoke(
+        app, ["check", str(SPEC), "--memory", "--json", "--device", "cpu", "--set", "learn.batch_size=2"]
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["specs"][0]["memory"]
+    assert found["parts"] == plain.parts
+    assert found["total"] == plain.total
+    assert found["fits"] is True
+    assert found["rungs"] == []
+
+
+def test_a_known_shape_needs_no_files():
+    setting = ["generator.model=stabilityai/sdxl-turbo", "generator.width=512", "generator.height=512"]
+    spec = load_spec(SPEC, [*setting, "learn.batch_size=1", "learn.keep={}"])
+    estimate = predict(spec, torch.device("cuda"))
+    assert estimate.parts["denoiser"] == pytest.approx(2 * 2.567e9, rel=0.001)
+
+
+def test_a_model_without_configuration_is_refused():
+    missing = load_spec(SPEC, ["generator.model=nobody/nothing"])
+    with pytest.raises(UserError, match="generator.model: nobody/nothing: its configuration cannot be read"):
+        predict(missing, CPU)
+    assert GeneratorSpec().memory == "auto"
