@@ -201,9 +201,10 @@ def models(*arguments):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A cache with a pipeline, a VLM and two models that are neither."""
+    """A cache with two pipelines, a VLM and two models that are neither."""
     configs = {
         "some/pipeline": ("model_index.json", {"_class_name": "FluxPipeline"}),
+        "some/sprint": ("model_index.json", {"_class_name": "SanaSprintPipeline"}),
         "some/vlm": ("config.json", {"model_type": "smolvlm"}),
         "some/upscaler": ("model_index.json", {"_class_name": "StableDiffusionUpscalePipeline"}),
         "some/language-model": ("config.json", {"model_type": "llama"}),
@@ -222,10 +223,10 @@ def table(tmp_path, monkeypatch):
     records = [
         {
             "kind": "generator",
-            "name": "FluxPipeline",
+            "name": "SanaSprint",
             "checks": {"gradient": "passed"},
             "remedies": [],
-            "reason": None,
+            "reason": "a remark",
         },
         {
             "kind": "vlm",
@@ -243,14 +244,16 @@ def table(tmp_path, monkeypatch):
 def test_models_lists_what_was_tried_and_what_is_cached(hub, table):
     found = json.loads(models("--json"))
     assert [(entry["name"], entry["works"]) for entry in found["tried"]] == [
-        ("FluxPipeline", True),
+        ("SanaSprint", True),
         ("Idefics2", False),
     ]
     assert [(entry["repo"], entry["kind"]) for entry in found["cached"]] == [
         ("some/pipeline", "generator"),
+        ("some/sprint", "generator"),
         ("some/vlm", "vlm"),
     ]
     shown = models()
+    assert "works; a remark" in shown
     assert "prefix: differs by 0.2" in shown
     assert "some/pipeline" in shown
 

@@ -11,6 +11,8 @@ import torch
 from dualproc_cli.learning.learner import Learner
 from dualproc_cli.vlm import Vlm
 
+# What a pass of the VLM is given of an earlier one: the cache, by its new and its old name, or the pictures.
+EARLIER = ("cache", "past_key_values", "mm_encoder_outputs")
 Label = str | Callable[[dict[str, Any]], str]  # of a call, or how its keyword arguments decide it
 
 
@@ -74,7 +76,7 @@ def step_in_parts(learner: Learner, vlm: Vlm, parts: Parts, whole: str) -> None:
 
 
 def _goes_on(given: dict[str, Any]) -> bool:
-    return given.get("past_key_values") is not None or "mm_encoder_outputs" in given
+    return any(given.get(name) is not None for name in EARLIER)
 
 
 @contextmanager

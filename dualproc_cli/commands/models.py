@@ -44,9 +44,10 @@ def _tried(tried: list["Tried"] | None) -> Iterator[str]:
     yield "Tried on small random models:"
     for entry in sorted(tried, key=lambda entry: (entry.kind, entry.name)):
         faults = [f"{check}: {found}" for check, found in entry.checks.items() if found != "passed"]
-        verdict = "works" if entry.works else entry.reason or "; ".join(faults)
+        verdict = "works" if entry.works else "; ".join(faults)
         remedies = f" (with: {', '.join(entry.remedies)})" if entry.remedies else ""
-        yield f"  {entry.kind:9}  {entry.name}: {verdict}{remedies}"
+        note = f"; {entry.reason}" if entry.reason else ""
+        yield f"  {entry.kind:9}  {entry.name}: {verdict}{remedies}{note}"
 
 
 def _cached(cached: list["CachedModel"]) -> Iterator[str]:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from huggingface_hub import CacheNotFound, HFCacheInfo, scan_cache_dir
 
+from dualproc_cli.models.matrix import read_matrix
+
 Kind = Literal["generator", "vlm"]
-# Text-to-image pipelines that diffusers' own list leaves out.
-UNLISTED = {"SanaSprintPipeline"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ def _judged(folder: Path) -> Iterator[tuple[Kind, str]]:
     if (index := _read(folder / "model_index.json")) is not None:
         from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
-        known = {kind.__name__ for kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()} | UNLISTED
-        if (name := index.get("_class_name")) in known:
+        listed = {kind.__name__ for kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
+        tried = {f"{entry.name}Pipeline" for entry in read_matrix() or () if entry.kind == "generator"}
+        if (name := index.get("_class_name")) in listed | tried:
             yield "generator", name
     elif (config := _read(folder / "config.json")) is not None:
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
