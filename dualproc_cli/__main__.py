@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from dualproc_cli import __version__
-from dualproc_cli.commands import bundle, check, evaluate, init, learn, sample, schema, score
+from dualproc_cli.commands import bench, bundle, check, evaluate, init, learn, models, sample, schema, score
 from dualproc_cli.errors import RunFailed, UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -56,6 +56,8 @@ app.command()(sample.sample)
 app.command()(score.score)
 app.command()(evaluate.evaluate)
 app.add_typer(bundle.app, name="bundle")
+app.command()(models.models)
+app.command()(bench.bench)
 app.command()(schema.schema)
 
 

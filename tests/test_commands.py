@@ -23,7 +23,19 @@ from dualproc_cli.generator import load_generator
 from dualproc_cli.pictures import Section, Strip, labelled_grid, load_picture, save_png, slugs
 from dualproc_cli.spec import GeneratorSpec
 
-COMMANDS = ["init", "check", "learn", "sample", "score", "evaluate", "schema", "bundle show", "bundle verify"]
+COMMANDS = [
+    "init",
+    "check",
+    "learn",
+    "sample",
+    "score",
+    "evaluate",
+    "schema",
+    "models",
+    "bench",
+    "bundle show",
+    "bundle verify",
+]
 
 
 def dualproc(*arguments):

@@ -64,7 +64,7 @@ def build_vlm(
 
 
 def build_processor(repo: str, texts: Iterable[str]) -> ProcessorMixin:
-    """The real image processor of a VLM's shape, and a stand-in tokenizer that knows the words of ``texts``."""
+    """The real image processor of a VLM's shape, and a stand-in tokenizer that knows ``texts``."""
     folder = shape_folder(repo)
     template = (folder / "chat_template.jinja").read_text("utf-8").rstrip("\n")
     options = _read(folder / "processor_config.json") if (folder / "processor_config.json").exists() else {}
@@ -107,7 +107,7 @@ def build_module(kind: Any, folder: Path, device: torch.device, dtype: torch.dty
 
 
 def _fill(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Give every parameter its place on ``device``: norms scale by one, biases are zero, the rest is normal."""
+    """Make every parameter on ``device``: norms scale by one, biases are zero, the rest is normal."""
     random = torch.Generator(device).manual_seed(0)
     made: dict[nn.Parameter, nn.Parameter] = {}  # tied weights stay tied
     for module in model.modules():

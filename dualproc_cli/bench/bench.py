@@ -1,0 +1,126 @@
+"""From a spec to what a step of learning it costs."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dualproc_cli.bench.compare import compare
+from dualproc_cli.bench.counters import matmul_rate
+from dualproc_cli.device import pick_dtype
+from dualproc_cli.errors import RunFailed, UserError
+from dualproc_cli.generator import Generator, load_generator, prepare_generator
+from dualproc_cli.learning.learner import NotFiniteError
+from dualproc_cli.models.shapes import build_pipeline, build_vlm
+from dualproc_cli.spec import ControlSpec, GeneratorSpec, LoadedSpec, VlmSpec
+from dualproc_cli.vlm import Vlm, load_vlm, prepare_vlm
+
+SPEC = Path(__file__).with_name("spec.yaml")
+
+
+def bench(
+    loaded: LoadedSpec,
+    *,
+    device: torch.device,
+    counts: Sequence[int],
+    rounds: int,
+    random_weights: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Measure steps of learning ``loaded`` with its first k questions, for each k of ``counts``.
+
+    Args:
+        loaded: the spec.
+        device: where both models run.
+        counts: how many questions to ask.
+        rounds: steps to measure of each kind.
+        random_weights: known shapes among the spec's models, to be built, not loaded.
+
+    Returns:
+        what was measured on what, and ``rows``, one a count (see `compare`). Plain data, as JSON has it.
+
+    Raises:
+        UserError: a model cannot be used, or the spec has not so many questions.
+        RunFailed: the loss or its gradient is no number.
+    """
+    spec = loaded.spec
+    _check(spec, counts, random_weights)
+    said = _texts(spec)
+    generator = _generator(spec.generator, device, random_weights, said)
+    vlm = _vlm(spec.vlm, device, random_weights, said)
+    generator.add_adapter(spec.learn.adapter, spec.learn.seed)
+    dtypes = pick_dtype(spec.generator.dtype, device), vlm.dtype
+    ceiling = max(matmul_rate(device, dtype) for dtype in set(dtypes))
+    learn = spec.learn.model_copy(update={"steps": 2 * rounds + 1, "stop_at": None})
+    rows = []
+    for count in counts:
+        fewer = spec.model_copy(update={"questions": spec.questions[:count], "learn": learn})
+        try:
+            rows.append(compare(replace(loaded, spec=fewer), generator, vlm, rounds, ceiling))
+        except NotFiniteError as error:
+            raise RunFailed(f"{error}; a step without a finite loss is not worth measuring") from error
+    return {
+        "generator": spec.generator.model,
+        "vlm": spec.vlm.model,
+        "random_weights": list(random_weights),
+        "device": _name(device),
+        "threads": torch.get_num_threads(),
+        "dtypes": [str(dtype).removeprefix("torch.") for dtype in dtypes],
+        "width": spec.generator.width,
+        "height": spec.generator.height,
+        "denoising_steps": spec.generator.steps,
+        "batch_size": learn.batch_size,
+        "rounds": rounds,
+        "matmul_flops_per_second": ceiling,
+        "rows": rows,
+    }
+
+
+def _check(spec: ControlSpec, counts: Sequence[int], random_weights: Sequence[str]) -> None:
+    for count in counts:
+        if not 1 <= count <= len(spec.questions):
+            raise UserError(
+                f"--questions {count}: the spec has {len(spec.questions)} (expected 1 to as many)"
+            )
+    for repo in random_weights:
+        part = next((part for part in (spec.generator, spec.vlm) if part.model == repo), None)
+        if part is None:
+            raise UserError(
+                f"--random-weights {repo}: neither the generator nor the VLM here; give one of each"
+            )
+        if part.quantization != "none":
+            raise UserError(
+                f"--random-weights {repo}: random weights cannot be quantized; set quantization to none"
+            )
+
+
+def _generator(
+    spec: GeneratorSpec, device: torch.device, random_weights: Sequence[str], said: list[str]
+) -> Generator:
+    if spec.model not in random_weights:
+        return load_generator(spec, device)
+    pipeline = build_pipeline(spec.model, device, pick_dtype(spec.dtype, device), said)
+    return prepare_generator(pipeline, spec, device)
+
+
+def _vlm(spec: VlmSpec, device: torch.device, random_weights: Sequence[str], said: list[str]) -> Vlm:
+    if spec.model not in random_weights:
+        return load_vlm(spec, device)
+    return prepare_vlm(*build_vlm(spec.model, device, pick_dtype(spec.dtype, device), said), device)
+
+
+def _texts(spec: ControlSpec) -> list[str]:
+    asked = [
+        text
+        for question in spec.questions
+        for text in (question.question, *question.paraphrases, question.answer, *question.alternatives)
+    ]
+    return [*spec.prompts.train, *asked]
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    return f"{device}: {os.cpu_count()} cores" if device.type == "cpu" else str(device)
