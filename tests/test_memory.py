@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from typer.testing import CliRunner
 
 from dualproc_cli.__main__ import app
+from dualproc_cli.compiler import compile_loss
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator
 from dualproc_cli.learning.checkpoint import run_digest
@@ -18,6 +21,7 @@ from dualproc_cli.learning.learner import Learner
 from dualproc_cli.memory import Estimate, choose, deeper, ladder, predict
 from dualproc_cli.memory.hollow import Hollow, HollowValueError, Ledger, empty, hollow_out, offloaded
 from dualproc_cli.spec import GeneratorSpec, GradientSpec, load_spec
+from dualproc_cli.vlm import load_vlm
 
 CPU = torch.device("cpu")
 SPEC = Path(__file__).parent.parent / "specs/horizon-position.yaml"
@@ -93,6 +97,40 @@ def test_prediction_names_its_parts(plain, loaded):
     assert plain.total == sum(plain.parts.values())
 
 
+class Allocations(TorchDispatchMode):
+    """Counts, on a ledger, what is really allocated inside the block."""
+
+    def __init__(self, ledger):
+        super().__init__()
+        self.ledger = ledger
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self.ledger.enter(tensor)
+        return out
+
+
+def test_prediction_is_what_a_step_really_allocates(loaded, plain):
+    spec = loaded.spec
+    generator, vlm = load_generator(spec.generator, CPU), load_vlm(spec.vlm, CPU)
+    generator.attach(spec.learn.adapter, 0)
+    learner = Learner(spec, generator, compile_loss(loaded, vlm, 64, 64))
+    learner.step()  # the optimiser's state is there, and the prompts are encoded
+    modules = [part for part in generator.pipeline.components.values() if isinstance(part, nn.Module)]
+    ledger = Ledger()
+    for module in (*modules, vlm.model):
+        for parameter in module.parameters():
+            ledger.enter(parameter)
+    for state in learner._optimizer.state.values():
+        ledger.enter(state["exp_avg"])
+        ledger.enter(state["exp_avg_sq"])
+    with Allocations(ledger):
+        learner.step()
+    assert plain.total == pytest.approx(ledger.peak, rel=0.05)
+
+
 def test_activations_grow_with_the_batch(plain):
     twice = predict(load_spec(SPEC, ["learn.batch_size=4"]), CPU)
     assert twice.parts["activations"] / plain.parts["activations"] == pytest.approx(2, rel=0.05)
@@ -166,6 +204,15 @@ def test_rungs_leave_pictures_and_gradients_as_they_are():
         assert torch.equal(one, other)
 
 
+def test_a_rung_that_a_pipeline_cannot_draw_with_is_refused(tmp_path):
+    # AutoencoderTiny tiles for a scale of 8, whatever its own.
+    settings = ["--set", "generator.memory=[tile-vae]", "--device", "cpu"]
+    result = CliRunner().invoke(app, ["learn", str(SPEC), "-o", str(tmp_path / "b"), *settings])
+    assert result.exit_code == 2
+    assert "generator.memory: FluxPipeline cannot draw with tile-vae" in result.output
+    assert not (tmp_path / "b").exists()
+
+
 def test_out_of_memory_names_the_next_rung_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     step = Learner.step
 
@@ -212,6 +259,8 @@ def test_a_known_shape_needs_no_files():
 
 def test_a_model_without_configuration_is_refused():
     missing = load_spec(SPEC, ["generator.model=nobody/nothing"])
-    with pytest.raises(UserError, match="generator.model: nobody/nothing: its configuration cannot be read"):
+    with pytest.raises(
+        UserError, match=r"generator\.model: nobody/nothing: its configuration cannot be read"
+    ):
         predict(missing, CPU)
     assert GeneratorSpec().memory == "auto"

@@ -16,6 +16,7 @@ from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.differentiate import draw
 from dualproc_cli.generator.economy import economize, saved_elsewhere
 from dualproc_cli.generator.remedies import Remedy
+from dualproc_cli.hub import first_line
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
 
 LEARNED = "learned"  # the name of the adapter that learns, inside peft
@@ -146,7 +147,15 @@ class Generator:
             UserError: ``spec.target_modules`` fits nothing, or no gradient reaches a weight that matters.
         """
         self.attach(spec, seed)
-        self_test.check_gradients(self, adapter.tensors(self.denoiser, LEARNED))
+        try:
+            self_test.check_gradients(self, adapter.tensors(self.denoiser, LEARNED))
+        except RuntimeError as error:
+            if not self._rungs or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(
+                f"generator.memory: {type(self.pipeline).__name__} cannot draw with {', '.join(self._rungs)} "
+                f"({first_line(error)}); leave one of them out"
+            ) from error
 
     def attach(self, spec: AdapterSpec, seed: int) -> None:
         """Add the adapter that learns, as `add_adapter` does, and check nothing."""

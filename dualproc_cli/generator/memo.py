@@ -43,8 +43,8 @@ def remember(encoder: nn.Module) -> None:
 
 def _at_home(encoder: nn.Module, forward: Any, inputs: list[tuple[int | str, Any]]) -> Any:
     """Call ``forward`` where the encoder is, and bring what it gives to where the inputs are."""
-    home = next(encoder.parameters()).device
     away = next(value.device for _, value in inputs if isinstance(value, Tensor))
+    home = next((parameter.device for parameter in encoder.parameters()), away)
     moved = send_to_device(inputs, home)
     output = forward(
         *(value for name, value in moved if isinstance(name, int)),

@@ -44,9 +44,9 @@ class Ledger:
     def forget_peak(self) -> None:
         self.peak = self.live
 
-    def enter(self, meta: Tensor, share: float = 1.0) -> None:
-        """Count the storage of a tensor on the meta device, ``share`` of its bytes, unless it is counted."""
-        storage = meta.untyped_storage()
+    def enter(self, tensor: Tensor, share: float = 1.0) -> None:
+        """Count ``share`` of the bytes of a tensor's storage, unless it is counted already."""
+        storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._sizes:
             return
