@@ -119,13 +119,17 @@ def _value(spec: Any, key: str) -> str:
 
 
 def _memory_table(memory: dict[str, Any]) -> Table:
-    table = Table("memory", "GiB", box=None, pad_edge=False, header_style="dim", title="memory (predicted)")
+    table = Table("memory", "size", box=None, pad_edge=False, header_style="dim", title="memory (predicted)")
     for part, size in {**memory["parts"], "total": memory["total"]}.items():
-        table.add_row(part, f"{size / 2**30:.2f}")
+        table.add_row(part, _size(size))
     verdict = "fits" if memory["fits"] else "does not fit"
-    table.add_row(f"{verdict} {memory['device']}, which has for it", f"{memory['available'] / 2**30:.2f}")
+    table.add_row(f"{verdict} {memory['device']}, which has for it", _size(memory["available"]))
     table.add_row("rungs of the memory ladder", ", ".join(memory["rungs"]) or "none")
     return table
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _plan_table(views: list[dict[str, Any]]) -> Table:

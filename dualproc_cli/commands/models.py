@@ -44,7 +44,7 @@ def _tried(tried: list["Tried"] | None) -> Iterator[str]:
     yield "Tried on small random models:"
     for entry in sorted(tried, key=lambda entry: (entry.kind, entry.name)):
         faults = [f"{check}: {found}" for check, found in entry.checks.items() if found != "passed"]
-        verdict = "works" if entry.works else "; ".join(faults)
+        verdict = "works" if entry.works else "; ".join(faults) or "is refused"
         remedies = f" (with: {', '.join(entry.remedies)})" if entry.remedies else ""
         note = f"; {entry.reason}" if entry.reason else ""
         yield f"  {entry.kind:9}  {entry.name}: {verdict}{remedies}{note}"

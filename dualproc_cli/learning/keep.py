@@ -10,11 +10,6 @@ from torch import Tensor
 from dualproc_cli.spec import KeepSpec
 
 
-def is_kept(keep: KeepSpec) -> bool:
-    """Whether any term has a weight; without one the base picture need not be drawn."""
-    return keep.picture > 0 or keep.structure > 0 or keep.smoothness > 0
-
-
 def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
     """The weighted sum of the three terms, a scalar.
 

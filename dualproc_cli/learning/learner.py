@@ -9,7 +9,7 @@ from dualproc_cli.bundle import StepMetrics
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.generator import Generator
 from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
-from dualproc_cli.learning.keep import distance, is_kept
+from dualproc_cli.learning.keep import distance
 from dualproc_cli.learning.metrics import WINDOW, holds_above, recent_loss
 from dualproc_cli.learning.schedule import rate_factor
 from dualproc_cli.learning.seeds import draw_seeds
@@ -141,7 +141,7 @@ class Learner:
 
     def _distance(self, images: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
         keep = self.spec.learn.keep
-        if not is_kept(keep):
+        if not keep.matters:
             return images.new_zeros(())
         with self.generator.without_adapter():
             base = self.generator.render(prompts, seeds)

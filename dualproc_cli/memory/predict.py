@@ -10,7 +10,6 @@ from dualproc_cli.compiler import CompositeLoss, LossReport, views
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator
-from dualproc_cli.learning.keep import is_kept
 from dualproc_cli.memory.hollow import Ledger, empty, hollow_out, offloaded
 from dualproc_cli.memory.skeleton import hollow_generator, hollow_vlm
 from dualproc_cli.spec import LoadedSpec, Question
@@ -96,7 +95,7 @@ def _step(loaded: LoadedSpec, generator: Generator, vlm: Vlm, ledger: Ledger, of
     # Image processors write pictures into tensors of their own: from here on they are real.
     pictures = torch.full(images.shape, 0.5, requires_grad=True)
     report = _ask(loaded, vlm, size, pictures)
-    if is_kept(learn.keep):
+    if learn.keep.matters:
         with generator.without_adapter():
             generator.render(prompts, seeds)
     report.loss.backward()

@@ -9,6 +9,7 @@ from dualproc_cli.errors import UserError
 
 MATRIX = Path(__file__).with_name("matrix.json")
 PASSED = "passed"
+REFUSED = "is refused"  # the one check of a model that cannot be used
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Tried:
 
     @property
     def works(self) -> bool:
-        """Whether every check passed."""
-        return all(found == PASSED for found in self.checks.values())
+        """Whether every check passed, and it is not one of those that are refused, as it is to be."""
+        return REFUSED not in self.checks and all(found == PASSED for found in self.checks.values())
 
 
 def read_matrix() -> list[Tried] | None:

@@ -186,6 +186,11 @@ class KeepSpec(SpecModel):
         default=0.0, description="Weight of total variation beyond the base picture's." + _PRESET
     )
 
+    @property
+    def matters(self) -> bool:
+        """Whether any term has a weight; without one the base picture need not be drawn."""
+        return self.picture > 0 or self.structure > 0 or self.smoothness > 0
+
 
 class JitterSpec(SpecModel):
     """How what the VLM sees is perturbed while learning, so that it cannot be fooled."""

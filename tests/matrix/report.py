@@ -16,6 +16,7 @@ Record = dict[str, Any]
 REPORT = Path(__file__).parents[2] / "dualproc_cli" / "models" / "matrix.json"
 PASSED = "passed"
 FAILED = "fails, as known"  # one of `EXCEPTIONS`
+REFUSED = "is refused"  # the one check of a model that cannot be used
 TITLES = {"generator": "Generators", "scheduler": "Schedulers", "vlm": "Vision-language models"}
 
 
@@ -63,13 +64,15 @@ def markdown(records: list[Record]) -> str:
 
 def _section(title: str, records: list[Record]) -> str:
     checks = list(dict.fromkeys(check for record in records for check in sorted(record["checks"])))
-    whole = sum(set(record["checks"].values()) == {PASSED} for record in records)
+    refused = sum(REFUSED in record["checks"] for record in records)
+    whole = sum(set(record["checks"].values()) == {PASSED} for record in records) - refused
+    summary = f"{whole} of {len(records)} pass every check" + (f", {refused} are refused" if refused else "")
     rows = [["", *checks, "remedies", "note"], ["---"] * (len(checks) + 3)]
     for record in records:
         results = [_cell(record["checks"].get(check)) for check in checks]
         rows.append([record["name"], *results, ", ".join(record["remedies"]), record["reason"] or ""])
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-    return f"## {title}\n\n{whole} of {len(records)} pass every check.\n\n{table}\n"
+    return f"## {title}\n\n{summary}.\n\n{table}\n"
 
 
 def _cell(result: str | None) -> str:
