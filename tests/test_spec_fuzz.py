@@ -18,8 +18,9 @@ version: 1
 name: every-key
 description: all of the language
 generator: {model: miniature, revision: null, width: 64, height: 64, steps: 2, guidance_scale: 0.0,
-  dtype: auto, quantization: none, trust_remote_code: false}
-vlm: {model: miniature, revision: main, dtype: float32, quantization: none, trust_remote_code: false}
+  dtype: auto, quantization: none, trust_remote_code: false, memory: [tile-vae]}
+vlm: {model: miniature, revision: main, dtype: float32, quantization: none, view: 0.5,
+  trust_remote_code: false}
 prompts: {train: [a house, a tree], held_out: [a ball]}
 visual_prompts:
   target: {type: line, orientation: horizontal, position: 0.65, thickness: 0.03, color: red}
@@ -30,6 +31,7 @@ questions:
   - {name: one, question: "Is it?", answer: "Yes", alternatives: ["No"], visual_prompt: target, weight: 1.0,
     paraphrases: ["Is it so?"]}
   - {name: two, question: "Is it?", answer: "No", alternatives: [], visual_prompt: brand, weight: 0.5,
+    region: {left: 0.1, top: 0.2, right: 0.9, bottom: 0.8},
     paraphrases: []}
 learn: {steps: 100, batch_size: 4, learning_rate: 5.0e-5, seed: 0, objective: likelihood, gradient_clip: 1.0,
   stop_at: 0.9, checkpoint_every: 25, adapter: {rank: 16, scale: 5.0, target_modules: [to_q]},

@@ -29,6 +29,8 @@ _EXPECTED = {
     "too_short": "at least {min_length}",
     "too_long": "at most {max_length}",
 }
+# Keys that hold auto or a list.
+AUTO_OR_LIST: tuple[KeyPath, ...] = (("learn", "adapter", "target_modules"), ("generator", "memory"))
 _AT_KEY = {"extra_forbidden", "missing", "union_tag_not_found"}
 
 
@@ -51,8 +53,9 @@ def _path(detail: ErrorDetails) -> tuple[KeyPath, bool]:
     path: KeyPath = detail["loc"]
     if path[:1] == ("visual_prompts",) and len(path) > 3:
         path = path[:2] + path[3:]
-    if path[:3] == ("learn", "adapter", "target_modules"):
-        path = path[:3] + path[4:]
+    for key in AUTO_OR_LIST:
+        if path[: len(key)] == key:
+            path = key + path[len(key) + 1 :]
     if path[-1:] == ("[key]",):
         return path[:-1], True
     if detail["type"].startswith("union_tag"):
