@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderDC, SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
+from autoencoders import dc
+from diffusers import SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
 from small_generator import TOKENS, make_tokenizer
 from transformers import Gemma2Config, Gemma2Model
 
@@ -29,23 +30,7 @@ def folder(tmp_path_factory):
         qk_norm="rms_norm_across_heads",
         guidance_embeds=True,
     )
-    blocks = ("ResBlock", "EfficientViTBlock")
-    vae = AutoencoderDC(
-        latent_channels=4,
-        attention_head_dim=2,
-        encoder_block_types=blocks,
-        decoder_block_types=blocks,
-        encoder_block_out_channels=(8, 8),
-        decoder_block_out_channels=(8, 8),
-        encoder_qkv_multiscales=((), (5,)),
-        decoder_qkv_multiscales=((), (5,)),
-        encoder_layers_per_block=(1, 1),
-        decoder_layers_per_block=(1, 1),
-        downsample_block_type="conv",
-        upsample_block_type="interpolate",
-        decoder_norm_types="rms_norm",
-        decoder_act_fns="silu",
-    )
+    vae = dc()
     encoder = Gemma2Model(
         Gemma2Config(
             vocab_size=len(tokenizer),

@@ -47,7 +47,7 @@ def bench(
     """
     spec = loaded.spec
     _check(spec, counts, random_weights)
-    said = _texts(spec)
+    said = [*spec.prompts.train, *(text for question in spec.questions for text in question.texts)]
     generator = _generator(spec.generator, device, random_weights, said)
     vlm = _vlm(spec.vlm, device, random_weights, said)
     generator.add_adapter(spec.learn.adapter, spec.learn.seed)
@@ -109,15 +109,6 @@ def _vlm(spec: VlmSpec, device: torch.device, random_weights: Sequence[str], sai
     if spec.model not in random_weights:
         return load_vlm(spec, device)
     return prepare_vlm(*build_vlm(spec.model, device, pick_dtype(spec.dtype, device), said), device)
-
-
-def _texts(spec: ControlSpec) -> list[str]:
-    asked = [
-        text
-        for question in spec.questions
-        for text in (question.question, *question.paraphrases, question.answer, *question.alternatives)
-    ]
-    return [*spec.prompts.train, *asked]
 
 
 def _name(device: torch.device) -> str:

@@ -1,14 +1,13 @@
 """Why a model cannot be used, in one line that says what to do."""
 
-import json
 import traceback
-from importlib import resources
 from typing import NoReturn
 
 from diffusers.utils.import_utils import BACKENDS_MAPPING
 
 from dualproc_cli import hub
 from dualproc_cli.errors import UserError
+from dualproc_cli.models.matrix import PASSED, read_matrix
 from dualproc_cli.spec import GeneratorSpec
 
 EXPECTED = "a diffusers text-to-image pipeline in safetensors: a hub id, a folder or miniature"
@@ -43,10 +42,9 @@ def scheduler_advice(error: BaseException | None) -> str:
 
 def working_schedulers(check: str = "images") -> list[str]:
     """Names of the scheduler classes that passed ``check`` in the matrix, as packaged."""
-    path = resources.files("dualproc_cli") / "models" / "matrix.json"
     passed = [
-        record["name"].partition(",")[0] + "Scheduler"  # what follows are its options
-        for record in json.loads(path.read_text(encoding="utf-8"))
-        if record["kind"] == "scheduler" and record["checks"].get(check) == "passed"
+        entry.name.partition(",")[0] + "Scheduler"  # what follows are its options
+        for entry in read_matrix() or ()
+        if entry.kind == "scheduler" and entry.checks.get(check) == PASSED
     ]
     return list(dict.fromkeys(passed))

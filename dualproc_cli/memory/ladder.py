@@ -3,38 +3,30 @@
 import math
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
-from dualproc_cli import miniature
 from dualproc_cli.errors import UserError
 from dualproc_cli.memory.predict import GIB, Estimate, predict
+from dualproc_cli.memory.skeleton import local_folder
 from dualproc_cli.spec import LoadedSpec
+from dualproc_cli.spec.model import MemoryRung
 
 HEADROOM = 0.92  # of a device: the rest goes to its kernels' workspaces and to fragmentation
 
 
-@dataclass(frozen=True)
-class Rung:
-    """One measure that saves memory, and its price."""
-
-    name: str
-    does: str
-    costs: str
-
-
-RUNGS = (
-    Rung("free-text-encoders", "text encoders leave the device once the prompts are encoded", "nothing"),
-    Rung("checkpoint-vae", "the decoder keeps only its blocks' inputs", "decodes twice"),
-    Rung("checkpoint-denoiser", "the denoiser keeps only its blocks' inputs", "draws the last steps twice"),
-    Rung("two-devices", "the VLM lives on a second device", "a copy of the picture"),
-    Rung("tile-vae", "large pictures are decoded in tiles", "faint differences where tiles meet"),
-    Rung("offload-activations", "what backward needs waits in main memory", "two transfers of it a step"),
-    Rung("int8", "frozen weights of 8 bits", "slower products, faint differences"),
-    Rung("nf4", "frozen weights of 4 bits", "slower products, small differences"),
-    Rung("half-view", "the VLM is shown the picture at half its size", "detail"),
-)
+# What each rung does, and behind it what it costs.
+RUNGS: dict[MemoryRung, str] = {
+    "free-text-encoders": "text encoders leave the device once the prompts are encoded",  # nothing
+    "checkpoint-vae": "the decoder keeps only its blocks' inputs",  # decodes twice
+    "checkpoint-denoiser": "the denoiser keeps only its blocks' inputs",  # draws the last steps twice
+    "two-devices": "the VLM lives on a second device",  # a copy of the picture
+    "tile-vae": "large pictures are decoded in tiles",  # faint differences where tiles meet
+    "offload-activations": "what backward needs waits in main memory",  # two transfers of it a step
+    "int8": "frozen weights of 8 bits",  # slower products, faint differences
+    "nf4": "frozen weights of 4 bits",  # slower products, small differences
+    "half-view": "the VLM is shown the picture at half its size",  # detail
+}
 # Models whose files are smaller than the device by this factor fit: nothing is predicted.
 LARGE = 50
 NEED_CUDA = ("free-text-encoders", "offload-activations", "int8", "nf4")
@@ -87,9 +79,8 @@ def choose(loaded: LoadedSpec, device: torch.device) -> Choice:
         if found.total < estimate.total:
             rungs, estimate = tried, found
     fits = "fits" if estimate.total <= budget else "does not fit"
-    done = (
-        "; ".join(f"{rung.name}: {rung.does}" for rung in RUNGS if rung.name in rungs) or "nothing to be done"
-    )
+    taken = [f"{name}: {does}" for name, does in RUNGS.items() if name in rungs]
+    done = "; ".join(taken) or "nothing to be done"
     reason = f"memory: {estimate.total / GIB:.1f} GiB {fits} the {budget / GIB:.1f} GiB of {device} ({done})"
     return Choice(with_rungs(loaded, rungs), rungs, estimate, budget, reason)
 
@@ -97,17 +88,14 @@ def choose(loaded: LoadedSpec, device: torch.device) -> Choice:
 def possible(loaded: LoadedSpec, device: torch.device) -> list[str]:
     """The rungs that make sense for a spec on a device, the cheapest first."""
     spec = loaded.spec
-    fixed = {spec.generator.quantization, spec.vlm.quantization} != {"none"}
-    found = []
-    for rung in RUNGS:
-        if rung.name in NEED_CUDA and device.type != "cuda":
-            continue
-        if rung.name == "two-devices" and second_device(device) is None:
-            continue
-        if rung.name in ("int8", "nf4") and fixed:
-            continue
-        found.append(rung.name)
-    return found
+    impossible = set()
+    if device.type != "cuda":
+        impossible |= set(NEED_CUDA)
+    if second_device(device) is None:
+        impossible.add("two-devices")
+    if {spec.generator.quantization, spec.vlm.quantization} != {"none"}:
+        impossible |= {"int8", "nf4"}
+    return [name for name in RUNGS if name not in impossible]
 
 
 def deeper(choice: Choice, device: torch.device) -> tuple[str, ...]:
@@ -131,16 +119,11 @@ def with_rungs(loaded: LoadedSpec, rungs: tuple[str, ...]) -> LoadedSpec:
 
 def _bytes_on_disk(loaded: LoadedSpec) -> float:
     """Size of the weights of generator and VLM; unknown (infinite) where they are not in a folder."""
-    total = 0.0
-    for kind, model in (("generator", loaded.spec.generator.model), ("vlm", loaded.spec.vlm.model)):
-        if model == "miniature":
-            folder = miniature.generator_folder(None) if kind == "generator" else miniature.vlm_folder(None)
-        else:
-            folder = Path(model).expanduser()
-        if not folder.is_dir():
-            return math.inf
-        total += sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-    return total
+    folders = [local_folder(spec) for spec in (loaded.spec.generator, loaded.spec.vlm)]
+    return sum(
+        math.inf if folder is None else sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+        for folder in folders
+    )
 
 
 def second_device(device: torch.device) -> torch.device | None:

@@ -12,7 +12,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator
 from dualproc_cli.memory.hollow import Ledger, empty, hollow_out, offloaded
 from dualproc_cli.memory.skeleton import hollow_generator, hollow_vlm
-from dualproc_cli.spec import LoadedSpec, Question
+from dualproc_cli.spec import LoadedSpec
 from dualproc_cli.vlm import Vlm
 from dualproc_cli.vlm.reading import WAYS
 
@@ -27,11 +27,9 @@ class Estimate:
     Attributes:
         parts: ``denoiser``, ``text encoders``, ``decoder`` (and what else the pipeline holds), ``vlm``,
             ``adapter``, ``optimizer`` (with the gradients), ``activations``.
-        rungs: what is done to need no more.
     """
 
     parts: dict[str, int]
-    rungs: tuple[str, ...]
 
     @property
     def total(self) -> int:
@@ -48,7 +46,7 @@ def predict(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str] = ())
         UserError: a configuration cannot be read, or a model's path depends on values that are not computed.
     """
     spec = loaded.spec
-    texts = [text for question in spec.questions for text in _said(question)]
+    texts = [text for question in spec.questions for text in question.texts]
     prompts = [*spec.prompts.train, *spec.prompts.held_out]
     with Ledger().counting() as ledger:
         generator = hollow_generator(spec.generator, pick_dtype(spec.generator.dtype, device), prompts)
@@ -81,7 +79,7 @@ def predict(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str] = ())
         parts["text encoders"] = 0
     if "two-devices" in rungs:
         parts["vlm"] = 0
-    return Estimate(parts, tuple(rungs))
+    return Estimate(parts)
 
 
 def _step(loaded: LoadedSpec, generator: Generator, vlm: Vlm, ledger: Ledger, offload: bool) -> None:
@@ -118,7 +116,3 @@ def _part(generator: Generator, name: str) -> str:
     if name == generator.component:
         return "denoiser"
     return "text encoders" if name.startswith("text_encoder") else "decoder"
-
-
-def _said(question: Question) -> list[str]:
-    return [question.question, *question.paraphrases, question.answer, *question.alternatives]

@@ -5,9 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import snapshot_download
 from torch import nn
@@ -20,14 +18,13 @@ from dualproc_cli.generator.remedies import LEFT_OUT
 from dualproc_cli.generator.self_test import Conventions, count_idle_timesteps
 from dualproc_cli.memory.hollow import hollow_out
 from dualproc_cli.models.catalog import known_shapes
-from dualproc_cli.models.shapes import build_module, build_pipeline, build_vlm
+from dualproc_cli.models.shapes import LIBRARIES, build_module, build_pipeline, build_vlm
 from dualproc_cli.spec import GeneratorSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, load_processor, prepare_vlm
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 # Everything in a repository but its weights.
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "**/*.json", "**/*.txt", "**/*.model"]
-LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 
 # Bytes of a quantised weight, over those of a 16-bit one: nf4 keeps a 32-bit scale for every 64 weights.
 SHARES = {"none": 1.0, "int8": 0.5, "nf4": 0.28}
@@ -72,19 +69,25 @@ def hollow_vlm(spec: VlmSpec, dtype: torch.dtype, texts: Sequence[str]) -> Vlm:
     return prepare_vlm(processor, model, CPU)
 
 
+def local_folder(spec: GeneratorSpec | VlmSpec) -> Path | None:
+    """The folder of a model that needs no hub: the miniature's, or the one that is named."""
+    if spec.model == "miniature":
+        is_generator = isinstance(spec, GeneratorSpec)
+        return miniature.generator_folder(None) if is_generator else miniature.vlm_folder(None)
+    folder = Path(spec.model).expanduser()
+    return folder if folder.is_dir() else None
+
+
 def _configuration(spec: GeneratorSpec | VlmSpec) -> Path | None:
     """The folder with a model's configuration; None where only its shape is known."""
-    kind = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
-    if spec.model == "miniature":
-        return miniature.generator_folder(None) if kind == "generator" else miniature.vlm_folder(None)
-    local = Path(spec.model).expanduser()
-    if local.is_dir():
+    if (local := local_folder(spec)) is not None:
         return local
     if spec.model in known_shapes():
         return None
     try:
         return Path(snapshot_download(spec.model, revision=spec.revision, allow_patterns=SMALL_FILES))
     except Exception as error:  # whatever the hub client raises, there is no configuration to read
+        kind = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
         raise UserError(
             f"{kind}.model: {spec.model}: its configuration cannot be read ({str(error).splitlines()[0]}); "
             "connect to the hub, or name a folder"

@@ -143,6 +143,11 @@ class Question(SpecModel):
         default=(), description="Other wordings, drawn at random while learning."
     )
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every text in it that the VLM may be given: wordings and answers."""
+        return (self.question, *self.paraphrases, self.answer, *self.alternatives)
+
 
 class AdapterSpec(SpecModel):
     """The LoRA adapter that is learned."""

@@ -46,12 +46,15 @@ VISION = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_heads": 2, "pat
 MROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}
 
 
-def words(length: int = TOKENS, **special: str) -> PreTrainedTokenizerFast:
+def words(
+    length: int = TOKENS, vocabulary: dict[str, int] = VOCABULARY, **special: str
+) -> PreTrainedTokenizerFast:
     """A tokenizer of words and signs that pads and truncates to ``length`` tokens, with a chat template.
 
-    ``special`` names further tokens: ``image_token="<|image_pad|>"``.
+    ``vocabulary`` begins with the first four of SPECIAL. ``special`` names further tokens:
+    ``image_token="<|image_pad|>"``.
     """
-    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[("<bos>", 2), ("<eos>", 3)]
