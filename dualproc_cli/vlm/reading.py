@@ -58,7 +58,7 @@ class Reader:
         return type(self.vlm.model).__name__
 
     def read(self, way: Way, images: Tensor, asked: Sequence[int], batched: bool) -> Tensor:
-        """Answer tokens' log-probabilities [B, T] for images [B, 3, H, W] in [0, 1]."""
+        """Answer tokens' log-probabilities [B, T], where the images [B, 3, H, W] in [0, 1] are."""
         device, dtype = self.vlm.device, self.vlm.dtype
         group = [] if self.beside is None else [self.beside.to(device, torch.float32)]
         found = []
@@ -67,7 +67,7 @@ class Reader:
             inputs = picture_inputs(self.vlm.processor, pictures, self.prompts.pixel_keys)
             inputs = {k: v.to(device, dtype if v.is_floating_point() else v.dtype) for k, v in inputs.items()}
             found.append(way(Query(self.vlm.model, self.prompts, asked, inputs, len(part))))
-        return torch.cat(found)
+        return torch.cat(found).to(images.device)
 
 
 def choose(reader: Reader, height: int, width: int) -> Mode:
