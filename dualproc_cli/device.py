@@ -10,9 +10,18 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def pick_device(name: str | None) -> torch.device:
     """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``, ``mps``); without a name the fastest here.
 
+    What stays float32 on a CUDA device is multiplied in TF32 from then on.
+
     Raises:
         UserError: the name is unknown, or this machine has no such device.
     """
+    device = _pick(name)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    return device
+
+
+def _pick(name: str | None) -> torch.device:
     if name is None:
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -1,6 +1,7 @@
 """What `dualproc bench` measures: the structure of it, never how long anything takes."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -138,3 +139,26 @@ def test_bench_refuses_what_it_cannot_measure(small_spec, tmp_path):
         assert result.exit_code == 2, (result.output, result.exception)
         (line,) = result.stderr.splitlines()
         assert expected in line
+
+
+def test_bench_says_whether_compiling_pays(small_spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr("dualproc_cli.bench.compiled.seconds_of", timed([1, 60, 2, 3]))
+    setting = ("--set", "generator.compile=true", "--questions", 1)
+    found = measured(small_spec(tmp_path), *setting)["compile"]
+    assert found == {"compiling_seconds": 60, "seconds": 2, "plain_seconds": 3, "pays_after": 58}
+    monkeypatch.setattr("dualproc_cli.bench.compiled.seconds_of", timed([1, 60, 3, 2]))
+    result = bench(small_spec(tmp_path), *setting, "--device", "cpu", "--steps", 1)
+    assert "Compiled, a step takes 3000 ms instead of 2000" in result.output
+    assert "never pays" in result.output
+
+
+def timed(seconds):
+    """In place of a clock: does the work, and says what is given."""
+    given = iter(seconds)
+
+    def seconds_of(work, read):
+        work()
+        return next(given)
+
+    return seconds_of

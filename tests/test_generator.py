@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from small_generator import MAKERS, load, plain_picture, saved, with_adapter
 
+from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator
 from dualproc_cli.spec import AdapterSpec, GradientSpec
 
@@ -164,3 +165,35 @@ def test_each_prompt_is_encoded_once(name):
     assert len(work) == first
     generator.render(["a lamp"], [3])
     assert len(work) == first + 1
+
+
+@pytest.mark.parametrize("rungs", [(), ("checkpoint-denoiser",)])
+def test_compiled_blocks_draw_and_learn_the_same(rungs, monkeypatch):
+    compiled = []
+
+    def compile_eagerly(forward):
+        compiled.append(forward)
+        return torch._dynamo.optimize("eager")(forward)
+
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+
+    def drawn(**changes):
+        generator = load(**changes)
+        generator.economize(rungs)
+        generator.add_adapter(AdapterSpec(rank=2), seed=0)
+        images = generator.render(["a red house"], [7], gradient=GradientSpec())
+        images.square().mean().backward()
+        return [images, *(parameter.grad for parameter in generator.adapter_parameters())]
+
+    plain = drawn()
+    assert not compiled
+    for one, other in zip(plain, drawn(compile=True), strict=True):
+        assert torch.equal(one, other)
+    kinds = {type(forward.__self__).__name__ for forward in compiled}
+    assert kinds == {"FluxTransformerBlock", "FluxSingleTransformerBlock"}
+
+
+def test_a_denoiser_without_repeated_blocks_is_not_compiled(monkeypatch):
+    monkeypatch.setattr(FluxTransformer2DModel, "_repeated_blocks", None)
+    with pytest.raises(UserError, match="FluxTransformer2DModel names no blocks that it repeats; set it to"):
+        load(compile=True)

@@ -18,8 +18,9 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator
 from dualproc_cli.learning.checkpoint import run_digest
 from dualproc_cli.learning.learner import Learner
-from dualproc_cli.memory import Estimate, choose, deeper, ladder, predict
+from dualproc_cli.memory import Estimate, choose, choose_to_draw, deeper, ladder, predict, rungs, with_rungs
 from dualproc_cli.memory.hollow import Hollow, HollowValueError, Ledger, empty, hollow_out, offloaded
+from dualproc_cli.memory.predict import predict_drawing
 from dualproc_cli.spec import GeneratorSpec, GradientSpec, load_spec
 from dualproc_cli.vlm import load_vlm
 
@@ -143,8 +144,8 @@ def test_every_rung_saves_what_it_says(loaded, plain):
     assert saved("free-text-encoders") == plain.parts["text encoders"] > 0
     assert saved("checkpoint-denoiser") > 0.2 * plain.parts["activations"]
     assert saved("offload-activations") > saved("checkpoint-denoiser")
-    quantized = predict(ladder.with_rungs(loaded, ("int8",)), CPU, ("int8",))
-    assert quantized.parts["denoiser"] < 0.6 * plain.parts["denoiser"]
+    quantized = predict(loaded, CPU, ["int8"])
+    assert quantized.parts["denoiser"] < 0.4 * plain.parts["denoiser"]
 
 
 def test_auto_goes_down_the_ladder_only_as_far_as_it_must(loaded, plain, monkeypatch):
@@ -155,7 +156,7 @@ def test_auto_goes_down_the_ladder_only_as_far_as_it_must(loaded, plain, monkeyp
     choice = choose(loaded, CPU)
     assert choice.rungs == ("checkpoint-denoiser",)
     assert "fits" in choice.reason
-    assert deeper(choice, CPU) == ("checkpoint-denoiser", "checkpoint-vae")
+    assert deeper(loaded, choice.rungs, CPU) == ("checkpoint-denoiser", "checkpoint-vae")
 
 
 def test_the_bottom_of_the_ladder(loaded, plain, monkeypatch):
@@ -167,8 +168,32 @@ def test_the_bottom_of_the_ladder(loaded, plain, monkeypatch):
     assert choice.rungs == ("checkpoint-denoiser", "half-view"), (
         "a rung that fails or saves nothing is left out"
     )
-    assert choice.loaded.spec.vlm.view == 0.5
-    assert deeper(choice, CPU) == (*choice.rungs, "checkpoint-vae")
+    assert with_rungs(loaded, choice.rungs).spec.vlm.view == 0.5
+    assert deeper(loaded, choice.rungs, CPU) == (*choice.rungs, "checkpoint-vae")
+
+
+def test_below_8_bits_are_4(loaded, monkeypatch):
+    monkeypatch.setattr(rungs, "NEED_CUDA", ())
+    others = tuple(name for name in rungs.possible(False, CPU) if name not in rungs.QUANTIZATIONS)
+    assert deeper(loaded, (*others, "int8"), CPU) == (*others, "nf4")
+    assert deeper(loaded, (*others, "nf4"), CPU) == ()
+    assert with_rungs(loaded, ["nf4"]).spec.vlm.quantization == "nf4"
+    chosen = load_spec(SPEC, ["vlm.quantization=int8"])
+    assert deeper(chosen, others, CPU) == (), "what the user chose stays"
+
+
+def test_drawing_takes_less_than_learning(loaded, plain, monkeypatch):
+    monkeypatch.setattr(ladder, "LARGE", 1e9)
+    spec, prompts = loaded.spec.generator, list(loaded.spec.prompts.train)
+    alone = predict_drawing(spec, prompts, 2, CPU)
+    assert alone.parts["denoiser"] == plain.parts["denoiser"]
+    assert alone.total < plain.total / 2
+    monkeypatch.setattr(ladder, "device_bytes", lambda device: alone.total / ladder.HEADROOM + 1)
+    assert choose_to_draw(spec, prompts, 2, CPU).rungs == ()
+    monkeypatch.setattr(ladder, "device_bytes", lambda device: 1)
+    assert choose_to_draw(spec, prompts, 2, CPU).rungs == ("int8",), "checkpoints save nothing here"
+    named = spec.model_copy(update={"memory": ("checkpoint-vae", "nf4", "half-view")})
+    assert choose_to_draw(named, prompts, 2, CPU).rungs == ("checkpoint-vae",), "what this device can do"
 
 
 def ladder_of(plain, rungs):
@@ -183,7 +208,6 @@ def test_rungs_that_are_named_are_taken_as_they_are():
     named = load_spec(SPEC, ["generator.memory=[checkpoint-denoiser, half-view]"])
     choice = choose(named, CPU)
     assert choice.rungs == ("checkpoint-denoiser", "half-view")
-    assert choice.loaded.spec.vlm.view == 0.5
     assert run_digest(named.spec) == run_digest(load_spec(SPEC).spec), "a run goes on with other rungs"
 
 

@@ -136,14 +136,6 @@ def test_incomplete_weights(folder):
     assert "incomplete: 1 weights missing" in refused(folder)
 
 
-@pytest.mark.parametrize(
-    ("installed", "message"), [(None, "pip install bitsandbytes"), (True, "needs a CUDA device")]
-)
-def test_quantization_that_cannot_be_had(installed, message, vlm_folder, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed)
-    assert message in refused(vlm_folder, quantization="nf4")
-
-
 def test_tokenizer_alone(tmp_path):
     small_vlm.tokenizer().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "idefics3"}))

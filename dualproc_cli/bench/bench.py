@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dualproc_cli.bench.compare import compare
+from dualproc_cli.bench.compiled import compiled
 from dualproc_cli.bench.counters import matmul_rate
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import RunFailed, UserError
@@ -39,7 +40,8 @@ def bench(
         random_weights: known shapes among the spec's models, to be built, not loaded.
 
     Returns:
-        what was measured on what, and ``rows``, one a count (see `compare`). Plain data, as JSON has it.
+        what was measured on what, ``rows``, one a count (see `compare`), and ``compile``, where the spec says
+        ``generator.compile`` (see `compiled`). Plain data, as JSON has it.
 
     Raises:
         UserError: a model cannot be used, or the spec has not so many questions.
@@ -53,14 +55,17 @@ def bench(
     generator.add_adapter(spec.learn.adapter, spec.learn.seed)
     dtypes = pick_dtype(spec.generator.dtype, device), vlm.dtype
     ceiling = max(matmul_rate(device, dtype) for dtype in set(dtypes))
-    learn = spec.learn.model_copy(update={"steps": 2 * rounds + 1, "stop_at": None})
-    rows = []
-    for count in counts:
-        fewer = spec.model_copy(update={"questions": spec.questions[:count], "learn": learn})
-        try:
-            rows.append(compare(replace(loaded, spec=fewer), generator, vlm, rounds, ceiling))
-        except NotFiniteError as error:
-            raise RunFailed(f"{error}; a step without a finite loss is not worth measuring") from error
+    learn = spec.learn.model_copy(update={"steps": 2 * rounds + 2, "stop_at": None})
+
+    def asking(count: int) -> LoadedSpec:
+        changes = {"questions": spec.questions[:count], "learn": learn}
+        return replace(loaded, spec=spec.model_copy(update=changes))
+
+    try:
+        paid = compiled(asking(counts[0]), generator, vlm, rounds) if spec.generator.compile else None
+        rows = [compare(asking(count), generator, vlm, rounds, ceiling) for count in counts]
+    except NotFiniteError as error:
+        raise RunFailed(f"{error}; a step without a finite loss is not worth measuring") from error
     return {
         "generator": spec.generator.model,
         "vlm": spec.vlm.model,
@@ -74,6 +79,7 @@ def bench(
         "batch_size": learn.batch_size,
         "rounds": rounds,
         "matmul_flops_per_second": ceiling,
+        "compile": paid,
         "rows": rows,
     }
 

@@ -42,7 +42,8 @@ def bench(
 ) -> None:
     """Measure a step of learning: seconds by part, memory, FLOPs, and what the shared prefix saves.
 
-    Beside each step, in the same run, stands the same step with one full VLM forward a question.
+    Beside each step, in the same run, stands the same step with one full VLM forward a question. With
+    --set generator.compile=true, also whether compiling pays.
 
     Example: dualproc bench --questions 1 --questions 5 --steps 10
     """
@@ -77,9 +78,19 @@ def _print(found: dict[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if found["compile"]:
+        console.print(_compiled(found["compile"]), markup=False, soft_wrap=True)
     console.print(_summary(found["rows"]))
     for row in found["rows"]:
         console.print(_parts(row))
+
+
+def _compiled(found: dict[str, Any]) -> str:
+    pays = f"pays after {found['pays_after']} steps" if found["pays_after"] else "never pays"
+    return (
+        f"Compiled, a step takes {1000 * found['seconds']:.0f} ms instead of "
+        f"{1000 * found['plain_seconds']:.0f}; to compile took {found['compiling_seconds']:.0f} s: it {pays}."
+    )
 
 
 def _summary(rows: list[dict[str, Any]]) -> Table:

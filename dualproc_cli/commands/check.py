@@ -76,7 +76,7 @@ def _memory(loaded: LoadedSpec, name: str | None) -> dict[str, Any]:
 
     device = pick_device(name)
     choice = choose(loaded, device)
-    estimate = choice.estimate or predict(choice.loaded, device, choice.rungs)
+    estimate = choice.estimate or predict(loaded, device, choice.rungs)
     found = {
         "device": str(device),
         "parts": estimate.parts,

@@ -61,7 +61,7 @@ def sample(
 
     Example: dualproc sample "a ball in the snow" --control horizon-position.dualproc@0.8 -n 4
     """
-    from dualproc_cli.sampling import Control, default_prompts, draw, generator_for
+    from dualproc_cli.sampling import BATCH, Control, default_prompts, draw, generator_for
 
     chosen = [Control.parse(text) for text in controls or ()]
     spec = generator_for(chosen, model)
@@ -72,13 +72,17 @@ def sample(
     import torch  # from here on it takes a while
 
     from dualproc_cli.device import pick_device
-    from dualproc_cli.generator import load_generator
+    from dualproc_cli.memory import choose_to_draw, load_thrifty_generator
     from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png, slugs
 
     place = pick_device(device)
     folder = output or PICTURES / ("+".join(control.label for control in chosen) or "base")
     require_writable(folder)
-    generator = load_generator(spec, place)
+    spec = spec.model_copy(update={"compile": False})  # it pays after hundreds of pictures
+    choice = choose_to_draw(spec, wanted, min(count, BATCH), place)
+    if choice.rungs:
+        typer.echo(choice.reason, err=True)
+    generator = load_thrifty_generator(spec, wanted, choice.rungs, place)
     if spec.model == MINIATURE:
         _warn_of_unknown_words(wanted)
     generator.load_adapters([(control.bundle.folder, control.scale) for control in chosen])

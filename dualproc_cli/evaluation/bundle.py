@@ -8,7 +8,7 @@ from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import compile_loss
 from dualproc_cli.evaluation.compare import Comparison, compare
 from dualproc_cli.evaluation.judge import Judge
-from dualproc_cli.generator import load_generator
+from dualproc_cli.memory import choose, load_models, with_rungs
 from dualproc_cli.vlm import load_vlm
 
 
@@ -19,6 +19,8 @@ def evaluate_bundle(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
     """Compare the base generator with a bundle's control.
+
+    Where memory is short, both models are loaded as for learning it (`dualproc_cli.memory`).
 
     Args:
         bundle: an opened bundle.
@@ -31,10 +33,11 @@ def evaluate_bundle(
     """
     spec = bundle.spec
     judge = Judge(spec) if spec.evaluate.measures else None
-    generator = load_generator(spec.generator, device)
+    rungs = choose(bundle.loaded, device).rungs
+    generator, vlm = load_models(bundle.loaded, rungs, device)
     generator.load_adapters([(bundle.folder, 1.0)])
     size = spec.generator.height, spec.generator.width
-    loss = compile_loss(bundle.loaded, load_vlm(spec.vlm, device), *size)
+    loss = compile_loss(with_rungs(bundle.loaded, rungs), vlm, *size)
     second = None
     if spec.evaluate.vlm is not None:
         second = compile_loss(bundle.loaded, load_vlm(spec.evaluate.vlm, device), *size)

@@ -17,7 +17,9 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
+from dualproc_cli.errors import UserError
 from dualproc_cli.generator.clean_estimate import clean_estimate
+from dualproc_cli.hub import first_line
 from dualproc_cli.spec import GradientSpec
 
 
@@ -43,13 +45,24 @@ def draw(
 
     Returns:
         What the pipeline gives as its pictures, and how often it stepped.
+
+    Raises:
+        UserError: after an x0-jump the pipeline cannot go on without its denoiser.
     """
     scheduler = pipeline.components["scheduler"]
     steps = _Steps(scheduler, denoiser, gradient, idle_timesteps, arguments.get("generator"))
     call = inspect.unwrap(type(pipeline).__call__)
     # As a context, it also restores the mode that the steps switch on.
-    with torch.set_grad_enabled(False), steps.watched():
-        images = call(pipeline, **arguments)[0]
+    try:
+        with torch.set_grad_enabled(False), steps.watched():
+            images = call(pipeline, **arguments)[0]
+    except Exception as error:
+        if steps.clean is None or isinstance(error, UserError | torch.OutOfMemoryError):
+            raise
+        raise UserError(
+            f"learn.gradient.through: x0-jump: {type(pipeline).__name__} cannot skip the rest of its steps "
+            f"({first_line(error)}); use last-steps"
+        ) from error
     return images, steps.taken
 
 

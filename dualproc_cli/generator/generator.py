@@ -13,6 +13,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator import adapter, self_test
 from dualproc_cli.generator.adapter_file import AdapterFile, to_rest
 from dualproc_cli.generator.arguments import Arguments
+from dualproc_cli.generator.compiling import uncompiled
 from dualproc_cli.generator.differentiate import draw
 from dualproc_cli.generator.economy import economize, saved_elsewhere
 from dualproc_cli.generator.remedies import Remedy
@@ -129,8 +130,10 @@ class Generator:
 
         Another prompt is encoded there, which takes longer and gives the same.
         """
-        for prompt in prompts:
-            self.call([prompt], [0], steps=1, width=self.conventions.width, height=self.conventions.height)
+        size = self.conventions
+        with uncompiled():
+            for prompt in prompts:
+                self.call([prompt], [0], steps=1, width=size.width, height=size.height)
         for name, module in self.pipeline.components.items():
             if name.startswith("text_encoder") and isinstance(module, nn.Module):
                 module.to("cpu")

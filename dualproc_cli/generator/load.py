@@ -1,6 +1,5 @@
 """From a spec's ``generator`` to a frozen pipeline on its device, or one line saying why not."""
 
-import importlib.util
 import inspect
 import logging
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from typing import Any, NoReturn
 
 import diffusers
 import torch
-from diffusers import PipelineQuantizationConfig
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
@@ -19,20 +17,24 @@ from transformers.utils import logging as transformers_logging
 from dualproc_cli import miniature
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
+from dualproc_cli.generator.compiling import compile_blocks
 from dualproc_cli.generator.generator import Generator
 from dualproc_cli.generator.memo import remember
 from dualproc_cli.generator.refusal import refuse
 from dualproc_cli.generator.remedies import LEFT_OUT, apply_remedies
 from dualproc_cli.generator.self_test import Conventions
+from dualproc_cli.quantization import quantization
 from dualproc_cli.spec import GeneratorSpec
 
-QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "int8": ("bitsandbytes_8bit", {"load_in_8bit": True}),
-    "nf4": ("bitsandbytes_4bit", {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}),
-}
 DENOISERS = ("transformer", "unet")
-# They warn of a hub that does not answer where the cache does, and of a tiny VAE in place of a large one.
-CHATTY = ("diffusers.configuration_utils", "diffusers.pipelines.pipeline_utils")
+TEXT_ENCODERS = ("text_encoder", *(f"text_encoder_{index}" for index in range(2, 5)))
+# They warn of a hub that does not answer where the cache does, of a tiny VAE in place of a large one, and of
+# single precision beside weights of 8 bits.
+CHATTY = (
+    "diffusers.configuration_utils",
+    "diffusers.pipelines.pipeline_utils",
+    "diffusers.quantizers.torchao.torchao_quantizer",
+)
 
 
 def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
@@ -45,7 +47,7 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
             needs a package or a device that is not there.
     """
     dtype = pick_dtype(spec.dtype, device)
-    quantization = _quantization(spec, device, dtype)
+    found = quantization(spec.quantization, device, dtype, "generator")
     for log in (diffusers_logging, transformers_logging):
         log.disable_progress_bar()
     try:
@@ -59,7 +61,7 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=spec.trust_remote_code,
-                quantization_config=quantization,
+                quantization_config=found.for_pipeline(DENOISERS, TEXT_ENCODERS) if found else None,
                 **left_out,
             )
     except UserError:
@@ -82,7 +84,7 @@ def prepare_generator(
     Where its ``conventions`` are given, there is no self-test.
 
     Raises:
-        UserError: it is no text-to-image pipeline, or fails its self-test.
+        UserError: it is no text-to-image pipeline, fails its self-test, or cannot be compiled.
     """
     component = _denoiser(spec, pipeline)
     pipeline.to(device)
@@ -93,7 +95,10 @@ def prepare_generator(
             if name.startswith("text_encoder"):
                 remember(module)
     remedies = apply_remedies(pipeline, getattr(pipeline, component))
-    return Generator(pipeline, component, spec, device, revision, remedies, conventions)
+    generator = Generator(pipeline, component, spec, device, revision, remedies, conventions)
+    if spec.compile:
+        compile_blocks(generator.denoiser)
+    return generator
 
 
 def _folder(spec: GeneratorSpec) -> Path:
@@ -153,23 +158,4 @@ def _no_text_to_image(spec: GeneratorSpec, kind: type, reason: str) -> NoReturn:
     raise UserError(
         f"generator.model: {spec.model}: {kind.__name__} {reason}; choose a text-to-image model, such as "
         "black-forest-labs/FLUX.1-schnell"
-    )
-
-
-def _quantization(
-    spec: GeneratorSpec, device: torch.device, dtype: torch.dtype
-) -> PipelineQuantizationConfig | None:
-    if spec.quantization == "none":
-        return None
-    where = f"generator.quantization: {spec.quantization}"
-    if device.type != "cuda":
-        raise UserError(f"{where}: needs a CUDA device, and this is {device.type}; set it to none")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"{where}: needs the package bitsandbytes: pip install bitsandbytes")
-    backend, options = QUANTIZATIONS[spec.quantization]
-    if spec.quantization == "nf4":
-        options = {**options, "bnb_4bit_compute_dtype": dtype}
-    text_encoders = ["text_encoder", *(f"text_encoder_{index}" for index in range(2, 5))]
-    return PipelineQuantizationConfig(
-        quant_backend=backend, quant_kwargs=options, components_to_quantize=[*DENOISERS, *text_encoders]
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
+from dualproc_cli.generator.compiling import uncompiled
 from dualproc_cli.generator.refusal import missing_package, scheduler_advice
 from dualproc_cli.hub import first_line
 from dualproc_cli.spec import GradientSpec
@@ -159,7 +160,8 @@ def _batches(generator: Generator, alone: Tensor) -> bool:
 def _draw(generator: Generator, prompts: list[str], **options: Any) -> tuple[Any, int]:
     size, steps = generator.conventions, min(generator.spec.steps, STEPS)
     seeds = list(range(len(prompts)))[::-1]
-    return generator.call(prompts, seeds, steps=steps, width=size.width, height=size.height, **options)
+    with uncompiled():
+        return generator.call(prompts, seeds, steps=steps, width=size.width, height=size.height, **options)
 
 
 def _black(generator: Generator, images: Tensor, arrays: Tensor) -> float:

@@ -13,16 +13,16 @@ from rich.console import Console
 from dualproc_cli.bundle import Outcome, Revisions, write_bundle
 from dualproc_cli.compiler import compile_loss
 from dualproc_cli.errors import RunFailed
-from dualproc_cli.generator import Generator, load_generator
+from dualproc_cli.generator import Generator
 from dualproc_cli.learning.before_after import draw_before_after
 from dualproc_cli.learning.interruption import Interrupted
 from dualproc_cli.learning.learner import Learner
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
 from dualproc_cli.learning.run import Ending, run
-from dualproc_cli.memory import Choice, choose, deeper, second_device
+from dualproc_cli.memory import choose, deeper, load_models, with_rungs
 from dualproc_cli.spec import LoadedSpec
-from dualproc_cli.vlm import Vlm, load_vlm
+from dualproc_cli.vlm import Vlm
 
 
 def learn(
@@ -67,17 +67,16 @@ def learn(
         choice = choose(loaded, device)
         if choice.reason:
             console.print(choice.reason, markup=False, soft_wrap=True)
-        generator, vlm = _load(choice, device)
+        generator, vlm = load_models(loaded, choice.rungs, device)
         generator.add_adapter(loaded.spec.learn.adapter, loaded.spec.learn.seed)
-        criterion = compile_loss(
-            choice.loaded, vlm, loaded.spec.generator.height, loaded.spec.generator.width
-        )
+        size = loaded.spec.generator.height, loaded.spec.generator.width
+        criterion = compile_loss(with_rungs(loaded, choice.rungs), vlm, *size)
         learner = Learner(loaded.spec, generator, criterion, keep_best=keep_best)
         if checkpoint:
             learner.restore(checkpoint)
             console.print(f"resuming after step {checkpoint.step}", markup=False)
         with LearningProgress(console, loaded.spec.learn.steps, len(learner.metrics)) as progress:
-            ending = run(learner, place.checkpoint, progress, deeper(choice, device))
+            ending = run(learner, place.checkpoint, progress, deeper(loaded, choice.rungs, device))
         if not ending.early:
             console.print(ending.message, markup=False, soft_wrap=True)
             _finish(loaded, place, generator, vlm, learner, ending, started)
@@ -91,17 +90,6 @@ def learn(
         elif keep_best:
             message += "; too early for a best state"
     raise (Interrupted if ending.reason == "interrupted" else RunFailed)(message)
-
-
-def _load(choice: Choice, device: torch.device) -> tuple[Generator, Vlm]:
-    """Both models, with what the rungs ask for; the generator makes room before the VLM comes."""
-    spec = choice.loaded.spec
-    generator = load_generator(spec.generator, device)
-    generator.economize(choice.rungs)
-    if "free-text-encoders" in choice.rungs:
-        generator.release_text_encoders([*spec.prompts.train, *spec.prompts.held_out])
-    place = second_device(device) if "two-devices" in choice.rungs else None
-    return generator, load_vlm(spec.vlm, place or device)
 
 
 def _finish(

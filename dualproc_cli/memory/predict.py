@@ -1,7 +1,7 @@
 """How much memory a spec will take, found by learning one step of it on hollow models."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,8 +11,9 @@ from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator
 from dualproc_cli.memory.hollow import Ledger, empty, hollow_out, offloaded
+from dualproc_cli.memory.rungs import quantized, with_rungs
 from dualproc_cli.memory.skeleton import hollow_generator, hollow_vlm
-from dualproc_cli.spec import LoadedSpec
+from dualproc_cli.spec import GeneratorSpec, LoadedSpec
 from dualproc_cli.vlm import Vlm
 from dualproc_cli.vlm.reading import WAYS
 
@@ -45,15 +46,12 @@ def predict(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str] = ())
     Raises:
         UserError: a configuration cannot be read, or a model's path depends on values that are not computed.
     """
+    loaded = with_rungs(loaded, rungs)
     spec = loaded.spec
     texts = [text for question in spec.questions for text in question.texts]
     prompts = [*spec.prompts.train, *spec.prompts.held_out]
     with Ledger().counting() as ledger:
-        generator = hollow_generator(spec.generator, pick_dtype(spec.generator.dtype, device), prompts)
-        parts = {"denoiser": 0, "text encoders": 0, "decoder": 0}
-        for name, module in generator.pipeline.components.items():
-            if isinstance(module, torch.nn.Module):
-                parts[_part(generator, name)] += ledger.bytes_of(module)
+        generator, parts = _generator(ledger, spec.generator, device, prompts)
         vlm = hollow_vlm(spec.vlm, pick_dtype(spec.vlm.dtype, device), texts)
         parts["vlm"] = ledger.live - sum(parts.values())
         generator.attach(spec.learn.adapter, spec.learn.seed)
@@ -62,17 +60,8 @@ def predict(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str] = ())
         parts["optimizer"] = (1 + OPTIMIZER_COPIES) * parts["adapter"]
         weights = ledger.live
         generator.economize([rung for rung in rungs if rung != "offload-activations"])
-        try:
+        with _explained(f"{spec.generator.model} with {spec.vlm.model}"):
             _step(loaded, generator, vlm, ledger, "offload-activations" in rungs)
-        except UserError:
-            raise
-        except Exception as error:
-            # Any model's code may ask for what hollow tensors cannot give.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"memory of {spec.generator.model} with {spec.vlm.model}: cannot be predicted ({reason}); "
-                "set generator.memory to a list of rungs yourself"
-            ) from error
     # Gradients are born in the step: they are counted with the optimiser.
     parts["activations"] = max(ledger.peak - weights - parts["adapter"], 0)
     if "free-text-encoders" in rungs:
@@ -80,6 +69,55 @@ def predict(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str] = ())
     if "two-devices" in rungs:
         parts["vlm"] = 0
     return Estimate(parts)
+
+
+def predict_drawing(
+    spec: GeneratorSpec, prompts: Sequence[str], batch: int, device: torch.device, rungs: Sequence[str] = ()
+) -> Estimate:
+    """The most memory that drawing ``batch`` pictures at once takes, found as by `predict`.
+
+    Adapters are small: they are not counted.
+
+    Raises:
+        UserError: as `predict` does.
+    """
+    with Ledger().counting() as ledger:
+        generator, parts = _generator(ledger, quantized(spec, rungs), device, prompts)
+        generator.economize([rung for rung in rungs if rung != "offload-activations"])
+        weights = ledger.live
+        with _explained(spec.model):
+            generator.render([prompts[0]] * batch, list(range(batch)))
+    parts["activations"] = ledger.peak - weights
+    if "free-text-encoders" in rungs:
+        parts["text encoders"] = 0
+    return Estimate(parts)
+
+
+def _generator(
+    ledger: Ledger, spec: GeneratorSpec, device: torch.device, prompts: Sequence[str]
+) -> tuple[Generator, dict[str, int]]:
+    """The generator without weights, and the bytes of its parts."""
+    generator = hollow_generator(spec, pick_dtype(spec.dtype, device), prompts)
+    parts = {"denoiser": 0, "text encoders": 0, "decoder": 0}
+    for name, module in generator.pipeline.components.items():
+        if isinstance(module, torch.nn.Module):
+            parts[_part(generator, name)] += ledger.bytes_of(module)
+    return generator, parts
+
+
+@contextmanager
+def _explained(models: str) -> Iterator[None]:
+    """Any model's code may ask for what hollow tensors cannot give: one line that says what to do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"memory of {models}: cannot be predicted ({reason}); set generator.memory to a list of rungs "
+            "yourself"
+        ) from error
 
 
 def _step(loaded: LoadedSpec, generator: Generator, vlm: Vlm, ledger: Ledger, offload: bool) -> None:

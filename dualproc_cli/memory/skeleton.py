@@ -19,15 +19,13 @@ from dualproc_cli.generator.self_test import Conventions, count_idle_timesteps
 from dualproc_cli.memory.hollow import hollow_out
 from dualproc_cli.models.catalog import known_shapes
 from dualproc_cli.models.shapes import LIBRARIES, build_module, build_pipeline, build_vlm
+from dualproc_cli.quantization import BYTES
 from dualproc_cli.spec import GeneratorSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, load_processor, prepare_vlm
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 # Everything in a repository but its weights.
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "**/*.json", "**/*.txt", "**/*.model"]
-
-# Bytes of a quantised weight, over those of a 16-bit one: nf4 keeps a 32-bit scale for every 64 weights.
-SHARES = {"none": 1.0, "int8": 0.5, "nf4": 0.28}
 
 
 def hollow_generator(spec: GeneratorSpec, dtype: torch.dtype, prompts: Sequence[str]) -> Generator:
@@ -41,11 +39,11 @@ def hollow_generator(spec: GeneratorSpec, dtype: torch.dtype, prompts: Sequence[
         pipeline = build_pipeline(spec.model, META, dtype, prompts)
     else:
         pipeline = _pipeline(folder, dtype)
-    share = SHARES[spec.quantization]
+    share = _share(spec.quantization, dtype)
     for name, module in pipeline.components.items():
         if isinstance(module, nn.Module):
             hollow_out(module, dtype, 1.0 if name == "vae" else share)
-    size = Conventions(width=spec.width, height=spec.height)
+    size, spec = Conventions(width=spec.width, height=spec.height), spec.model_copy(update={"compile": False})
     generator = prepare_generator(pipeline, spec, CPU, conventions=size)
     generator.conventions = replace(size, idle_timesteps=count_idle_timesteps(generator))
     return generator
@@ -65,7 +63,7 @@ def hollow_vlm(spec: VlmSpec, dtype: torch.dtype, texts: Sequence[str]) -> Vlm:
         processor = load_processor(spec.model_copy(update={"model": str(folder), "revision": None})).processor
         config = AutoConfig.from_pretrained(folder)
         model = build_module(AutoModelForImageTextToText._model_mapping[type(config)], folder, META, dtype)
-    hollow_out(model, dtype, SHARES[spec.quantization])
+    hollow_out(model, dtype, _share(spec.quantization, dtype))
     return prepare_vlm(processor, model, CPU)
 
 
@@ -76,6 +74,11 @@ def local_folder(spec: GeneratorSpec | VlmSpec) -> Path | None:
         return miniature.generator_folder(None) if is_generator else miniature.vlm_folder(None)
     folder = Path(spec.model).expanduser()
     return folder if folder.is_dir() else None
+
+
+def _share(quantization: str, dtype: torch.dtype) -> float:
+    """Bytes of a quantised weight over those of one in ``dtype``."""
+    return BYTES.get(quantization, dtype.itemsize) / dtype.itemsize
 
 
 def _configuration(spec: GeneratorSpec | VlmSpec) -> Path | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from dualproc_cli.miniature.render import GROUND_SHADE, SKY_HAZE, render
 from dualproc_cli.miniature.scene import HORIZON, NOBODY, OUTLINE, SIZE, SUBJECTS, Scene
 
-# Mean square difference that a farther subject must explain. Otherwise one in twelve pictures of one subject
+# Mean square difference that a farther subject must explain. Otherwise one in twenty pictures of one subject
 # gets a second, small one for what is left over; as many true ones are found.
 FAR_COST = 4e-4
 # How far a step of the fit may move each parameter, so that all mean about as much in the picture.

@@ -74,6 +74,10 @@ class GeneratorSpec(SpecModel):
         description="What is done to need less memory: auto goes down the ladder as far as the device asks; "
         "a list names the rungs.",
     )
+    compile: Flag = Field(
+        default=False,
+        description="Whether the denoiser's repeated blocks are compiled: a minute or so, then faster steps.",
+    )
     trust_remote_code: Flag = Field(
         default=False, description="Whether code that comes with the model may run."
     )

@@ -1,6 +1,5 @@
 """A frozen vision-language model and its processor, from the hub, a folder or the embedded miniature."""
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
-    BitsAndBytesConfig,
     PreTrainedModel,
     ProcessorMixin,
 )
@@ -21,6 +19,7 @@ from dualproc_cli import miniature
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
 from dualproc_cli.hub import advice
+from dualproc_cli.quantization import quantization
 from dualproc_cli.spec import VlmSpec
 from dualproc_cli.vlm.template import set_template
 
@@ -52,8 +51,8 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
     processor, remedies = _load_processor(spec)
     dtype = pick_dtype(spec.dtype, device)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
-    if spec.quantization != "none":
-        options |= {"quantization_config": _quantization(spec, dtype, device), "device_map": {"": device}}
+    if found := quantization(spec.quantization, device, dtype, "vlm"):
+        options |= {"quantization_config": found.for_model(), "device_map": {"": device}}
     model, report = _read(
         spec, AutoModelForImageTextToText.from_pretrained, output_loading_info=True, **options
     )
@@ -64,7 +63,7 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
             f"vlm.model: {spec.model} is incomplete: {len(lacking)} weights missing or of another shape, "
             f"the first {lacking[0]}; download or save it again"
         )
-    if spec.quantization == "none":
+    if found is None:
         model = model.to(device)
     return Vlm(processor, model.eval().requires_grad_(False), device, _commit(spec), remedies)
 
@@ -156,15 +155,3 @@ def _commit(spec: VlmSpec) -> str | None:
         return None
     config = try_to_load_from_cache(spec.model, "config.json", revision=spec.revision)
     return Path(config).parent.name if isinstance(config, str) else None
-
-
-def _quantization(spec: VlmSpec, dtype: torch.dtype, device: torch.device) -> BitsAndBytesConfig:
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"vlm.quantization: {spec.quantization} needs the package bitsandbytes: pip install bitsandbytes"
-        )
-    if device.type != "cuda":
-        raise UserError(f"vlm.quantization: {spec.quantization} needs a CUDA device; on {device} use none")
-    if spec.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)

@@ -17,7 +17,7 @@ EXCEPTIONS: dict[tuple[str, str, str], Known] = {
     ("generator", "StableDiffusionSAG", "x0 jump"): Known(
         "it asks the denoiser twice a step, in batches of two sizes, and reads the attention in between, "
         "which cannot be skipped; use last-steps",
-        ValueError,
+        UserError,
     ),
     ("scheduler", "IPNDM", "x0 jump"): Known(
         "it says nothing of a clean picture, and has no alphas to compute it from; use last-steps", UserError

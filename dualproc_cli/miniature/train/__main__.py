@@ -13,7 +13,7 @@ from dualproc_cli.device import pick_device
 from dualproc_cli.files import write_atomically
 from dualproc_cli.miniature.train.loop import Training
 
-SAMPLES = {"autoencoder": 33_600, "generator": 560_000, "vlm": 300_000, "harden": 100_000, "reader": 66_000}
+SAMPLES = {"autoencoder": 33_600, "generator": 560_000, "vlm": 300_000, "harden": 100_000, "reader": 600_000}
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     training.resume()
     training.run()
     record = options.folder / f"{options.name}.json"
-    before = json.loads(record.read_text()) if record.exists() else None
+    before = json.loads(record.read_text()) if task.warm and record.exists() else None
     figures = module.export(training, options.folder)
     facts = {
         "samples": training.samples_seen,

@@ -81,7 +81,7 @@ def vlm_figures(learner: VlmLearner, batches: Iterator[tuple[Tensor, Scene]]) ->
                 count, answer, margin = counts[kind.split()[0]], logits[row, column], quiz.margin[row, column]
                 if kind in OPEN_KINDS:
                     count.add(bool(answer.argmax() == wanted[row, column]), clear=True)
-                else:
+                elif margin != 0:  # of two points in the sky, neither is closer: no answer is right
                     said = bool(answer[learner.packer.yes] > answer[learner.packer.no])
                     true = bool(margin > 0)
                     count.yes[true].append(said)

@@ -158,7 +158,9 @@ def task(samples: int, folder: Path, seed: int) -> Task:
         which = torch.randint(vlm.CHUNK, (batch_size,), generator=rng)
         return vlm.give_lesson(learner, chunks.at(step * batch_size)[which], rng).terms
 
-    return Task("harden", learner, loss, samples, batch_size=48, learning_rate=4e-4, muon=vlm.hidden)
+    return Task(
+        "harden", learner, loss, samples, batch_size=48, learning_rate=4e-4, muon=vlm.hidden, warm=True
+    )
 
 
 export = vlm.export

@@ -63,6 +63,7 @@ class Task:
     learning_rate: float
     # Which parameters Muon moves, by name; AdamW moves the others.
     muon: Callable[[str, nn.Parameter], bool] = field(default=lambda name, parameter: False)
+    warm: bool = False  # it begins with weights that were exported before
 
 
 class Training:

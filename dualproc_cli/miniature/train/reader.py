@@ -8,20 +8,32 @@ from torch import Tensor
 
 from dualproc_cli.files import write_atomically
 from dualproc_cli.miniature.reader import Reader, scene_numbers
+from dualproc_cli.miniature.scene import Scene
 from dualproc_cli.miniature.train.heads import close, scene_loss
-from dualproc_cli.miniature.train.loop import Task, Training
+from dualproc_cli.miniature.train.loop import Chunks, Task, Training, half_precision
 from dualproc_cli.miniature.train.pictures import Pictures
 
-PAIRS = 0.35
+PAIRS = 0.5
+CHUNK, PART, REUSE = 2048, 128, 4  # pictures made at a time, and how often each is used
 
 
 def task(samples: int, folder: Path, seed: int) -> Task:
     reader = Reader().to(memory_format=torch.channels_last)
     pictures = Pictures(folder, generated=0.0)
 
+    def make_chunk(rng: torch.Generator) -> tuple[Tensor, Scene]:
+        parts = [pictures.draw(PART, rng, PAIRS) for _ in range(CHUNK // PART)]
+        return torch.cat([images for images, _, _ in parts]), Scene.concatenate([s for _, s, _ in parts])
+
+    chunks = Chunks(make_chunk, seed, CHUNK * REUSE)
+
     def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
-        images, scene, _ = pictures.draw(batch_size, rng, PAIRS)
-        found = reader(images.contiguous(memory_format=torch.channels_last))
+        which = torch.randint(CHUNK, (batch_size,), generator=rng)
+        images, scenes = chunks.at(step * batch_size)
+        scene = scenes[which]
+        with half_precision():
+            found = reader(images[which].contiguous(memory_format=torch.channels_last))
+        found = {name: numbers.float() for name, numbers in found.items()}
         return {
             "scene": scene_loss(found, scene),
             "sun": 0.1 * close(found["sun"], scene_numbers(scene)["sun"]),

@@ -235,7 +235,7 @@ def task(samples: int, folder: Path, seed: int) -> Task:
         }
 
     rate = 8e-4 if warm else 1.2e-3
-    return Task("vlm", learner, loss, samples, batch_size=48, learning_rate=rate, muon=hidden)
+    return Task("vlm", learner, loss, samples, batch_size=48, learning_rate=rate, muon=hidden, warm=warm)
 
 
 def load_learner(folder: Path) -> Learner:

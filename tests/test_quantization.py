@@ -1,0 +1,97 @@
+"""Frozen weights of 8 bits are kept as such, and what is learned on them serves the whole ones."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dualproc_cli.compiler import compile_loss
+from dualproc_cli.errors import UserError
+from dualproc_cli.generator import load_generator
+from dualproc_cli.learning.learner import Learner
+from dualproc_cli.memory import load_models, predict
+from dualproc_cli.quantization import quantization
+from dualproc_cli.spec import load_spec
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+SPEC = Path(__file__).parent.parent / "specs/horizon-position.yaml"
+PROMPT = ["a house in a field"]
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load_spec(SPEC, ["learn.batch_size=2"])
+
+
+@pytest.fixture(scope="module")
+def quantized(loaded):
+    return load_models(loaded, ["int8"], CPU)
+
+
+def size_of(module):
+    """Bytes of the parameters of a module, those of 8 bits with their scales."""
+    parts = [
+        part
+        for weight in module.parameters()
+        for part in ((weight.qdata, weight.scale) if hasattr(weight, "qdata") else (weight,))
+    ]
+    return sum(part.numel() * part.element_size() for part in parts)
+
+
+def test_linear_layers_have_8_bits_and_pictures_hardly_change(loaded, quantized):
+    generator, _ = quantized
+    linear = [m for m in generator.denoiser.modules() if isinstance(m, nn.Linear)]
+    assert {layer.weight.qdata.dtype for layer in linear} == {torch.int8}
+    whole = load_generator(loaded.spec.generator, CPU)
+    difference = (generator.render(PROMPT, [1]) - whole.render(PROMPT, [1])).abs()
+    assert 0 < difference.mean() < 0.01
+
+
+def test_predicted_as_they_are(loaded, quantized):
+    generator, vlm = quantized
+    parts = predict(loaded, CPU, ["int8"]).parts
+    assert parts["denoiser"] == pytest.approx(size_of(generator.denoiser), rel=0.05)
+    assert parts["vlm"] == pytest.approx(size_of(vlm.model), rel=0.05)
+
+
+def test_what_is_learned_on_8_bits_serves_the_whole_weights(loaded, quantized, tmp_path):
+    generator, vlm = quantized
+    generator.add_adapter(loaded.spec.learn.adapter, 0)
+    learner = Learner(loaded.spec, generator, compile_loss(loaded, vlm, 64, 64))
+    for _ in range(3):
+        assert learner.step().gradient_norm > 0
+    generator.save_adapter(tmp_path)
+    whole = load_generator(loaded.spec.generator, CPU)
+    before = whole.render(PROMPT, [1])
+    whole.load_adapters([(tmp_path, 1.0)])
+    moved = whole.render(PROMPT, [1]) - before
+    with generator.without_adapter():
+        before = generator.render(PROMPT, [1])
+    expected = generator.render(PROMPT, [1]) - before
+    assert torch.cosine_similarity(moved.flatten(), expected.flatten(), 0) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "installed", "message"),
+    [
+        ("nf4", CPU, True, "vlm.quantization: nf4: needs a CUDA device, and this is cpu; set it to int8"),
+        ("int8", CPU, False, "needs the package torchao: pip install torchao"),
+        ("int8", CUDA, False, "needs the package bitsandbytes: pip install bitsandbytes"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_one_line(name, device, installed, message, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True if installed else None)
+    with pytest.raises(UserError, match=message):
+        quantization(name, device, torch.float32, "vlm")
+
+
+def test_on_cuda_bitsandbytes_computes_in_the_dtype_of_the_model(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    found = quantization("nf4", CUDA, torch.bfloat16, "generator")
+    assert found.config == "BitsAndBytesConfig"
+    assert found.options["load_in_4bit"]
+    assert found.options["bnb_4bit_compute_dtype"] == torch.bfloat16
+    assert quantization("int8", CUDA, torch.bfloat16, "generator").options == {"load_in_8bit": True}
+    assert quantization("none", CUDA, torch.bfloat16, "generator") is None
