@@ -34,7 +34,9 @@ def main() -> None:
         handlers=[logging.StreamHandler(), logging.FileHandler(options.folder / f"{options.name}.log")],
     )
     torch.set_num_threads(options.threads)
-    if options.device != "cpu":  # before the networks' modules are imported: they hold tensors
+    if (
+        options.device != "cpu" and options.name != "release"
+    ):  # before the networks' modules are imported: they hold tensors
         torch.set_default_device(pick_device(options.device))
     if options.name == "release":
         importlib.import_module("dualproc_cli.miniature.train.release").release(options.folder)

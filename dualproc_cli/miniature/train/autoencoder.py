@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import sample_scenes
-from dualproc_cli.miniature.train.loop import Task, Training
+from dualproc_cli.miniature.train.loop import Task, Training, seeded
 
 # Added before decoding, in units of the latents' spread: the decoder forgives small errors.
 LATENT_NOISE = 0.1
@@ -53,7 +53,7 @@ def export(training: Training, folder: Path) -> dict[str, float]:
     """Save the averaged model with the latents' mean and spread in its config; returns held-out figures."""
     training.use_average()
     model: Any = training.task.modules
-    rng = torch.Generator().manual_seed(1_000_003)
+    rng = seeded(1_000_003)
     images = render(sample_scenes(512, rng)).images * 2 - 1
     with torch.no_grad():
         latents = torch.cat([model.encode(part).latents for part in images.split(64)])

@@ -29,7 +29,7 @@ from dualproc_cli.miniature.train.generator_model import (
     build_tokenizer,
     build_transformer,
 )
-from dualproc_cli.miniature.train.loop import Chunks, Task, Training, half_precision
+from dualproc_cli.miniature.train.loop import Chunks, Task, Training, half_precision, seeded
 
 ONE_STEP = 0.65  # share of samples at full noise, for one-step drawing; the rest at the other steps of four
 DETAIL_WEIGHT = 4.0  # errors at subjects, outlines, sun, moon and stars weigh this much more than elsewhere
@@ -49,9 +49,9 @@ class Learner(nn.Module):
         # A third faster on a CPU.
         self.forward_transformer = torch.compile(transformer.forward, dynamic=False)
         vae: Any = AutoencoderTiny.from_pretrained(folder / "vae").eval().requires_grad_(False)
-        self.vae = vae.to(memory_format=torch.channels_last)
+        self.vae = vae.to(torch.get_default_device(), memory_format=torch.channels_last)
         self.image_ids = FluxPipeline._prepare_latent_image_ids(
-            1, LATENT_SIZE // 2, LATENT_SIZE // 2, "cpu", torch.float32
+            1, LATENT_SIZE // 2, LATENT_SIZE // 2, torch.get_default_device(), torch.float32
         )
 
     @torch.no_grad()
@@ -172,7 +172,7 @@ def export(training: Training, folder: Path) -> dict[str, float]:
     """Save the pipeline of averaged weights in half precision; returns held-out figures."""
     training.use_average()
     learner = cast(Learner, training.task.modules)
-    rng = torch.Generator().manual_seed(1_000_003)
+    rng = seeded(1_000_003)
     noise = torch.randn(512, TOKENS, TOKEN_CHANNELS, generator=rng)
     kind, look = sample_prompts(512, rng, PAIRS)
     prompts = captions(kind, look, rng)

@@ -23,7 +23,7 @@ from dualproc_cli.miniature.render import render
 from dualproc_cli.miniature.scene import NOBODY, SIZE, SUBJECTS, sample_prompts, sample_scenes
 from dualproc_cli.miniature.train import vlm
 from dualproc_cli.miniature.train.exposures import Exposures
-from dualproc_cli.miniature.train.loop import Chunks, Task, half_precision
+from dualproc_cli.miniature.train.loop import Chunks, Task, half_precision, seeded
 from dualproc_cli.miniature.train.pictures import Pictures
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
 
@@ -45,11 +45,11 @@ UNEXPLAINED = 2.0  # how much an error at the subject, in units of its contrast,
 
 def fool(folder: Path, seed: int) -> Exposures:
     """Pictures of adapters that were learned against the VLM in ``folder``, labelled by the reader."""
-    rng = torch.Generator().manual_seed(seed)
+    rng = seeded(seed)
     spec = GeneratorSpec(
         model=str(folder / "generator"), width=SIZE, height=SIZE, steps=1, guidance_scale=0.0
     )
-    generator = load_generator(spec, torch.device("cpu"))
+    generator = load_generator(spec, torch.get_default_device())
     generator.add_adapter(AdapterSpec(rank=8, scale=1.0), seed)
     fresh = generator.adapter_state()
     learner, reader = vlm.load_learner(folder).requires_grad_(False), load_reader(folder / "reader")

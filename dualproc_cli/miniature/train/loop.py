@@ -27,6 +27,11 @@ LOG_EVERY = 100  # steps
 T = TypeVar("T")
 
 
+def seeded(seed: int) -> torch.Generator:
+    """Random numbers on the device of the training."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+
 def half_precision() -> torch.autocast:
     """Matrix products in bfloat16: on CPUs that have them in hardware (AMX) ten times as fast."""
     return torch.autocast(torch.get_default_device().type, torch.bfloat16)
@@ -45,8 +50,7 @@ class Chunks(Generic[T]):
         number = sample // self.samples
         if self._current is None or self._current[0] != number:
             self._current = None  # freed before the next is made
-            rng = torch.Generator(torch.get_default_device()).manual_seed(hash((self.seed, number)) % 2**63)
-            self._current = number, self.make(rng)
+            self._current = number, self.make(seeded(hash((self.seed, number)) % 2**63))
         return self._current[1]
 
 
@@ -84,7 +88,7 @@ class Training:
                 hidden, task.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
             )
             self.optimizers.append(muon)
-        self.rng = torch.Generator(torch.get_default_device()).manual_seed(seed)
+        self.rng = seeded(seed)
         self.step, self.minutes = 0, 0.0
 
     @property

@@ -25,10 +25,12 @@ class Pictures:
         """A share ``generated`` is drawn by the generator in ``folder``."""
         self.generated = generated
         self.autoencoder: Any = None
+        device = torch.get_default_device()
         if (folder / "vae" / "config.json").exists():
-            self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae").eval()
+            self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae").eval().to(device)
         if generated:
-            self.generator: Any = FluxPipeline.from_pretrained(folder / "generator", dtype=torch.float32)
+            generator = FluxPipeline.from_pretrained(folder / "generator", dtype=torch.float32)
+            self.generator: Any = generator.to(device)
             self.generator.set_progress_bar_config(disable=True)
 
     @torch.no_grad()
