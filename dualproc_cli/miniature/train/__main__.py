@@ -34,13 +34,11 @@ def main() -> None:
         handlers=[logging.StreamHandler(), logging.FileHandler(options.folder / f"{options.name}.log")],
     )
     torch.set_num_threads(options.threads)
-    if (
-        options.device != "cpu" and options.name != "release"
-    ):  # before the networks' modules are imported: they hold tensors
-        torch.set_default_device(pick_device(options.device))
-    if options.name == "release":
+    if options.name == "release":  # what it measures is how fast a laptop is
         importlib.import_module("dualproc_cli.miniature.train.release").release(options.folder)
         return
+    if options.device != "cpu":  # before the networks' modules are imported: they hold tensors
+        torch.set_default_device(pick_device(options.device))
     torch.manual_seed(options.seed)
     module = importlib.import_module(f"dualproc_cli.miniature.train.{options.name}")
     task = module.task(options.samples or SAMPLES[options.name], options.folder, options.seed)
