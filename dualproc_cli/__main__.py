@@ -78,7 +78,8 @@ def _start(
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", module=rf"({LIBRARIES})(\.|$)")
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # of what torchao registers
+    for name in ("torch.utils._pytree", "bitsandbytes"):  # when torchao and bitsandbytes are imported
+        logging.getLogger(name).setLevel(logging.ERROR)
     logger = logging.getLogger("dualproc_cli")
     if not any(isinstance(handler, _Echo) for handler in logger.handlers):
         logger.addHandler(_Echo(logging.WARNING))

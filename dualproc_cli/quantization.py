@@ -1,6 +1,7 @@
 """Frozen weights of 8 or 4 bits: which package keeps them on which device."""
 
 import importlib.util
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import PipelineQuantizationConfig
+from torch import nn
 
 from dualproc_cli.errors import UserError
 
@@ -37,6 +39,33 @@ class Quantization:
     def for_model(self) -> Any:
         """What transformers is given."""
         return getattr(transformers, self.config)(**self.options)
+
+    def quantize(self, module: nn.Module) -> None:
+        """Quantise a module that is in memory, in place; a layer that shares its weight stays whole."""
+        weights = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
+        for name, layer in list(module.named_modules()):
+            if isinstance(layer, nn.Linear) and weights[id(layer.weight)] == 1:
+                parent, _, own = name.rpartition(".")
+                setattr(module.get_submodule(parent), own, self._quantized(layer))
+
+    def _quantized(self, layer: nn.Linear) -> nn.Module:
+        if self.config == "TorchAoConfig":
+            from torchao.quantization import quantize_
+
+            quantize_(layer, self.options["quant_type"])
+            return layer
+        import bitsandbytes as bnb
+
+        made: Any
+        size, bias = (layer.in_features, layer.out_features), layer.bias is not None
+        if "load_in_8bit" in self.options:
+            made = bnb.nn.Linear8bitLt(*size, bias=bias, has_fp16_weights=False)
+            made.weight = bnb.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
+        else:
+            made = bnb.nn.Linear4bit(*size, bias=bias, compute_dtype=layer.weight.dtype, quant_type="nf4")
+            made.weight = bnb.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
+        made.bias = layer.bias
+        return made.to(layer.weight.device)  # where it is moved to, it is quantised
 
 
 def quantization(name: str, device: torch.device, dtype: torch.dtype, where: str) -> Quantization | None:

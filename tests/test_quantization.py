@@ -5,14 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 from torch import nn
+from torchao.quantization import Int8WeightOnlyConfig
 
+from dualproc_cli.bench.random_weights import RandomWeights
 from dualproc_cli.compiler import compile_loss
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator
 from dualproc_cli.learning.learner import Learner
 from dualproc_cli.memory import load_models, predict
-from dualproc_cli.quantization import quantization
+from dualproc_cli.miniature import generator_folder
+from dualproc_cli.quantization import Quantization, quantization
 from dualproc_cli.spec import load_spec
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -71,6 +75,44 @@ def test_what_is_learned_on_8_bits_serves_the_whole_weights(loaded, quantized, t
         before = generator.render(PROMPT, [1])
     expected = generator.render(PROMPT, [1]) - before
     assert torch.cosine_similarity(moved.flatten(), expected.flatten(), 0) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("found", "error"),
+    [
+        (Quantization("TorchAoConfig", {"quant_type": Int8WeightOnlyConfig()}), 0.01),
+        (Quantization("BitsAndBytesConfig", {"load_in_8bit": True}), 0.02),
+        (Quantization("BitsAndBytesConfig", {"load_in_4bit": True}), 0.15),
+    ],
+)
+def test_a_module_in_memory_is_quantised_where_it_is(found, error):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 64), nn.Linear(64, 64))
+    module.append(nn.Linear(64, 64))
+    module[4].weight = module[3].weight
+    images = torch.randn(8, 64, requires_grad=True)
+    before = module.requires_grad_(False)(images)
+    found.quantize(module)
+    assert all(layer.weight.dtype != torch.float32 or is_int8(layer) for layer in (module[0], module[2]))
+    assert module[3].weight is module[4].weight
+    assert type(module[3].weight) is nn.Parameter, "what is shared stays whole"
+    after = module(images)
+    assert 0 < (after - before).norm() / before.norm() < error
+    (expected,), (gradient,) = (torch.autograd.grad(out.square().sum(), images) for out in (before, after))
+    assert (gradient - expected).norm() / expected.norm() < 2 * error
+
+
+def is_int8(layer):
+    return getattr(layer.weight, "qdata", layer.weight).dtype == torch.int8
+
+
+def test_random_weights_are_quantised_too(loaded, monkeypatch):
+    pipeline = FluxPipeline.from_pretrained(generator_folder(), dtype=torch.float32)
+    monkeypatch.setattr("dualproc_cli.bench.random_weights.build_pipeline", lambda *_: pipeline)
+    spec = loaded.spec.generator.model_copy(update={"model": "some/shape", "quantization": "int8"})
+    generator = RandomWeights(["some/shape"], []).generator(spec, CPU)
+    assert is_int8(generator.denoiser.x_embedder)
+    assert is_int8(generator.pipeline.text_encoder_2.encoder.block[0].layer[0].SelfAttention.q)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,12 @@ import torch
 from dualproc_cli.bench.compare import compare
 from dualproc_cli.bench.compiled import compiled
 from dualproc_cli.bench.counters import matmul_rate
+from dualproc_cli.bench.random_weights import RandomWeights
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import RunFailed, UserError
-from dualproc_cli.generator import Generator, load_generator, prepare_generator
 from dualproc_cli.learning.learner import NotFiniteError
-from dualproc_cli.models.shapes import build_pipeline, build_vlm
-from dualproc_cli.spec import ControlSpec, GeneratorSpec, LoadedSpec, VlmSpec
-from dualproc_cli.vlm import Vlm, load_vlm, prepare_vlm
+from dualproc_cli.memory import choose, load_models, predict, with_rungs
+from dualproc_cli.spec import ControlSpec, LoadedSpec
 
 SPEC = Path(__file__).with_name("spec.yaml")
 
@@ -40,8 +39,9 @@ def bench(
         random_weights: known shapes among the spec's models, to be built, not loaded.
 
     Returns:
-        what was measured on what, ``rows``, one a count (see `compare`), and ``compile``, where the spec says
-        ``generator.compile`` (see `compiled`). Plain data, as JSON has it.
+        what was measured on what, the ``rungs`` of the memory ladder that were taken, ``rows``, one a count
+        (see `compare`) with the ``predicted_bytes`` of its step (see `predict`), and ``compile``, where the
+        spec says ``generator.compile`` (see `compiled`). Plain data, as JSON has it.
 
     Raises:
         UserError: a model cannot be used, or the spec has not so many questions.
@@ -50,8 +50,9 @@ def bench(
     spec = loaded.spec
     _check(spec, counts, random_weights)
     said = [*spec.prompts.train, *(text for question in spec.questions for text in question.texts)]
-    generator = _generator(spec.generator, device, random_weights, said)
-    vlm = _vlm(spec.vlm, device, random_weights, said)
+    made = RandomWeights(random_weights, said)
+    rungs = choose(loaded, device).rungs
+    generator, vlm = load_models(loaded, rungs, device, made.generator, made.vlm)
     generator.add_adapter(spec.learn.adapter, spec.learn.seed)
     dtypes = pick_dtype(spec.generator.dtype, device), vlm.dtype
     ceiling = max(matmul_rate(device, dtype) for dtype in set(dtypes))
@@ -61,9 +62,14 @@ def bench(
         changes = {"questions": spec.questions[:count], "learn": learn}
         return replace(loaded, spec=spec.model_copy(update=changes))
 
+    def measured(count: int) -> dict[str, Any]:
+        row = compare(with_rungs(asking(count), rungs), generator, vlm, rounds, ceiling)
+        return {**row, "predicted_bytes": _predicted(asking(count), device, rungs)}
+
+    first = with_rungs(asking(counts[0]), rungs)
     try:
-        paid = compiled(asking(counts[0]), generator, vlm, rounds) if spec.generator.compile else None
-        rows = [compare(asking(count), generator, vlm, rounds, ceiling) for count in counts]
+        paid = compiled(first, generator, vlm, rounds) if spec.generator.compile else None
+        rows = [measured(count) for count in counts]
     except NotFiniteError as error:
         raise RunFailed(f"{error}; a step without a finite loss is not worth measuring") from error
     return {
@@ -79,6 +85,7 @@ def bench(
         "batch_size": learn.batch_size,
         "rounds": rounds,
         "matmul_flops_per_second": ceiling,
+        "rungs": list(rungs),
         "compile": paid,
         "rows": rows,
     }
@@ -91,30 +98,18 @@ def _check(spec: ControlSpec, counts: Sequence[int], random_weights: Sequence[st
                 f"--questions {count}: the spec has {len(spec.questions)} (expected 1 to as many)"
             )
     for repo in random_weights:
-        part = next((part for part in (spec.generator, spec.vlm) if part.model == repo), None)
-        if part is None:
+        if repo not in (spec.generator.model, spec.vlm.model):
             raise UserError(
                 f"--random-weights {repo}: neither the generator nor the VLM here; give one of each"
             )
-        if part.quantization != "none":
-            raise UserError(
-                f"--random-weights {repo}: random weights cannot be quantized; set quantization to none"
-            )
 
 
-def _generator(
-    spec: GeneratorSpec, device: torch.device, random_weights: Sequence[str], said: list[str]
-) -> Generator:
-    if spec.model not in random_weights:
-        return load_generator(spec, device)
-    pipeline = build_pipeline(spec.model, device, pick_dtype(spec.dtype, device), said)
-    return prepare_generator(pipeline, spec, device)
-
-
-def _vlm(spec: VlmSpec, device: torch.device, random_weights: Sequence[str], said: list[str]) -> Vlm:
-    if spec.model not in random_weights:
-        return load_vlm(spec, device)
-    return prepare_vlm(*build_vlm(spec.model, device, pick_dtype(spec.dtype, device), said), device)
+def _predicted(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str]) -> int | None:
+    """What `predict` says of the memory; None where it cannot say."""
+    try:
+        return predict(loaded, device, rungs).total
+    except UserError:
+        return None
 
 
 def _name(device: torch.device) -> str:

@@ -78,6 +78,8 @@ def _print(found: dict[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if found["rungs"]:
+        console.print(f"Of the memory ladder: {', '.join(found['rungs'])}.", markup=False, soft_wrap=True)
     if found["compile"]:
         console.print(_compiled(found["compile"]), markup=False, soft_wrap=True)
     console.print(_summary(found["rows"]))
@@ -106,6 +108,7 @@ def _summary(rows: list[dict[str, Any]]) -> Table:
             "GFLOP",
             "of matmul",
             "GiB",
+            "predicted",
         ),
         box=None,
         pad_edge=False,
@@ -124,6 +127,7 @@ def _summary(rows: list[dict[str, Any]]) -> Table:
             f"{shared['flops'] / 1e9:.1f}",
             f"{shared['share_of_ceiling']:.0%}",
             f"{shared['peak_bytes'] / 2**30:.2f}",
+            f"{row['predicted_bytes'] / 2**30:.2f}" if row["predicted_bytes"] else "",
         )
     return table
 
