@@ -196,6 +196,16 @@ def test_drawing_takes_less_than_learning(loaded, plain, monkeypatch):
     assert choose_to_draw(named, prompts, 2, CPU).rungs == ("checkpoint-vae",), "what this device can do"
 
 
+def test_sample_goes_down_the_ladder_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(ladder, "LARGE", 1e9)
+    monkeypatch.setattr(ladder, "device_bytes", lambda device: 1)
+    result = CliRunner().invoke(app, ["sample", "a house", "-o", str(tmp_path), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert "does not fit" in result.stderr
+    assert "(int8: frozen weights of 8 bits)" in result.stderr
+    assert (tmp_path / "a-house-0.png").is_file()
+
+
 def ladder_of(plain, rungs):
     """An estimate that halves with some rungs, and fails with another."""
     if "tile-vae" in rungs:
