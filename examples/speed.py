@@ -78,9 +78,7 @@ def section(measured: list[dict]) -> str:
     rows = [cells(found, row) for found in measured for row in found["rows"]]
     title = f"On {measured[0]['device']}, threads: {measured[0]['threads']}."
     if measured[0]["device"].startswith("cpu"):
-        title += (
-            " The peak is that of the process, with all libraries; predicted is what the models take of it."
-        )
+        title += " The peak is that of the process with all libraries, the prediction of the models alone."
     return f"{title}\n\n{markdown([list(COLUMNS), *rows])}"
 
 
