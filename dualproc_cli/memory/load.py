@@ -32,11 +32,11 @@ def load_models(
     Raises:
         UserError: a model cannot be loaded.
     """
-    spec = with_rungs(loaded, rungs).spec
+    spec = loaded.spec
     prompts = [*spec.prompts.train, *spec.prompts.held_out]
     generator = load_thrifty_generator(spec.generator, prompts, rungs, device, read_generator)
     place = second_device(device) if "two-devices" in rungs else None
-    return generator, read_vlm(spec.vlm, place or device)
+    return generator, read_vlm(with_rungs(loaded, rungs).spec.vlm, place or device)
 
 
 def load_thrifty_generator(

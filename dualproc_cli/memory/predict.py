@@ -51,7 +51,7 @@ def predict(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str] = ())
     texts = [text for question in spec.questions for text in question.texts]
     prompts = [*spec.prompts.train, *spec.prompts.held_out]
     with Ledger().counting() as ledger:
-        generator, parts = _generator(ledger, spec.generator, device, prompts)
+        generator, parts = _generator(ledger, spec.generator, device, prompts, rungs)
         vlm = hollow_vlm(spec.vlm, pick_dtype(spec.vlm.dtype, device), texts)
         parts["vlm"] = ledger.live - sum(parts.values())
         generator.attach(spec.learn.adapter, spec.learn.seed)
@@ -59,7 +59,6 @@ def predict(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str] = ())
         parts["adapter"] = ledger.live - sum(parts.values())
         parts["optimizer"] = (1 + OPTIMIZER_COPIES) * parts["adapter"]
         weights = ledger.live
-        generator.economize([rung for rung in rungs if rung != "offload-activations"])
         with _explained(f"{spec.generator.model} with {spec.vlm.model}"):
             _step(loaded, generator, vlm, ledger, "offload-activations" in rungs)
     # Gradients are born in the step: they are counted with the optimiser.
@@ -82,8 +81,7 @@ def predict_drawing(
         UserError: as `predict` does.
     """
     with Ledger().counting() as ledger:
-        generator, parts = _generator(ledger, quantized(spec, rungs), device, prompts)
-        generator.economize([rung for rung in rungs if rung != "offload-activations"])
+        generator, parts = _generator(ledger, quantized(spec, rungs), device, prompts, rungs)
         weights = ledger.live
         with _explained(spec.model):
             generator.render([prompts[0]] * batch, list(range(batch)))
@@ -94,10 +92,11 @@ def predict_drawing(
 
 
 def _generator(
-    ledger: Ledger, spec: GeneratorSpec, device: torch.device, prompts: Sequence[str]
+    ledger: Ledger, spec: GeneratorSpec, device: torch.device, prompts: Sequence[str], rungs: Sequence[str]
 ) -> tuple[Generator, dict[str, int]]:
-    """The generator without weights, and the bytes of its parts."""
+    """The generator without weights, as thrifty as it will be loaded, and the bytes of its parts."""
     generator = hollow_generator(spec, pick_dtype(spec.dtype, device), prompts)
+    generator.economize([rung for rung in rungs if rung != "offload-activations"])
     parts = {"denoiser": 0, "text encoders": 0, "decoder": 0}
     for name, module in generator.pipeline.components.items():
         if isinstance(module, torch.nn.Module):
