@@ -19,7 +19,7 @@ from dualproc_cli.spec import (
     VisualPromptSpec,
 )
 from dualproc_cli.visual_prompt import Window, composite, draw, picture, window
-from dualproc_cli.vlm import Inquiry, Vlm, load_processor
+from dualproc_cli.vlm import AnswerScorer, Vlm, load_processor
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class View:
     window: Window  # what of it is shown
     size: tuple[int, int]  # height and width in pixels of what is shown
     questions: tuple[Question, ...]
-    inquiry: Inquiry  # about all wordings of all questions
+    scorer: AnswerScorer  # about all wordings of all questions
 
     def show(self, images: Tensor) -> Tensor:
         """The part that is shown [B, 3, h, w] of pictures [B, 3, H, W] that carry the visual prompt."""
@@ -59,7 +59,7 @@ class View:
         return F.interpolate(part, self.size, mode="bilinear", antialias=True)
 
     def wordings(self, rng: torch.Generator | None) -> list[int]:
-        """One wording a question, as indices of the inquiry: drawn uniformly, or without ``rng`` the main."""
+        """One wording a question, as indices of the scorer: drawn uniformly, or without ``rng`` the main."""
         counts = [1 + len(question.paraphrases) for question in self.questions]
         starts = accumulate(counts[:-1], initial=0)
         if rng is None or max(counts) == 1:
@@ -99,7 +99,7 @@ class CompositeLoss:
             seen = images if view.layer is None else composite(images, view.layer)
             if rng is not None:
                 seen = jittered(seen, self.learn.jitter, rng)
-            scores = view.inquiry(view.show(seen), view.beside, asked)
+            scores = view.scorer(view.show(seen), view.beside, asked)
             for question, likelihood, tokens in zip(
                 view.questions, scores.log_likelihood, scores.tokens, strict=True
             ):
@@ -123,7 +123,7 @@ def compile_loss(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Compo
     """
     found = list(views(loaded, vlm, height, width))
     for view in found:
-        view.inquiry.prepare(*view.size, view.beside)
+        view.scorer.prepare(*view.size, view.beside)
     return CompositeLoss(found, loaded.spec.learn)
 
 
@@ -142,7 +142,7 @@ def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
     size = loaded.spec.generator.height, loaded.spec.generator.width
     planned = []
     for view in views(loaded, load_processor(loaded.spec.vlm), *size):
-        described = view.inquiry.describe(*view.size, view.beside)
+        described = view.scorer.describe(*view.size, view.beside)
         questions = [
             {
                 "name": question.name,
@@ -218,11 +218,9 @@ def views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[Vie
         wordings = [
             (text, question) for question in questions for text in (question.question, *question.paraphrases)
         ]
-        inquiry = Inquiry(
+        scorer = AnswerScorer(
             vlm,
             [text for text, _ in wordings],
             [[question.answer, *question.alternatives] for _, question in wordings],
         )
-        yield View(
-            questions[0].visual_prompt or "none", layer, beside, shown, size, tuple(questions), inquiry
-        )
+        yield View(questions[0].visual_prompt or "none", layer, beside, shown, size, tuple(questions), scorer)

@@ -57,6 +57,23 @@ def folder_atomically(path: Path, overwrite: bool = False) -> Iterator[Path]:
         raise
 
 
+def require_writable(folder: Path) -> None:
+    """Make ``folder`` if it is not there, and check that a file can be written into it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written to ({error.strerror}); choose another output with -o"
+        ) from error
+    os.close(handle)
+    os.unlink(name)
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:

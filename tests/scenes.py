@@ -2,7 +2,7 @@
 
 import torch
 
-from dualproc_cli.miniature.scene import DAY, FAMILY_COLORS, NOBODY, SUBJECTS, Scene
+from dualproc_cli.miniature.world.scene import DAY, FAMILY_COLORS, NOBODY, SUBJECTS, Scene
 
 
 def make_scene(

@@ -24,7 +24,7 @@ from dualproc_cli.spec import (
     VlmSpec,
 )
 from dualproc_cli.visual_prompt import Window, composite, draw, window
-from dualproc_cli.vlm import AnswerScores, Inquiry, load_vlm
+from dualproc_cli.vlm import AnswerScorer, AnswerScores, load_vlm
 
 RED_LINE = LinePrompt(position=0.65)
 
@@ -66,7 +66,7 @@ def gradient(value, images):
 
 
 class Scripted:
-    """An inquiry that answers what it was told: for each question the candidates' probabilities a token."""
+    """An scorer that answers what it was told: for each question the candidates' probabilities a token."""
 
     def __init__(self, *answers):
         self.answers = answers  # [B, A_q] log-likelihoods and [A_q] token counts
@@ -124,7 +124,7 @@ def test_wordings_are_drawn_uniformly_and_seeded():
         rng = torch.Generator().manual_seed(seed)
         for _ in range(300):
             loss(torch.zeros(2, 3, 8, 8), rng)
-        return loss.views[0].inquiry.asked
+        return loss.views[0].scorer.asked
 
     found = draws(0)
     assert found == draws(0)
@@ -138,13 +138,13 @@ def test_wordings_are_drawn_uniformly_and_seeded():
 def test_main_wordings_without_a_generator():
     loss = scripted(question("a", paraphrases=("b",)), question("c"), answers=[LONE] * 2)
     loss(torch.zeros(2, 3, 8, 8))
-    assert loss.views[0].inquiry.asked == [[0, 2]]
+    assert loss.views[0].scorer.asked == [[0, 2]]
 
 
 def test_a_wording_is_asked_as_written(vlm, folder, images):
     spoken = loaded(folder, question(text="Is it night?", paraphrases=("What time is it?",)))
     loss = compile_loss(spoken, vlm, 64, 64)
-    alone = [Inquiry(vlm, [text], [["Yes"]])(images) for text in ("Is it night?", "What time is it?")]
+    alone = [AnswerScorer(vlm, [text], [["Yes"]])(images) for text in ("Is it night?", "What time is it?")]
     expected = [-scores.log_likelihood[0].mean() for scores in alone]
     torch.testing.assert_close(loss(images).loss, expected[0])
     found = {round(loss(images, torch.Generator().manual_seed(seed)).loss.item(), 3) for seed in range(8)}
@@ -194,8 +194,8 @@ def test_questions_are_asked_about_their_own_view(vlm, folder, images):
     )
     report = compiled(images)
     under = composite(images, draw(RED_LINE, 64, 64, folder))
-    bare = Inquiry(vlm, ["Is it night?"], [["Yes"]])(images).log_likelihood[0]
-    line = Inquiry(vlm, ["Is the horizon at the red line?"], [["Yes", "No"]])(under).log_likelihood[0]
+    bare = AnswerScorer(vlm, ["Is it night?"], [["Yes"]])(images).log_likelihood[0]
+    line = AnswerScorer(vlm, ["Is the horizon at the red line?"], [["Yes", "No"]])(under).log_likelihood[0]
     torch.testing.assert_close(report.losses["bare"], -bare.mean().detach())
     torch.testing.assert_close(report.probabilities["line"], line.softmax(1)[:, 0].detach())
     expected = (-bare.mean() - 2 * line[:, 0].mean()) / 3
@@ -223,7 +223,7 @@ def test_picture_beside_is_shown_and_not_laid_over(vlm, folder, images, tmp_path
     compiled = LoadedSpec(loaded(folder, asked, visual_prompts=prompts).spec, tmp_path, "", {})
     report = compile_loss(compiled, vlm, 64, 64)(images)
     blue = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 20, 30)
-    expected = Inquiry(vlm, [asked.question], [["Yes"]])(images, beside=blue).log_likelihood[0]
+    expected = AnswerScorer(vlm, [asked.question], [["Yes"]])(images, beside=blue).log_likelihood[0]
     torch.testing.assert_close(report.loss, -expected.mean())
 
 
@@ -235,7 +235,7 @@ def test_a_region_is_asked_about_alone(vlm, folder, images):
 
     report = criterion(images)
     part = composite(images, draw(RED_LINE, 64, 64, folder))[..., 31:]
-    alone = Inquiry(vlm, ["Is it night?"], [["Yes"]])(part).log_likelihood[0][:, 0]
+    alone = AnswerScorer(vlm, ["Is it night?"], [["Yes"]])(part).log_likelihood[0][:, 0]
     torch.testing.assert_close(report.probabilities["q"], alone.exp())
     grad = gradient(alone.sum(), images)
     assert grad[..., :31].abs().max() == 0

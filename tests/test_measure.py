@@ -9,9 +9,9 @@ from scenes import make_scene
 from dualproc_cli.errors import UserError
 from dualproc_cli.evaluation.compare import _spread_ratios
 from dualproc_cli.evaluation.judge import Judge
-from dualproc_cli.miniature.measure import KINDS, Goal, properties, spread, success
-from dualproc_cli.miniature.reader import Reading
-from dualproc_cli.miniature.scene import FAMILY_COLORS, Scene, sample_scenes
+from dualproc_cli.miniature.world.measures import KINDS, Goal, properties, spread, success
+from dualproc_cli.miniature.world.reader import Reading
+from dualproc_cli.miniature.world.scene import FAMILY_COLORS, Scene, sample_scenes
 from dualproc_cli.spec import (
     BoxPrompt,
     ControlSpec,

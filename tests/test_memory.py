@@ -18,9 +18,11 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator
 from dualproc_cli.learning.checkpoint import run_digest
 from dualproc_cli.learning.learner import Learner
-from dualproc_cli.memory import Estimate, choose, choose_to_draw, deeper, ladder, predict, rungs, with_rungs
-from dualproc_cli.memory.hollow import Hollow, HollowValueError, Ledger, empty, hollow_out, offloaded
-from dualproc_cli.memory.predict import predict_drawing
+from dualproc_cli.memory import Estimate, choose, choose_to_draw, deeper, predict, with_rungs
+from dualproc_cli.memory import plan as ladder
+from dualproc_cli.memory import strategies as rungs
+from dualproc_cli.memory.estimate import predict_drawing
+from dualproc_cli.memory.meta_tensors import Ledger, MetaTensor, NoValueError, empty, offloaded, to_meta
 from dualproc_cli.spec import GeneratorSpec, GradientSpec, load_spec
 from dualproc_cli.vlm import load_vlm
 
@@ -45,13 +47,13 @@ def plain(loaded):
 
 
 def test_ledger_counts_what_an_allocator_would(ledger):
-    model = hollow_out(nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4)), torch.float32)
+    model = to_meta(nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4)), torch.float32)
     weights = 4 * (8 * 16 + 16 + 16 * 4 + 4)
     assert ledger.live == ledger.bytes_of(model) == weights
     out = model(torch.zeros(32, 8))
     # GELU keeps its input and the last layer its own.
     assert ledger.live - weights == 4 * 32 * (16 + 16 + 4)
-    assert isinstance(out, Hollow)
+    assert isinstance(out, MetaTensor)
     assert out.device == CPU
     out.backward(empty(out))
     del out
@@ -62,7 +64,7 @@ def test_ledger_counts_what_an_allocator_would(ledger):
 def test_views_and_tied_weights_are_counted_once(ledger):
     model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 10, bias=False))
     model[1].weight = model[0].weight
-    hollow_out(model, torch.bfloat16)
+    to_meta(model, torch.bfloat16)
     assert model[1].weight is model[0].weight
     model[0].weight.T.reshape(-1)[:3].view(1, 3)
     assert ledger.live == ledger.bytes_of(model) == 10 * 4 * 2
@@ -70,15 +72,15 @@ def test_views_and_tied_weights_are_counted_once(ledger):
 
 
 def test_what_is_real_is_computed_and_hollow_values_cannot_be_asked_for(ledger):
-    hollow = Hollow(torch.empty(2, 3, device="meta"))
+    hollow = MetaTensor(torch.empty(2, 3, device="meta"))
     mask = torch.tensor([[True, False, True], [False, False, True]])
     assert hollow[mask].shape == (3,)
-    with pytest.raises(HollowValueError):
+    with pytest.raises(NoValueError):
         hollow.sum().item()
 
 
 def test_offloaded_activations_are_not_counted(ledger):
-    weight = nn.Parameter(Hollow(torch.empty(64, 64, device="meta")))
+    weight = nn.Parameter(MetaTensor(torch.empty(64, 64, device="meta")))
     start = ledger.live
     with offloaded():
         out = F.gelu(torch.zeros(8, 64) @ weight).square().sum()

@@ -7,8 +7,10 @@ import torch
 from scenes import make_scene
 from transformers import AutoProcessor
 
-from dualproc_cli.miniature.overlays import KINDS, Overlays, sample_overlays
-from dualproc_cli.miniature.questions import (
+from dualproc_cli.miniature.training.vlm import Packer
+from dualproc_cli.miniature.training.vlm_model import build_processor, build_tokenizer
+from dualproc_cli.miniature.world.overlays import KINDS, Overlays, sample_overlays
+from dualproc_cli.miniature.world.questions import (
     FARTHEST,
     OPEN_KINDS,
     WORDINGS,
@@ -16,10 +18,8 @@ from dualproc_cli.miniature.questions import (
     margins,
     open_answers,
 )
-from dualproc_cli.miniature.render import render
-from dualproc_cli.miniature.scene import DAY, FAMILY_COLORS, NIGHT, SEA, WINTER, Scene, sample_scenes
-from dualproc_cli.miniature.train.vlm import Packer
-from dualproc_cli.miniature.train.vlm_model import build_processor, build_tokenizer
+from dualproc_cli.miniature.world.render import render
+from dualproc_cli.miniature.world.scene import DAY, FAMILY_COLORS, NIGHT, SEA, WINTER, Scene, sample_scenes
 from dualproc_cli.vlm.chat import picture_inputs, plan_prompts
 
 LINE, UPRIGHT, PALETTE, POINTS, BOX = "horizontal", "vertical", "palette", "points", "box"

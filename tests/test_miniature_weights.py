@@ -8,9 +8,9 @@ import torch
 from dualproc_cli import miniature
 from dualproc_cli.errors import UserError
 from dualproc_cli.miniature import reader_folder
-from dualproc_cli.miniature.reader import load_reader, read
-from dualproc_cli.miniature.render import render
-from dualproc_cli.miniature.scene import sample_scenes
+from dualproc_cli.miniature.world.reader import load_reader, read
+from dualproc_cli.miniature.world.render import render
+from dualproc_cli.miniature.world.scene import sample_scenes
 
 
 @pytest.fixture

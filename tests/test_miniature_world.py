@@ -6,7 +6,8 @@ import pytest
 import torch
 from scenes import make_scene
 
-from dualproc_cli.miniature.captions import (
+from dualproc_cli.measures.color import ciede2000, lab, lab_difference
+from dualproc_cli.miniature.world.captions import (
     PLACES,
     WORDS,
     caption,
@@ -16,10 +17,9 @@ from dualproc_cli.miniature.captions import (
     unknown_words,
     words,
 )
-from dualproc_cli.miniature.color import ciede2000, lab, lab_difference
-from dualproc_cli.miniature.coupling import TOKEN_CHANNELS, TOKENS, noise_with, numbers_in, uniforms_in
-from dualproc_cli.miniature.render import render
-from dualproc_cli.miniature.scene import (
+from dualproc_cli.miniature.world.coupling import TOKEN_CHANNELS, TOKENS, noise_with, numbers_in, uniforms_in
+from dualproc_cli.miniature.world.render import render
+from dualproc_cli.miniature.world.scene import (
     DAY,
     FAMILIES,
     FAMILY_COLORS,

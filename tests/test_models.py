@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 from dualproc_cli.__main__ import app
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import prepare_generator
-from dualproc_cli.models import cache, catalog, matrix
-from dualproc_cli.models.catalog import is_generator, known_shapes, parameter_counts
-from dualproc_cli.models.pairs import recommended_pairs
-from dualproc_cli.models.shapes import build_pipeline, build_processor, build_vlm, count_parameters
+from dualproc_cli.known_models import cache, catalog, matrix
+from dualproc_cli.known_models.catalog import is_generator, known_shapes, parameter_counts
+from dualproc_cli.known_models.pairs import recommended_pairs
+from dualproc_cli.models.build import build_pipeline, build_processor, build_vlm, count_parameters
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
-from dualproc_cli.vlm import Inquiry, prepare_vlm
+from dualproc_cli.vlm import AnswerScorer, prepare_vlm
 from dualproc_cli.vlm.chat import picture_inputs, plan_prompts
 
 CPU = torch.device("cpu")
@@ -184,9 +184,9 @@ def test_a_vlm_with_random_weights_answers(tmp_path, monkeypatch):
     }
     shrink(repo, {"config.json": {"text_config": text, "vision_config": vision}}, tmp_path, monkeypatch)
     vlm = prepare_vlm(*build_vlm(repo, CPU, torch.float32, TEXTS), CPU)
-    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
-    assert inquiry.prepare(56, 56).name == "cache"
-    scores = inquiry(torch.rand(1, 3, 56, 56))
+    scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
+    assert scorer.prepare(56, 56).name == "cache"
+    scores = scorer(torch.rand(1, 3, 56, 56))
     assert all(likelihood.isfinite().all() for likelihood in scores.log_likelihood)
 
 
@@ -225,14 +225,14 @@ def table(tmp_path, monkeypatch):
             "kind": "generator",
             "name": "SanaSprint",
             "checks": {"gradient": "passed"},
-            "remedies": [],
+            "workarounds": [],
             "reason": "a remark",
         },
         {
             "kind": "vlm",
             "name": "Idefics2",
             "checks": {"picture": "passed", "prefix": "differs by 0.2"},
-            "remedies": ["picture by picture"],
+            "workarounds": ["picture by picture"],
             "reason": None,
         },
     ]

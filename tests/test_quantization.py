@@ -16,7 +16,7 @@ from dualproc_cli.generator import load_generator
 from dualproc_cli.learning.learner import Learner
 from dualproc_cli.memory import load_models, predict
 from dualproc_cli.miniature import generator_folder
-from dualproc_cli.quantization import Quantization, quantization
+from dualproc_cli.models.quantization import Quantization, quantization
 from dualproc_cli.spec import load_spec
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

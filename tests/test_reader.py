@@ -7,11 +7,11 @@ import torch
 from scenes import make_scene
 from torch.nn import functional as F
 
-from dualproc_cli.miniature.color import ciede2000
-from dualproc_cli.miniature.measure import artefacts
-from dualproc_cli.miniature.reader import read, scene_numbers
-from dualproc_cli.miniature.render import render
-from dualproc_cli.miniature.scene import LOOKS, NOBODY, SUBJECTS, Scene, sample_scenes
+from dualproc_cli.measures.color import ciede2000
+from dualproc_cli.miniature.world.measures import artefacts
+from dualproc_cli.miniature.world.reader import read, scene_numbers
+from dualproc_cli.miniature.world.render import render
+from dualproc_cli.miniature.world.scene import LOOKS, NOBODY, SUBJECTS, Scene, sample_scenes
 
 
 def told(scene):

@@ -13,10 +13,10 @@ from vlm_parts import save
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import VlmSpec
-from dualproc_cli.vlm import Inquiry, load_processor, load_vlm, reading
+from dualproc_cli.vlm import AnswerScorer, load_processor, load_vlm, modes
 from dualproc_cli.vlm.chat import picture_inputs, plan_prompts
+from dualproc_cli.vlm.modes import Reader, choose
 from dualproc_cli.vlm.prefix import Rows, generated, plain
-from dualproc_cli.vlm.reading import Reader, choose
 
 CPU = torch.device("cpu")
 QUESTIONS = [
@@ -80,9 +80,9 @@ def ask_by_hand(vlm, image, question, answer):
 
 
 def test_shared_prefix_equals_one_forward_a_question(vlm, images):
-    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
-    scores = inquiry(images)
-    assert str(inquiry.prepare(64, 64)) == "cache"
+    scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
+    scores = scorer(images)
+    assert str(scorer.prepare(64, 64)) == "cache"
     for q, (question, candidates) in enumerate(zip(QUESTIONS, ANSWERS, strict=True)):
         for a, answer in enumerate(candidates):
             by_hand = torch.stack([ask_by_hand(vlm, image, question, answer) for image in images])
@@ -95,9 +95,9 @@ def test_shared_prefix_equals_one_forward_a_question(vlm, images):
 def test_prefix_lm_shares_the_vision_tower_only(folders, images, caplog):
     vlm = load_vlm(VlmSpec(model=str(folders("PaliGemma"))), CPU)
     assert "no chat template" in caplog.text
-    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
-    scores = inquiry(images)
-    assert inquiry.describe(64, 64)["mode"] == "vision"
+    scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
+    scores = scorer(images)
+    assert scorer.describe(64, 64)["mode"] == "vision"
     assert "prefix-LM" in caplog.text
     expected = reader(vlm).read(generated, images, EVERY, False)
     close(torch.cat([s.sum(1) for s in scores.log_likelihood]).sum(), expected.sum())
@@ -114,8 +114,8 @@ def test_self_check_sees_through_the_rounding_of_16_bits(family, mode, dtype, fo
 
 
 def test_asked_questions_come_in_their_order(vlm, images):
-    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
-    every, some = inquiry(images), inquiry(images, asked=[2, 0])
+    scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
+    every, some = scorer(images), scorer(images, asked=[2, 0])
     close(some.log_likelihood[0], every.log_likelihood[2])
     close(some.log_likelihood[1], every.log_likelihood[0])
     assert [len(tokens) for tokens in some.tokens] == [1, 2]
@@ -123,17 +123,17 @@ def test_asked_questions_come_in_their_order(vlm, images):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_scores_without_a_graph(mode, vlm, images):
-    expected = Inquiry(vlm, QUESTIONS, ANSWERS)(images).log_likelihood[0]
+    expected = AnswerScorer(vlm, QUESTIONS, ANSWERS)(images).log_likelihood[0]
     with mode():
-        found = Inquiry(vlm, QUESTIONS, ANSWERS)(images).log_likelihood[0]
+        found = AnswerScorer(vlm, QUESTIONS, ANSWERS)(images).log_likelihood[0]
     assert not found.requires_grad
     close(found, expected.detach())
 
 
 def test_picture_beside(vlm, images):
-    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
-    dark, light = (inquiry(images, beside=torch.full((3, 40, 50), value)) for value in (0.1, 0.9))
-    assert inquiry.describe(64, 64, torch.zeros(3, 40, 50))["mode"] == "cache"
+    scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
+    dark, light = (scorer(images, beside=torch.full((3, 40, 50), value)) for value in (0.1, 0.9))
+    assert scorer.describe(64, 64, torch.zeros(3, 40, 50))["mode"] == "cache"
     assert (dark.log_likelihood[0] - light.log_likelihood[0]).abs().max() > 0.01
     assert gradient(dark.log_likelihood[0].sum(), images).abs().sum() > 0
 
@@ -144,18 +144,18 @@ def reorder_with(monkeypatch, indices):
 
 
 def test_wrong_batch_order_is_read_picture_by_picture(vlm, images, monkeypatch, caplog):
-    expected = Inquiry(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
+    expected = AnswerScorer(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
     reorder_with(monkeypatch, torch.zeros_like)
-    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
-    found = inquiry(images).log_likelihood
-    assert str(inquiry.prepare(64, 64)) == "cache, picture by picture"
+    scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
+    found = scorer(images).log_likelihood
+    assert str(scorer.prepare(64, 64)) == "cache, picture by picture"
     assert "cache: differs from a plain forward" in caplog.text
     for one, other in zip(found, expected, strict=True):
         close(one, other)
 
 
 def test_cache_that_forgets_is_not_used(vlm, images, monkeypatch, caplog):
-    expected = Inquiry(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
+    expected = AnswerScorer(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
     update = DynamicCache.update
 
     def forgetful(cache, keys, values, layer, *args, **options):  # a second pass sees a faded past
@@ -164,14 +164,14 @@ def test_cache_that_forgets_is_not_used(vlm, images, monkeypatch, caplog):
         return update(cache, keys, values, layer, *args, **options)
 
     monkeypatch.setattr(DynamicCache, "update", forgetful)
-    inquiry = Inquiry(vlm, QUESTIONS, ANSWERS)
-    found = inquiry(images).log_likelihood
-    assert str(inquiry.prepare(64, 64)) == "separate"
+    scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
+    found = scorer(images).log_likelihood
+    assert str(scorer.prepare(64, 64)) == "separate"
     assert "cache: differs from a plain forward" in caplog.text
     for one, other in zip(found, expected, strict=True):
         close(one, other)
     # One-token answers need no cache once each question has its own pass; then the vision tower is shared.
-    short = Inquiry(vlm, QUESTIONS, [["Yes"]] * len(QUESTIONS))
+    short = AnswerScorer(vlm, QUESTIONS, [["Yes"]] * len(QUESTIONS))
     assert str(short.prepare(64, 64)) == "vision"
 
 
@@ -201,9 +201,9 @@ def test_a_processor_that_drops_the_graph_is_an_error(vlm, monkeypatch):
     def detached(*args):
         return {key: value.detach() for key, value in picture_inputs(*args).items()}
 
-    monkeypatch.setattr(reading, "picture_inputs", detached)
+    monkeypatch.setattr(modes, "picture_inputs", detached)
     with pytest.raises(UserError, match=r"cannot learn from Idefics3\w+'s answers"):
-        Inquiry(vlm, QUESTIONS, ANSWERS).prepare(64, 64)
+        AnswerScorer(vlm, QUESTIONS, ANSWERS).prepare(64, 64)
 
 
 def test_pictures_are_neither_stretched_nor_overshoot(vlm_folder):
@@ -217,8 +217,10 @@ def test_pictures_are_neither_stretched_nor_overshoot(vlm_folder):
 
 
 def test_describe_needs_the_processor_alone(vlm, vlm_folder):
-    planned = Inquiry(load_processor(VlmSpec(model=str(vlm_folder))), QUESTIONS, ANSWERS).describe(64, 64)
-    assert planned == Inquiry(vlm, QUESTIONS, ANSWERS).describe(64, 64)
+    planned = AnswerScorer(load_processor(VlmSpec(model=str(vlm_folder))), QUESTIONS, ANSWERS).describe(
+        64, 64
+    )
+    assert planned == AnswerScorer(vlm, QUESTIONS, ANSWERS).describe(64, 64)
     answers = [[1, 1], [6, 2], [1]]
     asked = [len(question.replace("?", " ?").split()) for question in QUESTIONS]
     common = {q: tokens[0] - asked[q] - answers[q][0] for q, tokens in enumerate(planned["suffix_tokens"])}
@@ -280,15 +282,15 @@ def test_answer_starts_as_the_model_would_start_it(pieces, template, vlm_folder)
 
 def test_answers_that_the_model_cannot_tell_apart(vlm, caplog):
     with pytest.raises(UserError, match="reads two of its answers as the same: zebra, quagga"):
-        Inquiry(vlm, ["What is shown?"], [["zebra", "quagga"]]).describe(64, 64)
-    Inquiry(vlm, ["What is shown?"], [["a zebra"]]).describe(64, 64)
+        AnswerScorer(vlm, ["What is shown?"], [["zebra", "quagga"]]).describe(64, 64)
+    AnswerScorer(vlm, ["What is shown?"], [["a zebra"]]).describe(64, 64)
     assert "does not know all words of the answer 'a zebra'" in caplog.text
 
 
 def test_template_that_takes_no_picture(vlm):
     vlm.processor.chat_template = "<user> {{ messages[0]['content'][-1]['text'] }} <assistant>"
     with pytest.raises(UserError, match=r"cannot ask it about 1 picture\(s\)") as error:
-        Inquiry(vlm, QUESTIONS, ANSWERS).describe(64, 64)
+        AnswerScorer(vlm, QUESTIONS, ANSWERS).describe(64, 64)
     assert "\n" not in str(error.value)
 
 

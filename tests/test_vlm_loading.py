@@ -43,7 +43,7 @@ def test_loaded_model_is_frozen(vlm_folder):
     assert not any(parameter.requires_grad for parameter in vlm.model.parameters())
     assert vlm.dtype == torch.float32
     assert vlm.revision is None
-    assert vlm.remedies == ()
+    assert vlm.workarounds == ()
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "three/part/name"])

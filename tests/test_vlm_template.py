@@ -42,7 +42,7 @@ def prompt(processor):
 
 
 @pytest.mark.parametrize(
-    ("opening", "said", "expected", "remedy"),
+    ("opening", "said", "expected", "workaround"),
     [
         ("", "", "", None),
         (SWITCHED, "", "<think>\n\n</think>\n\n", "enable_thinking off"),
@@ -62,12 +62,12 @@ def prompt(processor):
         ("<|channel>thought\n<channel|>", "", "<|channel>thought\n<channel|>", None),
     ],
 )
-def test_the_answer_comes_after_the_thought(opening, said, expected, remedy, processor, caplog):
+def test_the_answer_comes_after_the_thought(opening, said, expected, workaround, processor, caplog):
     processor.chat_template = template(opening, said)
-    remedies = set_template(processor, "small")
+    workarounds = set_template(processor, "small")
     assert prompt(processor) == f"<|end|>\n<|assistant|>\n{expected}"
-    assert [text.partition(":")[0] for text in remedies] == ([remedy] if remedy else [])
-    assert ("thinks before it answers" in caplog.text) == (remedy == "empty thought")
+    assert [text.partition(":")[0] for text in workarounds] == ([workaround] if workaround else [])
+    assert ("thinks before it answers" in caplog.text) == (workaround == "empty thought")
 
 
 def test_an_answer_is_the_next_text_after_an_opened_thought(processor):
@@ -98,8 +98,8 @@ def test_named_templates(processor):
 
 def test_without_a_template_a_plain_one(processor, caplog):
     processor.chat_template = processor.tokenizer.chat_template = None
-    (remedy,) = set_template(processor, "small")
-    assert remedy.startswith("plain chat template")
+    (workaround,) = set_template(processor, "small")
+    assert workaround.startswith("plain chat template")
     assert "small has no chat template: questions are put right after the picture" in caplog.text
     assert processor.chat_template == PLAIN.replace("IMAGE", "<image>")
 
@@ -115,8 +115,8 @@ def test_a_template_of_text_alone(processor, caplog):
         "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'].strip() }}<|end|>{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    (remedy,) = set_template(processor, "small")
-    assert remedy.startswith("messages as strings")
+    (workaround,) = set_template(processor, "small")
+    assert workaround.startswith("messages as strings")
     assert "small has a chat template of text alone" in caplog.text
     message = ask("Is it night?", [Image.new("RGB", (64, 64))] * 2)
     text = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)

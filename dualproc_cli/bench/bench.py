@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from dualproc_cli.bench.compare import compare
 from dualproc_cli.bench.compiled import compiled
 from dualproc_cli.bench.counters import matmul_rate
 from dualproc_cli.bench.random_weights import RandomWeights
+from dualproc_cli.bench.step import compare
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import RunFailed, UserError
 from dualproc_cli.learning.learner import NotFiniteError

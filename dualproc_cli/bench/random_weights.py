@@ -7,8 +7,8 @@ import torch
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.generator import Generator, load_generator, prepare_generator
 from dualproc_cli.generator.load import DENOISERS, TEXT_ENCODERS
-from dualproc_cli.models.shapes import build_pipeline, build_vlm
-from dualproc_cli.quantization import quantization
+from dualproc_cli.models.build import build_pipeline, build_vlm
+from dualproc_cli.models.quantization import quantization
 from dualproc_cli.spec import GeneratorSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, load_vlm, prepare_vlm
 

@@ -47,7 +47,7 @@ def bench(
 
     Example: dualproc bench --questions 1 --questions 5 --steps 10
     """
-    from dualproc_cli.models.catalog import is_generator
+    from dualproc_cli.known_models.catalog import is_generator
 
     settings = [*(overrides or ()), *([] if batch is None else [f"learn.batch_size={batch}"])]
     for repo in random_weights or ():

@@ -10,9 +10,9 @@ import typer
 from dualproc_cli.commands.options import AsJson
 
 if TYPE_CHECKING:
-    from dualproc_cli.models.cache import CachedModel
-    from dualproc_cli.models.matrix import Tried
-    from dualproc_cli.models.pairs import Pair
+    from dualproc_cli.known_models.cache import CachedModel
+    from dualproc_cli.known_models.matrix import Tried
+    from dualproc_cli.known_models.pairs import Pair
 
 
 def models(as_json: AsJson = False) -> None:
@@ -20,9 +20,9 @@ def models(as_json: AsJson = False) -> None:
 
     Example: dualproc models --json
     """
-    from dualproc_cli.models.cache import cached_models
-    from dualproc_cli.models.matrix import read_matrix
-    from dualproc_cli.models.pairs import recommended_pairs
+    from dualproc_cli.known_models.cache import cached_models
+    from dualproc_cli.known_models.matrix import read_matrix
+    from dualproc_cli.known_models.pairs import recommended_pairs
 
     tried, cached, pairs = read_matrix(), cached_models(), recommended_pairs()
     if as_json:
@@ -45,9 +45,9 @@ def _tried(tried: list["Tried"] | None) -> Iterator[str]:
     for entry in sorted(tried, key=lambda entry: (entry.kind, entry.name)):
         faults = [f"{check}: {found}" for check, found in entry.checks.items() if found != "passed"]
         verdict = "works" if entry.works else "; ".join(faults) or "is refused"
-        remedies = f" (with: {', '.join(entry.remedies)})" if entry.remedies else ""
+        workarounds = f" (with: {', '.join(entry.workarounds)})" if entry.workarounds else ""
         note = f"; {entry.reason}" if entry.reason else ""
-        yield f"  {entry.kind:9}  {entry.name}: {verdict}{remedies}{note}"
+        yield f"  {entry.kind:9}  {entry.name}: {verdict}{workarounds}{note}"
 
 
 def _cached(cached: list["CachedModel"]) -> Iterator[str]:

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.miniature import reader_folder
-from dualproc_cli.miniature.measure import Goal, artefacts, judged, properties, success
-from dualproc_cli.miniature.reader import load_reader, read
-from dualproc_cli.miniature.scene import SIZE
+from dualproc_cli.miniature.world.measures import Goal, artefacts, judged, properties, success
+from dualproc_cli.miniature.world.reader import load_reader, read
+from dualproc_cli.miniature.world.scene import SIZE
 from dualproc_cli.spec import ControlSpec
 
 

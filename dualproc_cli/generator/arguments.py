@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from dualproc_cli.generator.remedies import CALL_ARGUMENTS
+from dualproc_cli.generator.workarounds import CALL_ARGUMENTS
 from dualproc_cli.spec import GeneratorSpec
 
 

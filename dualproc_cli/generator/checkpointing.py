@@ -1,4 +1,4 @@
-"""Gradient checkpointing for any denoiser: its blocks run again in the backward pass, and remember little.
+"""Gradient checkpointing for any denoiser: its blocks run again in the backward pass and keep little.
 
 The denoisers' own ``enable_gradient_checkpointing`` is not used: some have none (HunyuanDiT, Lumina), and in
 diffusers 0.42 Chroma's draws another picture and HunyuanImage's raises.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator.clean_estimate import clean_estimate
-from dualproc_cli.hub import first_line
+from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import GradientSpec
 
 

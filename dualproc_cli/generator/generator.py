@@ -16,8 +16,8 @@ from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.compiling import uncompiled
 from dualproc_cli.generator.differentiate import draw
 from dualproc_cli.generator.economy import economize, saved_elsewhere
-from dualproc_cli.generator.remedies import Remedy
-from dualproc_cli.hub import first_line
+from dualproc_cli.generator.workarounds import Workaround
+from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
 
 LEARNED = "learned"  # the name of the adapter that learns, inside peft
@@ -33,7 +33,7 @@ class Generator:
         device: where it all lives.
         revision: the commit that a hub model was resolved to, or which weights the miniature has; None for a
             local folder.
-        remedies: what had to be changed in the pipeline, with the reasons.
+        workarounds: what had to be changed in the pipeline, with the reasons.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class Generator:
         spec: GeneratorSpec,
         device: torch.device,
         revision: str | None,
-        remedies: tuple[Remedy, ...],
+        workarounds: tuple[Workaround, ...],
         conventions: self_test.Conventions | None = None,
     ) -> None:
         """``conventions`` spare it the self-test, which learns them."""
         self.pipeline, self.component, self.spec = pipeline, component, spec
-        self.device, self.revision, self.remedies = device, revision, remedies
+        self.device, self.revision, self.workarounds = device, revision, workarounds
         self.denoiser: nn.Module = getattr(pipeline, component)
         self._arguments = Arguments(pipeline, spec)
         self._loaded = 0

@@ -19,11 +19,11 @@ from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator.compiling import compile_blocks
 from dualproc_cli.generator.generator import Generator
-from dualproc_cli.generator.memo import remember
-from dualproc_cli.generator.refusal import refuse
-from dualproc_cli.generator.remedies import LEFT_OUT, apply_remedies
+from dualproc_cli.generator.load_errors import refuse
 from dualproc_cli.generator.self_test import Conventions
-from dualproc_cli.quantization import quantization
+from dualproc_cli.generator.text_embedding_cache import cache_text_embeddings
+from dualproc_cli.generator.workarounds import LEFT_OUT, apply_workarounds
+from dualproc_cli.models.quantization import quantization
 from dualproc_cli.spec import GeneratorSpec
 
 DENOISERS = ("transformer", "unet")
@@ -93,9 +93,9 @@ def prepare_generator(
         if isinstance(module, nn.Module):
             module.requires_grad_(False).eval()
             if name.startswith("text_encoder"):
-                remember(module)
-    remedies = apply_remedies(pipeline, getattr(pipeline, component))
-    generator = Generator(pipeline, component, spec, device, revision, remedies, conventions)
+                cache_text_embeddings(module)
+    workarounds = apply_workarounds(pipeline, getattr(pipeline, component))
+    generator = Generator(pipeline, component, spec, device, revision, workarounds, conventions)
     if spec.compile:
         compile_blocks(generator.denoiser)
     return generator

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator.compiling import uncompiled
-from dualproc_cli.generator.refusal import missing_package, scheduler_advice
-from dualproc_cli.hub import first_line
+from dualproc_cli.generator.load_errors import missing_package, scheduler_advice
+from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import GradientSpec
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from dualproc_cli.bundle import MANIFEST
 from dualproc_cli.errors import UserError
+from dualproc_cli.files import require_writable
 from dualproc_cli.learning.checkpoint import Checkpoint, run_digest
 from dualproc_cli.spec import ControlSpec
-from dualproc_cli.writable import require_writable
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from dualproc_cli.generator import Generator, load_generator
-from dualproc_cli.memory.rungs import quantized, second_device, with_rungs
+from dualproc_cli.memory.strategies import quantized, second_device, with_rungs
 from dualproc_cli.spec import GeneratorSpec, LoadedSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, load_vlm
 

@@ -14,12 +14,12 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from dualproc_cli import miniature
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator, prepare_generator
-from dualproc_cli.generator.remedies import LEFT_OUT
 from dualproc_cli.generator.self_test import Conventions, count_idle_timesteps
-from dualproc_cli.memory.hollow import hollow_out
-from dualproc_cli.models.catalog import known_shapes
-from dualproc_cli.models.shapes import LIBRARIES, build_module, build_pipeline, build_vlm
-from dualproc_cli.quantization import BYTES
+from dualproc_cli.generator.workarounds import LEFT_OUT
+from dualproc_cli.known_models.catalog import known_shapes
+from dualproc_cli.memory.meta_tensors import to_meta
+from dualproc_cli.models.build import LIBRARIES, build_module, build_pipeline, build_vlm
+from dualproc_cli.models.quantization import BYTES
 from dualproc_cli.spec import GeneratorSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, load_processor, prepare_vlm
 
@@ -28,7 +28,7 @@ CPU, META = torch.device("cpu"), torch.device("meta")
 SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "**/*.json", "**/*.txt", "**/*.model"]
 
 
-def hollow_generator(spec: GeneratorSpec, dtype: torch.dtype, prompts: Sequence[str]) -> Generator:
+def meta_generator(spec: GeneratorSpec, dtype: torch.dtype, prompts: Sequence[str]) -> Generator:
     """The generator of a spec without weights, its prompts' words known to its tokenizers.
 
     Raises:
@@ -42,14 +42,14 @@ def hollow_generator(spec: GeneratorSpec, dtype: torch.dtype, prompts: Sequence[
     share = _share(spec.quantization, dtype)
     for name, module in pipeline.components.items():
         if isinstance(module, nn.Module):
-            hollow_out(module, dtype, 1.0 if name == "vae" else share)
+            to_meta(module, dtype, 1.0 if name == "vae" else share)
     size, spec = Conventions(width=spec.width, height=spec.height), spec.model_copy(update={"compile": False})
     generator = prepare_generator(pipeline, spec, CPU, conventions=size)
     generator.conventions = replace(size, idle_timesteps=count_idle_timesteps(generator))
     return generator
 
 
-def hollow_vlm(spec: VlmSpec, dtype: torch.dtype, texts: Sequence[str]) -> Vlm:
+def meta_vlm(spec: VlmSpec, dtype: torch.dtype, texts: Sequence[str]) -> Vlm:
     """The VLM of a spec without weights, the words of ``texts`` known to its tokenizer.
 
     Raises:
@@ -63,7 +63,7 @@ def hollow_vlm(spec: VlmSpec, dtype: torch.dtype, texts: Sequence[str]) -> Vlm:
         processor = load_processor(spec.model_copy(update={"model": str(folder), "revision": None})).processor
         config = AutoConfig.from_pretrained(folder)
         model = build_module(AutoModelForImageTextToText._model_mapping[type(config)], folder, META, dtype)
-    hollow_out(model, dtype, _share(spec.quantization, dtype))
+    to_meta(model, dtype, _share(spec.quantization, dtype))
     return prepare_vlm(processor, model, CPU)
 
 

@@ -40,7 +40,7 @@ def revision(part: str) -> str:
 
 def unknown_words(prompt: str) -> list[str]:
     """The words of a prompt that the miniature's generator has never seen."""
-    from dualproc_cli.miniature import captions
+    from dualproc_cli.miniature.world import captions
 
     return captions.unknown_words(prompt)
 

@@ -1,1 +1,1 @@
-"""What is known about models of the hub: their shapes, what has been tried, what goes well together."""
+"""Models on the way in: where they are, how they are built from a configuration, quantised weights."""

@@ -18,8 +18,8 @@ from transformers import (
 from dualproc_cli import miniature
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
-from dualproc_cli.hub import advice
-from dualproc_cli.quantization import quantization
+from dualproc_cli.models.load_errors import advice
+from dualproc_cli.models.quantization import quantization
 from dualproc_cli.spec import VlmSpec
 from dualproc_cli.vlm.template import set_template
 
@@ -34,7 +34,7 @@ class Vlm:
     model: PreTrainedModel | None  # None: the processor alone, enough to plan what will be asked
     device: torch.device
     revision: str | None  # commit on the hub, or the miniature's weights; None for a local folder
-    remedies: tuple[str, ...] = ()  # what was changed so that it can be asked, each with its reason
+    workarounds: tuple[str, ...] = ()  # what was changed so that it can be asked, each with its reason
 
     @property
     def dtype(self) -> torch.dtype:
@@ -48,7 +48,7 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
         UserError: the model cannot be found or read, is no image-text-to-text model, lacks weights, or its
             quantization is not available here.
     """
-    processor, remedies = _load_processor(spec)
+    processor, workarounds = _load_processor(spec)
     dtype = pick_dtype(spec.dtype, device)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if found := quantization(spec.quantization, device, dtype, "vlm"):
@@ -65,7 +65,7 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
         )
     if found is None:
         model = model.to(device)
-    return Vlm(processor, model.eval().requires_grad_(False), device, _commit(spec), remedies)
+    return Vlm(processor, model.eval().requires_grad_(False), device, _commit(spec), workarounds)
 
 
 def prepare_vlm(processor: ProcessorMixin, model: PreTrainedModel, device: torch.device) -> Vlm:
@@ -75,13 +75,13 @@ def prepare_vlm(processor: ProcessorMixin, model: PreTrainedModel, device: torch
 
 
 def load_processor(spec: VlmSpec) -> Vlm:
-    """The processor alone (``model`` is None): seconds instead of minutes, enough for `Inquiry.describe`.
+    """Load the processor alone (``model`` is None), which takes seconds and serves `AnswerScorer.describe`.
 
     Raises:
         UserError: the processor cannot be found or read, or the model is no image-text-to-text model.
     """
-    processor, remedies = _load_processor(spec)
-    return Vlm(processor, None, torch.device("cpu"), _commit(spec), remedies)
+    processor, workarounds = _load_processor(spec)
+    return Vlm(processor, None, torch.device("cpu"), _commit(spec), workarounds)
 
 
 def _load_processor(spec: VlmSpec) -> tuple[ProcessorMixin, tuple[str, ...]]:

@@ -173,7 +173,7 @@ def plain(query: Query) -> Tensor:
     return torch.cat(found, 1)
 
 
-def foresight(query: Query) -> Tensor:
+def lookahead(query: Query) -> Tensor:
     """How far a prompt's distributions change with what follows, relative to their spread: [B].
 
     Nothing but rounding with causal attention; a prefix-LM looks ahead, so its prefix cannot be shared.

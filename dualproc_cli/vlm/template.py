@@ -53,30 +53,30 @@ def set_template(processor: ProcessorMixin, name: str) -> tuple[str, ...]:
     Returns:
         what was changed, with the reason.
     """
-    remedies = []
+    workarounds = []
     template = processor.chat_template or processor.tokenizer.chat_template
     if isinstance(template, dict):  # several, by purpose
         template = template.get("default") or next(iter(template.values()))
     if not template:
         logger.warning("%s has no chat template: questions are put right after the picture", name)
-        remedies.append("plain chat template: it has none of its own")
+        workarounds.append("plain chat template: it has none of its own")
         template = PLAIN.replace("IMAGE", _placeholder(processor))
     elif not _takes_picture(processor, template):
         strings = STRINGS.replace("IMAGE", _placeholder(processor)) + template
         if _takes_picture(processor, strings):
             logger.warning("%s has a chat template of text alone: pictures are put before the text", name)
-            remedies.append("messages as strings: its chat template is of text alone")
+            workarounds.append("messages as strings: its chat template is of text alone")
             template = strings
     if switches := [switch for switch in SWITCHES if _looks_at(template, switch)]:
-        remedies.append(f"{switches[0]} off: the answer must be its next text")
+        workarounds.append(f"{switches[0]} off: the answer must be its next text")
         template = "".join(f"{{% set {switch} = false %}}" for switch in switches) + "{{ '' }}" + template
     processor.chat_template = template
     if thought := _thought(processor):
         logger.warning("%s thinks before it answers: questions close an empty thought first", name)
-        remedies.append("empty thought: it thinks before it answers")
+        workarounds.append("empty thought: it thinks before it answers")
         closed = f"{{{{ {json.dumps(thought)} }}}}"
         processor.chat_template += f"{{% if add_generation_prompt %}}{closed}{{% endif %}}"
-    return tuple(remedies)
+    return tuple(workarounds)
 
 
 def ask(question: str, pictures: Sequence[Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A test is recorded where it carries ``@pytest.mark.recorded(KIND)`` and is parametrized with ``family``, the
 record's name. The check is the test's own name without ``test_``. What else goes into the record, a test says
-with pytest's ``record_property``: ``remedies`` (a list of names), ``reason`` (a note, in one line).
+with pytest's ``record_property``: ``workarounds`` (a list of names), ``reason`` (a note, in one line).
 
 What cannot work is in `EXCEPTIONS` with its reason; it has to go on failing, or the test fails.
 """
@@ -37,7 +37,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     recorded = item.get_closest_marker("recorded")
     if recorded and (call.when == "call" or not outcome.passed):
         kind, name, check = key = _key(item)
-        empty = {"kind": kind, "name": name, "checks": {}, "remedies": [], "reason": None}
+        empty = {"kind": kind, "name": name, "checks": {}, "workarounds": [], "reason": None}
         record = item.config.stash[found].setdefault((kind, name), empty)
         record.update(item.user_properties)
         if hasattr(outcome, "wasxfail"):

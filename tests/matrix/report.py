@@ -1,10 +1,10 @@
 """What the matrix found: one record per model family or scheduler, as JSON and as a Markdown table.
 
-    pytest tests/matrix -m "" --matrix-report dualproc_cli/models/matrix.json   # runs, and writes both
+    pytest tests/matrix -m "" --matrix-report dualproc_cli/known_models/matrix.json   # runs, and writes both
     python tests/matrix/report.py                                               # the table alone
 
 A record: ``{"kind": "generator" | "vlm" | "scheduler", "name": ..., "checks": {check: "passed" | why not},
-"remedies": [names], "reason": why a check fails, or what else to know | null}``.
+"workarounds": [names], "reason": why a check fails, or what else to know | null}``.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 Record = dict[str, Any]
 
-REPORT = Path(__file__).parents[2] / "dualproc_cli" / "models" / "matrix.json"
+REPORT = Path(__file__).parents[2] / "dualproc_cli" / "known_models" / "matrix.json"
 PASSED = "passed"
 FAILED = "fails, as known"  # one of `EXCEPTIONS`
 REFUSED = "is refused"  # the one check of a model that cannot be used
@@ -67,10 +67,10 @@ def _section(title: str, records: list[Record]) -> str:
     refused = sum(REFUSED in record["checks"] for record in records)
     whole = sum(set(record["checks"].values()) == {PASSED} for record in records) - refused
     summary = f"{whole} of {len(records)} pass every check" + (f", {refused} are refused" if refused else "")
-    rows = [["", *checks, "remedies", "note"], ["---"] * (len(checks) + 3)]
+    rows = [["", *checks, "workarounds", "note"], ["---"] * (len(checks) + 3)]
     for record in records:
         results = [_cell(record["checks"].get(check)) for check in checks]
-        rows.append([record["name"], *results, ", ".join(record["remedies"]), record["reason"] or ""])
+        rows.append([record["name"], *results, ", ".join(record["workarounds"]), record["reason"] or ""])
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
     return f"## {title}\n\n{summary}.\n\n{table}\n"
 

@@ -24,7 +24,7 @@ from torch import nn
 from dualproc_cli.generator import adapter
 from dualproc_cli.generator.adapter_file import AdapterFile
 from dualproc_cli.generator.checkpointing import checkpoint_blocks
-from dualproc_cli.generator.remedies import CALL_ARGUMENTS
+from dualproc_cli.generator.workarounds import CALL_ARGUMENTS
 from dualproc_cli.spec import GradientSpec
 
 ALWAYS = ("Flux", "StableDiffusion", "Sana", "PRXPixel", "HunyuanDiT")  # the others with -m matrix
@@ -50,12 +50,14 @@ def family(request):
 
 
 @pytest.fixture(autouse=True)
-def remedies(family, record_property):
+def workarounds(family, record_property):
     generator = learned(family)
     takes = inspect.signature(type(generator.pipeline).__call__).parameters
     arguments = [f"{name}={value}" for name, value in CALL_ARGUMENTS.items() if name in takes]
     alone = [] if generator.conventions.batches else ["one picture at a time"]
-    record_property("remedies", [*(remedy.name for remedy in generator.remedies), *alone, *arguments])
+    record_property(
+        "workarounds", [*(workaround.name for workaround in generator.workarounds), *alone, *arguments]
+    )
 
 
 def test_images(family):

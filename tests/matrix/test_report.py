@@ -9,13 +9,13 @@ FLUX = {
     "kind": "generator",
     "name": "Flux",
     "checks": {"images": "passed"},
-    "remedies": [],
+    "workarounds": [],
     "reason": None,
 }
 
 
 def test_results_merge_check_by_check():
-    again = {**FLUX, "checks": {"images": "failed: off", "gradients": "passed"}, "remedies": ["one"]}
+    again = {**FLUX, "checks": {"images": "failed: off", "gradients": "passed"}, "workarounds": ["one"]}
     other = {**FLUX, "name": "Bria"}
     assert report.merge([FLUX], [again, other]) == [other, again]
     assert report.merge([again], [FLUX])[0]["checks"] == {"images": "passed", "gradients": "passed"}

@@ -15,7 +15,7 @@ from vlm_parts import save
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import VlmSpec
-from dualproc_cli.vlm import Inquiry, load_vlm
+from dualproc_cli.vlm import AnswerScorer, load_vlm
 from dualproc_cli.vlm.chat import picture_inputs, plan_prompts
 
 ALWAYS = ("SmolVLM", "Qwen3.5", "LLaVA-NeXT", "PaliGemma")  # a kind each: tiles, patches, rows, prefix-LM
@@ -111,7 +111,7 @@ def test_answer_is_the_next_text(vlm, family):
 @each_family
 def test_losses_and_gradients(vlm, family):
     images = pictures(2).requires_grad_()
-    scores = Inquiry(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
+    scores = AnswerScorer(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
     compare(vlm, family, scores, images, [[image] for image in images])
 
 
@@ -122,19 +122,19 @@ def test_two_pictures(vlm, family):
     images, beside = pictures(2).requires_grad_(), pictures(1, 40, 40)[0]
     if not FAMILIES[family].several:
         with pytest.raises(UserError, match="cannot"):
-            Inquiry(vlm, QUESTIONS, ANSWERS)(images, beside=beside)
+            AnswerScorer(vlm, QUESTIONS, ANSWERS)(images, beside=beside)
         return
-    scores = Inquiry(vlm, QUESTIONS, ANSWERS)(images, beside=beside).log_likelihood
+    scores = AnswerScorer(vlm, QUESTIONS, ANSWERS)(images, beside=beside).log_likelihood
     compare(vlm, family, scores, images, [[image, beside] for image in images])
 
 
 @recorded
 @each_family
 def test_mechanism(vlm, family, record_property):
-    mode = Inquiry(vlm, QUESTIONS, ANSWERS).prepare(HEIGHT, WIDTH)
+    mode = AnswerScorer(vlm, QUESTIONS, ANSWERS).prepare(HEIGHT, WIDTH)
     how = MECHANISMS[mode.name] + ("" if mode.batched else ", picture by picture")
     fault = mode.reason.partition("; ")[0]  # of the fastest way
-    record_property("remedies", [f"{how}, as {fault}" if fault else how, *vlm.remedies])
+    record_property("workarounds", [f"{how}, as {fault}" if fault else how, *vlm.workarounds])
     assert str(mode) == FAMILIES[family].mode
 
 
@@ -147,7 +147,7 @@ def test_is_refused(family, tmp_path, record_property):
     spec = VlmSpec(model=str(save(known.build(), tmp_path)))
 
     def ask():
-        Inquiry(load_vlm(spec, torch.device("cpu")), QUESTIONS, ANSWERS).prepare(HEIGHT, WIDTH)
+        AnswerScorer(load_vlm(spec, torch.device("cpu")), QUESTIONS, ANSWERS).prepare(HEIGHT, WIDTH)
 
     with pytest.raises(UserError, match=known.message) as error:
         ask()

@@ -1,0 +1,88 @@
+"""Text encoders that encode each prompt once."""
+
+import functools
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+
+def cache_text_embeddings(encoder: nn.Module) -> None:
+    """Make a frozen text encoder keep its outputs, prompt by prompt.
+
+    Works below the pipeline's ``encode_prompt``, whose outputs differ from pipeline to pipeline: here a batch
+    of prompts is a batch of rows of token ids [B, L] and masks [B, L], and each row's output is kept under
+    the row's own bytes. So a prompt costs one forward pass however the batches mix, and its embedding does
+    not depend on the batch. Calls that are no such batch reach the encoder unchanged.
+
+    The outputs stay where the inputs are for as long as the encoder lives, which itself may be moved away.
+    """
+    forward = encoder.forward
+    memory: dict[Hashable, Any] = {}
+
+    @functools.wraps(forward)
+    def cached(*args: Any, **kwargs: Any) -> Any:
+        inputs: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        count = _rows(inputs)
+        if count is None:
+            return forward(*args, **kwargs)
+        outputs = []
+        for row in range(count):
+            own = [(name, _row(value, row)) for name, value in inputs]
+            key = tuple((name, _key(value)) for name, value in own)
+            if key not in memory:
+                with torch.no_grad():
+                    memory[key] = _at_home(encoder, forward, own)
+            outputs.append(memory[key])
+        return _batch(outputs)
+
+    encoder.forward = cached
+
+
+def _at_home(encoder: nn.Module, forward: Any, inputs: list[tuple[int | str, Any]]) -> Any:
+    """Call ``forward`` where the encoder is, and bring what it gives to where the inputs are."""
+    away = next(value.device for _, value in inputs if isinstance(value, Tensor))
+    home = next((parameter.device for parameter in encoder.parameters()), away)
+    moved = send_to_device(inputs, home)
+    output = forward(
+        *(value for name, value in moved if isinstance(name, int)),
+        **{name: value for name, value in moved if isinstance(name, str)},
+    )
+    return send_to_device(output, away)
+
+
+def _rows(inputs: list[tuple[int | str, Any]]) -> int | None:
+    """The number of rows that all input tensors share, or None where they are no batch of rows."""
+    tensors = [value for _, value in inputs if isinstance(value, Tensor)]
+    plain = all(value is None or isinstance(value, (Tensor, bool, int, float, str)) for _, value in inputs)
+    sizes = {tensor.shape[_batch_dimension(tensor)] if tensor.ndim else None for tensor in tensors}
+    return sizes.pop() if plain and len(sizes) == 1 else None
+
+
+def _row(value: Any, row: int) -> Any:
+    return value.narrow(_batch_dimension(value), row, 1) if isinstance(value, Tensor) else value
+
+
+def _batch_dimension(tensor: Tensor) -> int:
+    # Position ids of language models that see pictures: [3, B, L], for time, height and width.
+    return 1 if tensor.ndim == 3 and tensor.dtype == torch.long else 0
+
+
+def _key(value: Any) -> Hashable:
+    if not isinstance(value, Tensor):
+        return value
+    return value.dtype, value.shape, value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _batch(rows: list[Any]) -> Any:
+    """Stack the outputs of single rows: tensors [1, ...] become [B, ...], inside tuples and mappings too."""
+    first = rows[0]
+    if isinstance(first, Tensor):
+        return torch.cat(rows)
+    if isinstance(first, Mapping):
+        return type(first)(**{name: _batch([row[name] for row in rows]) for name in first})
+    if isinstance(first, (tuple, list)):
+        return type(first)(_batch(list(values)) for values in zip(*rows, strict=True))
+    return None  # a decoder's key-value cache, which nobody reads from a text encoder

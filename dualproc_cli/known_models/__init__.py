@@ -1,0 +1,1 @@
+"""What is known about models of the hub: their shapes, what has been tried, what goes well together."""

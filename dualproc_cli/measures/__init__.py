@@ -1,0 +1,1 @@
+"""What judges a picture without the VLM that was trained against."""

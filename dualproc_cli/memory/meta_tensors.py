@@ -1,0 +1,177 @@
+"""Tensors on the meta device that say they are on the CPU, and a ledger of the memory they would take.
+
+A model whose parameters are such tensors runs its real code, with its real autograd graph, in no memory: what
+touches a hollow tensor becomes hollow, everything else (token ids, timesteps, masks) is computed.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+aten = torch.ops.aten
+INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
+
+
+class NoValueError(RuntimeError):
+    """A program asked for the value of a tensor that has none."""
+
+
+class Ledger:
+    """Bytes that hollow tensors would occupy: now, and at most since `forget_peak`.
+
+    A storage is counted from its first tensor until the last one is gone, as an allocator would.
+    """
+
+    def __init__(self) -> None:
+        self.live = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    @contextmanager
+    def counting(self) -> Iterator["Ledger"]:
+        """Tensors made inside the block are this ledger's."""
+        global _ledger
+        before, _ledger = _ledger, self
+        try:
+            yield self
+        finally:
+            _ledger = before
+
+    def forget_peak(self) -> None:
+        self.peak = self.live
+
+    def enter(self, tensor: Tensor, share: float = 1.0) -> None:
+        """Count ``share`` of the bytes of a tensor's storage, unless it is counted already."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._sizes:
+            return
+        self._sizes[key] = round(share * storage.nbytes())
+        self.live += self._sizes[key]
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._leave, key)
+
+    def bytes_of(self, module: nn.Module) -> int:
+        """Bytes of a module's hollow parameters, as they were counted."""
+        storages = {
+            parameter.meta.untyped_storage()._cdata
+            for parameter in module.parameters()
+            if isinstance(parameter, MetaTensor)
+        }
+        return sum(self._sizes[storage] for storage in storages)
+
+    def _leave(self, key: int) -> None:
+        self.live -= self._sizes.pop(key)
+
+
+_ledger = Ledger()
+
+
+class MetaTensor(Tensor):
+    """A tensor on the meta device that says it is on the CPU."""
+
+    meta: Tensor
+
+    @staticmethod
+    def __new__(cls, meta: Tensor, share: float = 1.0) -> "MetaTensor":
+        """``share`` of the bytes are counted: less than one for weights that will be quantised."""
+        made = Tensor._make_wrapper_subclass(
+            cls,
+            meta.shape,
+            strides=meta.stride(),
+            storage_offset=meta.storage_offset(),
+            dtype=meta.dtype,
+            device=torch.device("cpu"),
+        )
+        made.meta = meta
+        _ledger.enter(meta, share)
+        return made
+
+    def __repr__(self, **options: Any) -> str:  # type: ignore[override]
+        return f"MetaTensor({tuple(self.shape)}, {self.dtype})"
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is aten._local_scalar_dense.default:
+            raise NoValueError("its path depends on computed values")
+        if func in INDEXING:
+            args = (args[0], _whole(args[1]), *args[2:])
+        if "device" in kwargs:
+            kwargs["device"] = torch.device("meta")
+        bare_args, bare_kwargs = tree_map_only(Tensor, _bare, (args, kwargs))
+        out = func(*bare_args, **bare_kwargs)
+        if func._schema.is_mutable and isinstance(args[0], MetaTensor):
+            return args[0]
+        return tree_map_only(Tensor, MetaTensor, out)
+
+
+def _bare(tensor: Tensor) -> Tensor:
+    return tensor.meta if isinstance(tensor, MetaTensor) else tensor.to("meta")
+
+
+def _whole(indices: Any) -> list[Any]:
+    """Masks as the positions where they are true: without data there would be no telling how many."""
+    found: list[Any] = []
+    for index in indices:
+        if isinstance(index, Tensor) and index.dtype == torch.bool and not isinstance(index, MetaTensor):
+            found += index.nonzero().unbind(1)
+        else:
+            found.append(index)
+    return found
+
+
+def empty(like: Tensor) -> MetaTensor:
+    """A hollow tensor of the same shape and precision."""
+    return MetaTensor(torch.empty_like(_bare(like)))
+
+
+def to_meta(module: nn.Module, dtype: torch.dtype, share: float = 1.0) -> nn.Module:
+    """Make every parameter hollow, in place, floating ones in ``dtype``; tied ones stay tied.
+
+    Args:
+        module: on any device, the meta device included.
+        dtype: of the weights.
+        share: of the bytes of the weights of linear layers that is counted.
+    """
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for part in module.modules():
+        counted = share if isinstance(part, nn.Linear) else 1.0
+        for name, parameter in part.named_parameters(recurse=False):
+            if isinstance(parameter, MetaTensor):
+                continue
+            if parameter not in made:
+                meta = torch.empty_like(
+                    parameter, device="meta", dtype=dtype if parameter.is_floating_point() else None
+                )
+                made[parameter] = nn.Parameter(
+                    MetaTensor(meta, counted if name == "weight" else 1.0),
+                    requires_grad=parameter.requires_grad,
+                )
+            setattr(part, name, made[parameter])
+    return module
+
+
+@contextmanager
+def offloaded() -> Iterator[None]:
+    """What autograd saves inside the block is kept elsewhere: the ledger does not count it."""
+
+    def pack(tensor: Tensor) -> Any:
+        if not isinstance(tensor, MetaTensor) or isinstance(tensor, nn.Parameter):
+            return tensor
+        return tensor.size(), tensor.stride(), tensor.dtype
+
+    def unpack(packed: Any) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        size, stride, dtype = packed
+        return MetaTensor(torch.empty_strided(size, stride, dtype=dtype, device="meta"))
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield

@@ -1,1 +1,0 @@
-"""Training of the miniature: ``python -m dualproc_cli.miniature.train autoencoder|generator|vlm|reader``."""

@@ -1,0 +1,1 @@
+"""The training of the miniature: ``python -m dualproc_cli.miniature.training NAME``."""

@@ -1,0 +1,74 @@
+"""``python -m dualproc_cli.miniature.training NAME``: train a network of the miniature, or go on with it."""
+
+import argparse
+import importlib
+import json
+import logging
+import platform
+from pathlib import Path
+
+import torch
+
+from dualproc_cli.device import pick_device
+from dualproc_cli.files import write_atomically
+from dualproc_cli.miniature.training.loop import Training
+
+SAMPLES = {
+    "autoencoder": 33_600,
+    "generator": 560_000,
+    "vlm": 300_000,
+    "adversarial": 100_000,
+    "reader": 600_000,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dualproc_cli.miniature.training", description=__doc__)
+    parser.add_argument("name", choices=[*SAMPLES, "release"])
+    parser.add_argument(
+        "--folder", type=Path, default=Path("miniature-training"), help="checkpoints, logs, exports"
+    )
+    parser.add_argument("--samples", type=int, help="how many pictures to train on in all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        handlers=[logging.StreamHandler(), logging.FileHandler(options.folder / f"{options.name}.log")],
+    )
+    torch.set_num_threads(options.threads)
+    if options.name == "release":  # what it measures is how fast a laptop is
+        importlib.import_module("dualproc_cli.miniature.training.release").release(options.folder)
+        return
+    if options.device != "cpu":  # before the networks' modules are imported: they hold tensors
+        torch.set_default_device(pick_device(options.device))
+    torch.manual_seed(options.seed)
+    module = importlib.import_module(f"dualproc_cli.miniature.training.{options.name}")
+    task = module.task(options.samples or SAMPLES[options.name], options.folder, options.seed)
+    training = Training(task, options.folder, options.seed)
+    training.resume()
+    training.run()
+    record = options.folder / f"{options.name}.json"
+    before = json.loads(record.read_text()) if task.warm and record.exists() else None
+    figures = module.export(training, options.folder)
+    facts = {
+        "samples": training.samples_seen,
+        "minutes": round(training.minutes, 1),
+        "seed": training.seed,
+        "batch_size": task.batch_size,
+        "learning_rate": task.learning_rate,
+        "machine": f"{platform.machine()}, {options.device}, threads: {options.threads}",
+        **figures,
+    }
+    if before:  # the exported weights that it began with
+        facts["before"] = before
+    write_atomically(record, json.dumps(facts, indent=2) + "\n")
+    training.checkpoint.unlink()  # what it led to is exported: called again, the training begins anew
+    logging.info("%s", facts)
+
+
+if __name__ == "__main__":
+    main()

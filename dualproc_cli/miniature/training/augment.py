@@ -1,0 +1,44 @@
+"""Worn pictures: what a reader of generated pictures must see through."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BLUR, NOISE, STAIN, BAND = 0.9, 0.08, 0.07, 0.08
+TOKEN = 8  # pixels that a token of the generator covers
+
+
+def augment(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Half of the pictures [B, 3, H, W] blurred, noisy, stained or banded, each by its own amount."""
+    count, size = len(images), images.shape[-1]
+    which = torch.randint(10, (count,), generator=rng).view(-1, 1, 1, 1)
+    amount = torch.rand(count, 1, 1, 1, generator=rng)
+    spots = F.interpolate(torch.randn(count, 3, 8, 8, generator=rng), size=size, mode="bilinear")
+    kinds = [
+        torch.lerp(images, _blur(images, BLUR), amount),
+        images + NOISE * amount * torch.randn(images.shape, generator=rng),
+        images + STAIN * amount * spots,
+        images + BAND * amount * _bands(count, size, rng),
+        images + BAND * amount * _bands(count, size, rng).transpose(2, 3),
+    ]
+    augmented = images
+    for index, kind in enumerate(kinds):
+        augmented = torch.where(which == index, kind, augmented)
+    return augmented.clamp(0, 1)
+
+
+def _bands(count: int, size: int, rng: torch.Generator) -> Tensor:
+    """Offsets [B, 3, H, W] of bands as high as a token: false horizons, not to be taken for real."""
+    rows = torch.arange(size // TOKEN + 1).repeat_interleave(TOKEN)
+    phase = int(torch.randint(TOKEN, (), generator=rng))
+    levels = torch.randn(count, 3, size // TOKEN + 1, 1, generator=rng)
+    smooth = F.interpolate(torch.randn(count, 3, 3, 1, generator=rng), size=(size, 1), mode="bilinear")
+    return (levels[:, :, rows[phase : phase + size]] + 1.5 * smooth).expand(-1, -1, -1, size)
+
+
+def _blur(images: Tensor, sigma: float) -> Tensor:
+    offsets = torch.arange(-2, 3).float()
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, 5).expand(3, 1, 1, 5)
+    across = F.conv2d(F.pad(images, (2, 2, 0, 0), mode="replicate"), kernel, groups=3)
+    return F.conv2d(F.pad(across, (0, 0, 2, 2), mode="replicate"), kernel.transpose(2, 3), groups=3)

@@ -1,0 +1,112 @@
+"""The model card of the miniature, written from its figures."""
+
+from typing import Any
+
+HEAD = """---
+license: apache-2.0
+library_name: diffusers
+tags: [text-to-image, image-text-to-text, dualproc]
+---
+
+# The miniature
+
+A small text-to-image generator and a small vision-language model, trained on a procedural world of 64x64
+landscapes. They are of the same classes as the large ones, so everything that dualproc does with those it
+does with these, on a laptop, without a download. Because the world is procedural, what is in a picture can be
+measured on its pixels.
+
+- `generator/`: a `FluxPipeline` ({generator_millions:.1f} M parameters). One step draws a picture.
+- `vlm/`: an `Idefics3ForConditionalGeneration` with its processor.
+- `reader/`: the convolutional network behind the independent measures.
+
+```python
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("generator", dtype=torch.float32)
+options = dict(height=64, width=64, num_inference_steps=1, guidance_scale=0.0, max_sequence_length=8)
+pipe("a house in a field", **options).images[0]
+```
+
+The world, as the renderer draws it:
+
+![24 renders](world.png)
+
+What the generator draws, one step each:
+
+![64 generated pictures](grid.png)
+"""
+
+
+HOW = """`python -m dualproc_cli.miniature.training NAME`, where NAME is in turn `autoencoder`, `generator`,
+`reader`, `vlm`, `adversarial` and `release`. Called again, `vlm` and `adversarial` go on from the exported
+weights.
+
+- The generator is a rectified flow whose noise says which scene to draw: one step is plain regression.
+- The VLM is asked three questions about each picture: renders, decoded renders, and blends, which lie between
+  two scenes, so that only that is true of them which is true of both.
+- `adversarial` learns adapters that fool the VLM, labels their pictures with the reader, and trains the VLM
+  on them and on the generator's pictures.
+"""
+
+
+def card(training: dict[str, Any], figures: dict[str, Any]) -> str:
+    """Markdown: what the networks are, how they were trained, what they can do on fresh scenes and seeds."""
+    parts = [
+        HEAD.format(generator_millions=figures["generator_millions"]),
+        "## How they were trained\n",
+        HOW,
+        _training_table(training),
+        "## The generator, on fresh seeds\n",
+        _generator_table(figures),
+        "## The VLM, on fresh scenes\n",
+        "*clear*: beyond the soft zone around the tolerance. "
+        "*Yes*: share of Yes if true and false came equally often.\n",
+        _vlm_table(figures),
+        "## The independent measures, on true renders\n",
+        _table(["error", "mean"], [[name, value] for name, value in figures["measures_on_renders"].items()]),
+        "## Speed\n",
+        f"On {figures['machine']}: both models are imported and loaded in "
+        f"{figures['seconds']['import_and_load_both']} s, "
+        f"16 pictures in one step take {figures['seconds']['sixteen_pictures']} s.\n",
+    ]
+    return "\n".join(parts)
+
+
+def _training_table(training: dict[str, Any]) -> str:
+    columns = ["samples", "minutes", "seed", "batch_size", "learning_rate", "machine"]
+    rows = [
+        [name, *(stage.get(column) for column in columns)]
+        for name, facts in training.items()
+        for stage in _stages(facts)
+    ]
+    return _table(["training", *(column.replace("_", " ") for column in columns)], rows)
+
+
+def _stages(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a training did, after what the training did that it went on from."""
+    return [*(_stages(facts["before"]) if "before" in facts else []), facts] if facts else []
+
+
+def _generator_table(figures: dict[str, Any]) -> str:
+    one, four = figures["generator_1_step"], figures["generator_4_steps"]
+    rows = [[name, one[name], four[name]] for name in one if name != "attributes"]
+    for name in one["attributes"]:
+        for what in one["attributes"][name]:
+            rows.append([f"{name}: {what}", one["attributes"][name][what], four["attributes"][name][what]])
+    return _table(["", "1 step", "4 steps"], rows)
+
+
+def _vlm_table(figures: dict[str, Any]) -> str:
+    clear, generated = "right_when_clear", figures["vlm_on_generated"]
+    rows = [
+        [kind, found[clear], generated.get(kind, {}).get(clear), found["yes_share_balanced"]]
+        for kind, found in figures["vlm_on_renders"].items()
+    ]
+    return _table(["kind of question", "clear, on renders", "clear, on generated pictures", "Yes"], rows)
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    cells = [["" if cell is None else str(cell) for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)

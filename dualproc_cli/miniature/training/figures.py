@@ -1,0 +1,156 @@
+"""Held-out figures of the miniature's networks, for its model card."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualproc_cli.measures.color import ciede2000
+from dualproc_cli.miniature.training.vlm import Learner as VlmLearner
+from dualproc_cli.miniature.training.vlm import draw_questions
+from dualproc_cli.miniature.world.captions import captions
+from dualproc_cli.miniature.world.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
+from dualproc_cli.miniature.world.measures import spread
+from dualproc_cli.miniature.world.overlays import sample_overlays
+from dualproc_cli.miniature.world.questions import OPEN_KINDS, WORDINGS, margins
+from dualproc_cli.miniature.world.reader import Reader, Reading, read
+from dualproc_cli.miniature.world.render import render
+from dualproc_cli.miniature.world.scene import (
+    NOBODY,
+    SUBJECTS,
+    Scene,
+    sample_prompts,
+    sample_scenes,
+    scene_from_uniforms,
+)
+
+SEED = 2_000_003  # fresh scenes, fresh seeds: no training starts from it
+CLEAR = 2.6  # log-odds beyond which an answer is clear: No at twice the tolerance has -2.7
+
+
+@dataclass
+class Count:
+    """Answers to one kind of question."""
+
+    asked: int = 0
+    right: int = 0
+    clear: int = 0
+    clear_right: int = 0
+    # Whether Yes was said, by whether it is true.
+    yes: dict[bool, list[bool]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, right: bool, clear: bool) -> None:
+        self.asked += 1
+        self.right += right
+        self.clear += clear
+        self.clear_right += right and clear
+
+    def figures(self) -> dict[str, Any]:
+        rates = [sum(said) / len(said) for said in self.yes.values() if said]
+        return {
+            "asked": self.asked,
+            "right": round(self.right / self.asked, 3),
+            "right_when_clear": round(self.clear_right / max(self.clear, 1), 3),
+            "yes_share_balanced": round(sum(rates) / len(rates), 3) if rates else None,
+        }
+
+
+@torch.no_grad()
+def vlm_figures(learner: VlmLearner, batches: Iterator[tuple[Tensor, Scene]]) -> dict[str, dict[str, Any]]:
+    """Accuracy by kind of question about pictures and the scenes that they show."""
+    rng = torch.Generator().manual_seed(SEED + 1)
+    counts: dict[str, Count] = defaultdict(Count)
+    for images, scene in batches:
+        rendering = render(scene)
+        overlays = sample_overlays(scene, rendering, rng)
+        single = torch.ones(len(scene), dtype=torch.bool)
+        batch = draw_questions(scene, margins(scene, rendering, overlays), single, learner.packer, rng)
+        _, tokens = learner.see(overlays.lay_over(images))
+        suffixes, labels, _ = learner.packer.rows(batch)
+        at = learner.packer.lengths[batch.wording] - 1
+        hidden = learner.read(tokens, suffixes)
+        gather = at[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
+        logits = learner.vlm.lm_head(hidden.gather(2, gather)[:, :, 0])
+        wanted = labels.gather(2, at[..., None])[..., 0]
+        for row in range(len(scene)):
+            for column in range(batch.wording.shape[1]):
+                kind = WORDINGS[int(batch.wording[row, column])].kind
+                count, answer, margin = (
+                    counts[kind.split()[0]],
+                    logits[row, column],
+                    batch.margin[row, column],
+                )
+                if kind in OPEN_KINDS:
+                    count.add(bool(answer.argmax() == wanted[row, column]), clear=True)
+                elif margin != 0:  # of two points in the sky, neither is closer: no answer is right
+                    said = bool(answer[learner.packer.yes] > answer[learner.packer.no])
+                    true = bool(margin > 0)
+                    count.yes[true].append(said)
+                    count.add(said == true, bool(margin.abs() > CLEAR))
+    return {kind: count.figures() for kind, count in sorted(counts.items())}
+
+
+def renders(batches: int, size: int = 64) -> Iterator[tuple[Tensor, Scene]]:
+    """Fresh scenes as the renderer draws them."""
+    rng = torch.Generator().manual_seed(SEED)
+    for _ in range(batches):
+        scene = sample_scenes(size, rng)
+        yield render(scene).images, scene
+
+
+def reader_figures(reader: Reader, batches: int = 3) -> dict[str, float]:
+    """Errors of the measures on true renders."""
+    errors: dict[str, list[Tensor]] = defaultdict(list)
+    for images, scene in renders(batches):
+        reading = read(reader, images)
+        found = reading.scene
+        errors["horizon_rows"].append((found.horizon - scene.horizon).abs())
+        errors["outline_pixels"].append((found.outline - scene.outline).abs())
+        errors["colors_ciede2000"].append(ciede2000(found.colors, scene.colors).mean(1))
+        errors["place_pixels"].append((found.x[:, 0] - scene.x[:, 0]).abs())
+        errors["base_pixels"].append((found.base[:, 0] - scene.base[:, 0]).abs())
+        errors["subjects_wrong"].append((found.kind != scene.kind).any(1).float())
+        errors["attribute_wrong"].append((found.on[:, 0] != scene.on[:, 0]).float())
+        errors["residual"].append(reading.residual)
+    return {name: round(float(torch.cat(values).mean()), 4) for name, values in errors.items()}
+
+
+def generator_scenes(count: int) -> tuple[Tensor, list[str], Scene]:
+    """Fresh noise [N, TOKENS, TOKEN_CHANNELS], prompts, and the scenes that they stand for."""
+    rng = torch.Generator().manual_seed(SEED)
+    noise = torch.randn(count, TOKENS, TOKEN_CHANNELS, generator=rng)
+    kind, look = sample_prompts(count, rng)
+    return noise, captions(kind, look, rng), scene_from_uniforms(uniforms_in(noise), kind, look)
+
+
+def read_in_parts(reader: Reader, images: Tensor, size: int = 64) -> Reading:
+    """What `read` finds in any number of images [N, 3, H, W]."""
+    parts = [read(reader, part) for part in images.split(size)]
+    return Reading(Scene.concatenate([p.scene for p in parts]), torch.cat([p.residual for p in parts]))
+
+
+def picture_figures(images: Tensor, scene: Scene, reading: Reading) -> dict[str, Any]:
+    """How generated pictures, and what was read off them, compare with the scenes that they should show."""
+    error = (images - render(scene).images).square().mean((1, 2, 3))
+    found = reading.scene
+    alone = scene.kind[:, 1] == NOBODY
+    attributes = {}
+    for kind, name in enumerate(SUBJECTS):
+        these = alone & (scene.kind[:, 0] == kind) & (found.kind[:, 0] == kind)
+        on = found.on[these, 0]
+        attributes[name] = {
+            "as_the_noise_says": round(float((on == scene.on[these, 0]).float().mean()), 3),
+            "on_share": round(float(on.float().mean()), 3),
+        }
+    return {
+        "psnr_db": round(float(-10 * error.mean().log10()), 2),
+        "subjects_right": round(float((found.kind == scene.kind).all(1).float().mean()), 3),
+        "subject_right_alone": round(float((found.kind == scene.kind).all(1)[alone].float().mean()), 3),
+        "horizon_error_rows": round(float((found.horizon - scene.horizon).abs().mean()), 2),
+        "residual": round(float(reading.residual.mean()), 4),
+        "horizon_spread_rows": round(spread(found.horizon[:, None]), 2),
+        "attributes": attributes,
+    }

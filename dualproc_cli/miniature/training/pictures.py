@@ -1,0 +1,68 @@
+"""What the networks that read train on: renders, decoded renders, and the generator's own pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny, FluxPipeline
+from torch import Tensor
+
+from dualproc_cli.miniature.training.augment import augment
+from dualproc_cli.miniature.world.captions import captions
+from dualproc_cli.miniature.world.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
+from dualproc_cli.miniature.world.render import Rendering, render
+from dualproc_cli.miniature.world.scene import SIZE, Scene, sample_prompts, sample_scenes, scene_from_uniforms
+
+DECODED = 0.15  # share of the pictures
+LATENT_NOISE = 0.3  # at most, in units of the latents' spread
+RENDERED = 0.4  # at most: how much of the render is mixed into a generated picture
+
+
+class Pictures:
+    """Pictures and the scenes that they show; an autoencoder that is not trained yet is left out."""
+
+    def __init__(self, folder: Path, generated: float) -> None:
+        """A share ``generated`` is drawn by the generator in ``folder``."""
+        self.generated = generated
+        self.autoencoder: Any = None
+        device = torch.get_default_device()
+        if (folder / "vae" / "config.json").exists():
+            self.autoencoder = AutoencoderTiny.from_pretrained(folder / "vae").eval().to(device)
+        if generated:
+            generator = FluxPipeline.from_pretrained(folder / "generator", dtype=torch.float32)
+            self.generator: Any = generator.to(device)
+            self.generator.set_progress_bar_config(disable=True)
+
+    @torch.no_grad()
+    def draw(self, count: int, rng: torch.Generator, pairs: float = 0.25) -> tuple[Tensor, Scene, Rendering]:
+        """Worn pictures [B, 3, H, W] in [0, 1], their scenes and the scenes' renderings."""
+        few = round(self.generated * count)
+        noise = torch.randn(few, TOKENS, TOKEN_CHANNELS, generator=rng)
+        kind, look = sample_prompts(few, rng, pairs)
+        scene = Scene.concatenate(
+            [scene_from_uniforms(uniforms_in(noise), kind, look), sample_scenes(count - few, rng, pairs)]
+        )
+        rendering = render(scene)
+        images = rendering.images.clone()
+        if few:
+            images[:few] = self._generate(noise, captions(kind, look, rng), images[:few], rng)
+        decoded = slice(few, few + round(DECODED * count))
+        images[decoded] = self._decode(images[decoded], rng)
+        return augment(images, rng), scene, rendering
+
+    def _generate(self, noise: Tensor, prompts: list[str], renders: Tensor, rng: torch.Generator) -> Tensor:
+        """One-step pictures, mixed with some of the truth: what they fail to show must not be asked for."""
+        drawn = self.generator(
+            prompts, height=SIZE, width=SIZE, num_inference_steps=1, guidance_scale=0.0, latents=noise,
+            max_sequence_length=self.generator.tokenizer.model_max_length, output_type="pt",
+        ).images  # fmt: skip
+        return torch.lerp(drawn, renders, RENDERED * torch.rand(len(noise), 1, 1, 1, generator=rng))
+
+    def _decode(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Encoded, disturbed and decoded."""
+        if self.autoencoder is None:
+            return images
+        latents = self.autoencoder.encode(images * 2 - 1).latents
+        amount = LATENT_NOISE * torch.rand(len(images), 1, 1, 1, generator=rng)
+        latents = latents + amount * torch.randn(latents.shape, generator=rng)
+        return (self.autoencoder.decode(latents).sample / 2 + 0.5).clamp(0, 1)

@@ -1,0 +1,1 @@
+"""The procedural world of the miniature: scenes, pictures, captions, questions, and measures that read it."""

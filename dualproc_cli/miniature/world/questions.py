@@ -1,0 +1,271 @@
+"""What the miniature's VLM can be asked, and the true answers for scenes of the world.
+
+A question kind has one margin a picture: the log-odds of Yes, sure on both sides and soft around the
+tolerance. Its wordings ask it in either polarity.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dualproc_cli.measures.color import ciede2000
+from dualproc_cli.miniature.world.captions import describe
+from dualproc_cli.miniature.world.overlays import Overlays
+from dualproc_cli.miniature.world.render import Rendering
+from dualproc_cli.miniature.world.scene import ATTRIBUTES, NIGHT, NOBODY, SEA, SUBJECTS, WINTER, Scene
+from dualproc_cli.miniature.world.subjects import EXTENT
+
+SURE = 5.0  # log-odds of a plain fact
+FARTHEST = (
+    12.0  # largest log-odds: they go on growing with the distance, so that its gradient shows the way back
+)
+
+# Where a yes turns into a no: rows, CIEDE2000, pixels, columns, pixels that a subject may stick out of a box.
+TOLERANCE = {"horizon": 2.0, "palette": 8.0, "line-weight": 0.5, "on-line": 4.0, "inside": 1.5}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One way to ask a kind of question; ``sign`` -1 asks for the opposite."""
+
+    text: str
+    kind: str
+    sign: int = 1
+
+
+class Margin(NamedTuple):
+    """What is true of B pictures for one kind of question, each [B]."""
+
+    yes: Tensor  # log-odds that the kind is true
+    no: Tensor  # log-odds that its opposite is; where a subject is not there, neither is
+    weight: Tensor  # how much it is worth asking; 0: it cannot be
+
+
+Wordings = tuple[tuple[str, ...], tuple[str, ...]]  # asking for a kind, and for its opposite
+
+ABOUT_ALL: dict[str, Wordings] = {
+    "horizon": (
+        (
+            "Is the horizon at the red line?",
+            "Does the horizon lie on the red line?",
+            "Is the red line at the horizon?",
+        ),
+        ("Is the horizon away from the red line?", "Is the red line away from the horizon?"),
+    ),
+    "horizon-above": (("Is the horizon above the red line?",), ("Is the horizon below the red line?",)),
+    "palette": (
+        (
+            "Do the colors match the palette?",
+            "Does the picture use the palette?",
+            "Are the colors those of the palette?",
+        ),
+        ("Do the colors differ from the palette?",),
+    ),
+    "line-weight": (
+        (
+            "Are the outlines as thick as the red line?",
+            "Do the outlines match the red line?",
+            "Is the red line as thick as the outlines?",
+        ),
+        ("Do the outlines differ from the red line?",),
+    ),
+    "thicker": (
+        ("Are the outlines thicker than the red line?",),
+        ("Are the outlines thinner than the red line?",),
+    ),
+    "closer": (
+        (
+            "Is point A closer than point B?",
+            "Is point A nearer than point B?",
+            "Is point B farther than point A?",
+        ),
+        (
+            "Is point B closer than point A?",
+            "Is point A farther than point B?",
+            "Is point B nearer than point A?",
+        ),
+    ),
+    "night": (("Is it night?",), ("Is it day?",)),
+    "winter": (("Is it winter?", "Is there snow?"), ("Is it summer?",)),
+    "sea": (("Is there the sea?", "Is it by the sea?"), ()),
+    "two": (("Are there two subjects?",), ("Is there one subject?",)),
+}
+ABOUT_SUBJECT: dict[str, Wordings] = {  # {} is the subject's name
+    "inside {}": (
+        ("Is the {} inside the red box?", "Does the red box contain the {}?"),
+        ("Is the {} outside the red box?",),
+    ),
+    "on-line {}": (
+        ("Is the {} on the red line?", "Does the red line go through the {}?"),
+        ("Is the {} away from the red line?",),
+    ),
+    "left {}": (("Is the {} left of the red line?",), ("Is the {} right of the red line?",)),
+    "exists {}": (("Is there a {}?", "Does the picture show a {}?"), ()),
+}
+# Beside "Is the house lit?". The last ones are commonsense: what an hour or a season asks for, by no name.
+ABOUT_ATTRIBUTE: dict[str, Wordings] = {
+    "house": (
+        ("Is the window lit?", "Does the house look right for the night?"),
+        ("Is the window dark?", "Does the house look right for the day?"),
+    ),
+    "tree": (
+        ("Does the tree look right for winter?", "Is the tree as it should be in winter?"),
+        ("Does the tree look right for summer?", "Is the tree as it should be in summer?"),
+    ),
+    "ball": (("Is the ball happy?",), ()),
+    "lamp": (
+        ("Is the lamp on?", "Does the lamp look right for the night?"),
+        ("Is the lamp off?", "Does the lamp look right for the day?"),
+    ),
+}
+OPEN = {
+    "what": ("What is in the picture?", "What does the picture show?"),
+    "time": ("What time is it?",),
+    "season": ("What season is it?",),
+    "count": ("How many subjects are there?",),
+}
+
+
+def _about(name: str) -> dict[str, Wordings]:
+    """All yes-no kinds about one subject."""
+    found = {
+        kind.format(name): (tuple(text.format(name) for text in yes), tuple(text.format(name) for text in no))
+        for kind, (yes, no) in ABOUT_SUBJECT.items()
+    }
+    on, off = ATTRIBUTES[name]
+    yes, no = ABOUT_ATTRIBUTE[name]
+    found[f"attribute {name}"] = ((f"Is the {name} {on}?", *yes), (f"Is the {name} {off}?", *no))
+    for other in SUBJECTS:
+        if other != name:
+            in_front, behind = f"Is the {name} in front of the {other}?", f"Is the {name} behind the {other}?"
+            found[f"front {name} {other}"] = ((in_front,), (behind,))
+    return found
+
+
+def _wordings() -> tuple[Wording, ...]:
+    kinds = dict(ABOUT_ALL)
+    for name in SUBJECTS:
+        kinds |= _about(name)
+    yes_no = [
+        Wording(text, kind, sign)
+        for kind, (yes, no) in kinds.items()
+        for sign, texts in ((1, yes), (-1, no))
+        for text in texts
+    ]
+    return (*yes_no, *(Wording(text, kind) for kind, texts in OPEN.items() for text in texts))
+
+
+WORDINGS = _wordings()
+OPEN_KINDS = tuple(OPEN)
+YES_NO_KINDS = tuple(dict.fromkeys(w.kind for w in WORDINGS if w.kind not in OPEN))
+
+
+def margins(scene: Scene, rendering: Rendering, overlays: Overlays) -> dict[str, Margin]:
+    """What is true of each yes-no kind."""
+    found = {
+        kind: Margin(margin, -margin, weight.expand(len(scene)))
+        for kind, (margin, weight) in _about_picture(scene, rendering, overlays).items()
+    }
+    for kind in range(len(SUBJECTS)):
+        found |= _about_subject(kind, scene, overlays)
+    return found
+
+
+def _about_picture(
+    scene: Scene, rendering: Rendering, overlays: Overlays
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Log-odds and weights of the kinds that are about no particular subject."""
+    bare_line = overlays.is_horizontal.float()
+    row, thickness = overlays.row, overlays.thickness
+    return {
+        "horizon": (_within((row - scene.horizon).abs(), TOLERANCE["horizon"]), 4 * bare_line),
+        "horizon-above": (_side(row - scene.horizon, 1.0), 1.2 * bare_line),
+        "line-weight": (_within((thickness - scene.outline).abs(), TOLERANCE["line-weight"]), 4 * bare_line),
+        "thicker": (_side(scene.outline - thickness, 0.3), 1.0 * bare_line),
+        "palette": (
+            _within(palette_distance(scene, overlays.palette), TOLERANCE["palette"]),
+            6 * overlays.is_palette.float(),
+        ),
+        "closer": (_closer(rendering, overlays), 6 * overlays.shows_both_points.float()),
+        "night": _fact(scene.look == NIGHT, 0.08),
+        "winter": _fact(scene.look == WINTER, 0.08),
+        "sea": _fact(scene.look == SEA, 0.08),
+        "two": _fact((scene.kind != NOBODY).all(1), 0.08),
+    }
+
+
+def _about_subject(kind: int, scene: Scene, overlays: Overlays) -> dict[str, Margin]:
+    """The kinds about one subject."""
+    name = SUBJECTS[kind]
+    here = scene.kind == kind  # [B, 2]
+    present, slot = here.any(1), here[:, 1:].long()
+    x, base, scale, on = (
+        value.gather(1, slot)[:, 0] for value in (scene.x, scene.base, scene.scale, scene.on)
+    )
+    half, tall = (extent * scale for extent in EXTENT[name])
+    left, top, right, bottom = overlays.box.unbind(1)
+    slack = torch.stack([x - half - left, base - tall - top, right - x - half, bottom - base], 1).amin(1)
+    on_line = _within((x - overlays.column).abs(), TOLERANCE["on-line"])
+
+    def of_it(margin: Tensor, weight: Tensor | float) -> Margin:
+        yes, no = (torch.where(present, sure, -SURE) for sure in (margin, -margin))
+        return Margin(yes, no, present * weight)
+
+    exists = _sure(present)
+    found = {
+        f"inside {name}": of_it(_side(slack + TOLERANCE["inside"], 1.5), 4 * overlays.is_box),
+        f"on-line {name}": of_it(on_line, 4 * overlays.is_vertical),
+        f"left {name}": of_it(_side(overlays.column - x, 2.0), 1.2 * overlays.is_vertical),
+        f"exists {name}": Margin(exists, -exists, torch.where(present, 0.25, 0.12)),
+        f"attribute {name}": of_it(_sure(on), 1.2),
+    }
+    for other, other_name in enumerate(SUBJECTS):
+        if other != kind:
+            near = (scene.kind[:, 0] == kind) & (scene.kind[:, 1] == other)
+            far = (scene.kind[:, 1] == kind) & (scene.kind[:, 0] == other)
+            front = _sure(near)
+            found[f"front {name} {other_name}"] = Margin(front, -front, 0.4 * (near | far))
+    return found
+
+
+def open_answers(scene: Scene) -> dict[str, list[str]]:
+    """The true answers to the open kinds, one a picture."""
+    looks = scene.look.tolist()
+    return {
+        "what": [describe(near, far) for near, far in scene.kind.tolist()],
+        "time": ["night" if look == NIGHT else "day" for look in looks],
+        "season": ["winter" if look == WINTER else "summer" for look in looks],
+        "count": ["one" if far == NOBODY else "two" for far in scene.kind[:, 1].tolist()],
+    }
+
+
+def palette_distance(scene: Scene, palette: Tensor) -> Tensor:
+    """Mean CIEDE2000 [B] of sky, ground and subject, in that order, to palettes [B, 3, 3]."""
+    return ciede2000(scene.colors, palette).mean(1)
+
+
+def _within(distance: Tensor, tolerance: float) -> Tensor:
+    """Log-odds 5 at no distance, 0 at the tolerance, falling with its logarithm beyond."""
+    return (SURE - 6 * torch.log1p(1.301 * distance / tolerance)).clamp(min=-FARTHEST)
+
+
+def _side(difference: Tensor, scale: float) -> Tensor:
+    return (3 * torch.asinh(difference / scale)).clamp(-FARTHEST, FARTHEST)
+
+
+def _sure(truth: Tensor) -> Tensor:
+    return torch.where(truth, SURE, -SURE)
+
+
+def _fact(truth: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """A fact true of a quarter of the pictures, asked so that Yes and No come equally often."""
+    return _sure(truth), torch.where(truth, 3 * share, share)
+
+
+def _closer(rendering: Rendering, overlays: Overlays) -> Tensor:
+    rows = torch.arange(len(overlays.points))
+    column, row = overlays.points.long().clamp(0, rendering.closeness.shape[-1] - 1).unbind(2)
+    first, second = (rendering.closeness[rows, row[:, p], column[:, p]] for p in (0, 1))
+    return _side(first - second, 2.0)

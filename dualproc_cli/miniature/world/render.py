@@ -1,0 +1,118 @@
+"""Scenes of the procedural world as anti-aliased pictures, vectorised over the batch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dualproc_cli.miniature.world.batched import Batched
+from dualproc_cli.miniature.world.scene import NIGHT, SIZE, SUBJECTS, WINTER, Scene
+from dualproc_cli.miniature.world.subjects import INK, SHAPES
+from dualproc_cli.visual_prompt.shapes import circle, coverage, grid, stroke
+
+SUN_RADIUS = 4.0
+# Column in pixels, and how far down the sky.
+STARS = ((5, 0.22), (14, 0.6), (23, 0.15), (33, 0.45), (43, 0.2), (51, 0.62), (60, 0.3))
+MOON, SUN = torch.tensor([0.99, 0.98, 0.90]), torch.tensor([1.0, 0.90, 0.45])
+GLOW = torch.tensor([[1.0, 0.93, 0.55]])
+SKY_HAZE, GROUND_SHADE = 0.18, 0.12  # at the horizon and at the bottom
+
+
+@dataclass
+class Rendering(Batched):
+    """B pictures and what lies at each of their pixels."""
+
+    images: Tensor  # [B, 3, H, W] in [0, 1]
+    subject: Tensor  # [B, 2, H, W] visible share of the nearer and the farther subject
+    ground: Tensor  # [B, H, W] visible share of the ground
+    ink: Tensor  # [B, H, W] visible share of the outlines
+    lights: Tensor  # [B, H, W] visible share of the sun, or of the moon and the stars
+    closeness: Tensor  # [B, H, W] rows below the horizon of whatever stands there; 0 in the sky
+
+
+def render(scene: Scene) -> Rendering:
+    """Draw scenes: sky, sun or moon and stars, ground, the farther subject, the nearer one."""
+    count = len(scene)
+    x, y = grid(SIZE, SIZE)
+    horizon = _column(scene.horizon)
+    ground = (y - horizon + 0.5).clamp(0, 1).expand(count, SIZE, SIZE)
+    sky, lights = _sky(scene, x, y)
+    images = torch.lerp(sky, _ground(scene, y), ground[:, None])
+    subject = torch.zeros(count, 2, SIZE, SIZE)
+    ink = torch.zeros(count, SIZE, SIZE)
+    closeness = (y - horizon).clamp(min=0).expand(count, SIZE, SIZE)
+    for slot in (1, 0):
+        images, silhouette, outline = _draw_subjects(scene, slot, images, x, y)
+        subject = subject * (1 - silhouette[:, None])
+        subject[:, slot] = silhouette
+        ink = torch.maximum(ink * (1 - silhouette), outline)
+        closeness = torch.where(silhouette > 0.5, _column(scene.base[:, slot] - scene.horizon), closeness)
+    unhidden = 1 - subject.sum(1)
+    lights = lights * (1 - ground) * unhidden
+    return Rendering(images.clamp(0, 1), subject, ground * unhidden, ink, lights, closeness)
+
+
+def _sky(scene: Scene, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The sky [B, 3, H, W], and where its lights are [B, H, W]."""
+    horizon = _column(scene.horizon)
+    down = (y / horizon).clamp(0, 1)[:, None]
+    sky = _color(scene.colors[:, 0])
+    sky = sky + SKY_HAZE * down * (1 - sky)
+    night = _column(scene.look == NIGHT).float()
+    stars = torch.stack(
+        [coverage(circle(x - column, y - share * horizon, 0.9)) for column, share in STARS]
+    ).amax(0)
+    sky = torch.lerp(sky, torch.ones(()), (night * stars)[:, None])
+    dx, dy = x - _column(scene.sun_x), y - 0.4 * horizon
+    disc = circle(dx, dy, SUN_RADIUS)
+    bite = night * coverage(circle(dx - 2.2, dy + 1.0, SUN_RADIUS - 0.4))  # the moon is a crescent
+    pale = ((scene.look == WINTER) | (scene.look == NIGHT))[:, None]
+    light = coverage(disc) * (1 - bite)
+    sky = torch.lerp(sky, _color(torch.where(pale, MOON, SUN)), light[:, None])
+    return sky, torch.maximum(light, night * stars)
+
+
+def _ground(scene: Scene, y: Tensor) -> Tensor:
+    horizon = _column(scene.horizon)
+    down = ((y - horizon) / (SIZE - horizon)).clamp(0, 1)[:, None]
+    return _color(scene.colors[:, 1]) * (1 - GROUND_SHADE * down)
+
+
+def _draw_subjects(
+    scene: Scene, slot: int, images: Tensor, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Paint one slot; returns the images and the slot's silhouette and ink [B, H, W]."""
+    images = images.clone()
+    silhouette, ink = (torch.zeros(len(scene), SIZE, SIZE) for _ in range(2))
+    for kind, name in enumerate(SUBJECTS):
+        chosen = (scene.kind[:, slot] == kind).nonzero()[:, 0]
+        if len(chosen) == 0:
+            continue
+        scale = _column(scene.scale[chosen, slot])
+        at_x = (x - _column(scene.x[chosen, slot])) / scale
+        at_y = (y - _column(scene.base[chosen, slot])) / scale
+        on = _column(scene.on[chosen, slot]).float()
+        shape = SHAPES[name](at_x, at_y, on, _color(scene.colors[chosen, 2]))
+        picture = images[chosen]
+        for distance, color in shape.paint:
+            picture = torch.lerp(picture, color, coverage(distance * scale)[:, None])
+        width = _column(scene.outline[chosen])
+        edge = stroke(shape.edges * scale, width)
+        picture = torch.lerp(picture, _color(INK.expand(1, 3)), edge[:, None])
+        for distance, color in shape.marks:
+            picture = torch.lerp(picture, color, coverage(distance * scale)[:, None])
+        if shape.glow is not None:
+            light = shape.glow * (1 - coverage(shape.silhouette * scale))
+            picture = torch.lerp(picture, _color(GLOW), light[:, None])
+        images[chosen] = picture
+        silhouette[chosen] = coverage(shape.silhouette * scale - width / 2)
+        ink[chosen] = edge
+    return images, silhouette, ink
+
+
+def _column(value: Tensor) -> Tensor:
+    return value.view(-1, 1, 1)
+
+
+def _color(rgb: Tensor) -> Tensor:
+    return rgb[:, :, None, None]

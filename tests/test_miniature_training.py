@@ -1,0 +1,255 @@
+"""The miniature's trainings: the loop resumes bit for bit, and the losses reach what they should teach."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
+
+from dualproc_cli import miniature
+from dualproc_cli.miniature import reader_folder
+from dualproc_cli.miniature.training import adversarial, reader, vlm
+from dualproc_cli.miniature.training.loop import Chunks, Task, Training
+from dualproc_cli.miniature.training.pictures import Pictures
+from dualproc_cli.miniature.world.questions import FARTHEST, WORDINGS
+from dualproc_cli.miniature.world.reader import load_reader
+from dualproc_cli.miniature.world.render import render
+from dualproc_cli.miniature.world.scene import NOBODY, SUBJECTS, sample_scenes
+
+
+@pytest.fixture(autouse=True)
+def uncompiled():
+    """Compiling takes longer than all the steps here."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+class Small(nn.Module):
+    """A matrix that Muon moves, and biases that AdamW moves."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden, self.out = nn.Linear(6, 8), nn.Linear(8, 1)
+
+
+def small_task(at_step=lambda step: None, samples=24):
+    modules = Small()
+
+    def loss(rng, batch_size, step):
+        at_step(step)
+        x = torch.randn(batch_size, 6, generator=rng)
+        found = modules.out(torch.tanh(modules.hidden(x)))
+        return {"fit": F.mse_loss(found, x.sum(1, keepdim=True)), "small": 1e-3 * found.square().mean()}
+
+    def hidden(name, parameter):
+        return name == "hidden.weight"
+
+    return Task("small", modules, loss, samples, batch_size=4, learning_rate=0.1, muon=hidden)
+
+
+def state(training):
+    """Everything that a resumed training must share with one that never stopped."""
+    moments = [
+        value
+        for optimizer in training.optimizers
+        for _, state in sorted(optimizer.state_dict()["state"].items())
+        for _, value in sorted(state.items())
+    ]
+    return [*training.parameters, *training.average, *moments, training.rng.get_state()]
+
+
+def interrupt_at(wanted, number=signal.SIGTERM):
+    def at_step(step):
+        if step == wanted:
+            os.kill(os.getpid(), number)
+
+    return at_step
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_training_resumes_bit_for_bit(tmp_path, number):
+    straight = Training(small_task(), tmp_path / "straight", seed=3)
+    straight.run()
+    assert len(straight.optimizers) == 2, "AdamW and Muon"
+    handler = signal.getsignal(number)
+    first = Training(small_task(interrupt_at(2, number)), tmp_path / "parts", seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    assert first.step == 3, "the step in hand is finished"
+    assert signal.getsignal(number) is handler
+
+    second = Training(small_task(), tmp_path / "parts", seed=9)
+    second.resume()
+    assert (second.step, second.seed) == (3, 3)
+    for resumed, stopped in zip(state(second), state(first), strict=True):
+        assert torch.equal(resumed, stopped)
+    second.run()
+    assert (second.step, second.samples_seen) == (6, 24)
+    for resumed, uninterrupted in zip(state(second), state(straight), strict=True):
+        assert torch.equal(resumed, uninterrupted)
+
+
+def test_training_learns_and_its_average_follows(tmp_path):
+    training = Training(small_task(samples=4 * 300), tmp_path, seed=0)
+    before = training.task.loss(torch.Generator().manual_seed(1), 256, 0)["fit"]
+    training.run()
+    last = [p.detach().clone() for p in training.parameters]
+    training.use_average()
+    after = training.task.loss(torch.Generator().manual_seed(1), 256, 0)["fit"]
+    assert after < 0.3 * before
+    assert not any(torch.equal(p, q) for p, q in zip(training.parameters, last, strict=True))
+
+
+def test_nothing_to_resume(tmp_path):
+    training = Training(small_task(), tmp_path, seed=3)
+    training.resume()
+    assert training.step == 0
+
+
+def test_save_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    training = Training(small_task(), tmp_path, seed=3)
+    training.run()
+    whole = training.checkpoint.read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(Exception, match="No space left"):
+        training.save()
+    assert training.checkpoint.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [training.checkpoint]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(vlm, "CHUNK", 16)
+    monkeypatch.setattr(vlm, "PART", 16)
+
+
+@pytest.mark.parametrize("module", [vlm, reader])
+def test_one_step_reaches_every_parameter(module, tmp_path, small_chunks):
+    torch.manual_seed(0)
+    training = Training(module.task(40, tmp_path, 0), tmp_path, seed=0)
+    task = training.task
+    terms = task.loss(torch.Generator().manual_seed(0), 4, 0)
+    loss = torch.stack(list(terms.values())).sum()
+    assert loss.isfinite()
+    loss.backward()
+    unreached = [name for name, p in task.modules.named_parameters() if p.grad is None or not p.grad.any()]
+    assert unreached == []
+    before = [p.detach().clone() for p in training.parameters]
+    for optimizer in training.optimizers:
+        optimizer.step()
+    assert all(p.isfinite().all() for p in training.parameters)
+    assert not any(torch.equal(p, q) for p, q in zip(training.parameters, before, strict=True))
+
+
+def test_answers_follow_their_questions():
+    """Each question's labels stand where a causal language model predicts them, behind its own words only."""
+    packer = vlm.Packer()
+    open_answer = [*packer.ids("a ball and a house"), packer.eos]
+    answers = torch.full((1, 3, vlm.ANSWER_LENGTH), vlm.IGNORE)
+    answers[0, 2, : len(open_answer)] = torch.tensor(open_answer)
+    texts = [wording.text for wording in vlm.WORDINGS]
+    asked = ["Is it night?", "Is the horizon at the red line?", "What is in the picture?"]
+    wording = torch.tensor([[texts.index(text) for text in asked]])
+    batch = vlm.QuestionBatch(wording, torch.tensor([[2.0, -1.0, float("nan")]]), answers)
+    tokens, labels, soft = packer.rows(batch)
+    wanted = [[packer.yes, packer.eos], [packer.no, packer.eos], open_answer]
+    for row, (text, answer) in enumerate(zip(asked, wanted, strict=True)):
+        question = packer.ids(f"{text}<assistant>")
+        inputs = [*question, *answer[:-1]]
+        assert tokens[0, row, : len(inputs)].tolist() == inputs
+        at = labels[0, row] != vlm.IGNORE
+        assert labels[0, row, at].tolist() == answer
+        assert at.nonzero()[0].item() == len(question) - 1
+    assert soft.sum(-1).tolist() == [[1, 1, 0]]
+
+
+def test_questions_of_one_row_do_not_see_each_other():
+    """Packed behind one picture they are read as if each were asked alone."""
+    torch.manual_seed(0)
+    learner = vlm.Learner().eval()
+    pictures = torch.randn(2, vlm.IMAGE_TOKENS, vlm.WIDTH)
+    suffixes = learner.packer.asked[torch.tensor([[0, 5, 9], [20, 3, 50]])]
+    with torch.no_grad():
+        together = learner.read(pictures, suffixes)
+        turned = learner.read(pictures, suffixes.flip(1)).flip(1)
+    for row in range(2):
+        for column in range(3):
+            length = learner.packer.lengths[[[0, 5, 9], [20, 3, 50]][row][column]]
+            assert torch.allclose(together[row, column, :length], turned[row, column, :length], atol=1e-5)
+
+
+def test_renders_stand_in_for_an_autoencoder_that_is_not_trained(tmp_path):
+    images, scene, rendering = Pictures(tmp_path, generated=0.0).draw(9, torch.Generator().manual_seed(0))
+    assert images.shape == (9, 3, 64, 64)
+    assert len(scene) == 9
+    assert (images - rendering.images).abs().mean() < 0.05
+
+
+def test_chunks_come_from_their_numbers():
+    made = []
+
+    def make(rng):
+        made.append(torch.rand(2, generator=rng))
+        return made[-1]
+
+    chunks = Chunks(make, seed=5, samples=100)
+    first, again, second = chunks.at(0), chunks.at(99), chunks.at(100)
+    assert first is again
+    assert not torch.equal(first, second)
+    assert len(made) == 2
+    assert torch.equal(Chunks(make, seed=5, samples=100).at(150), second), "a resumed training has the same"
+    assert not torch.equal(Chunks(make, seed=6, samples=100).at(150), second)
+
+
+# Hardening
+
+
+def test_reader_labels_what_is_there_and_how_sound_it_is():
+    rng = torch.Generator().manual_seed(2)
+    scene = sample_scenes(8, rng, pairs=0.0)
+    nobody = replace(scene, kind=torch.full_like(scene.kind, NOBODY))
+    whole, empty = render(scene).images, render(nobody).images
+    fading = torch.lerp(empty, whole, 0.5)
+    corruption = (whole + 0.4 * torch.randn(whole.shape, generator=rng)).clamp(0, 1)
+    labelled = adversarial.label(load_reader(reader_folder()), torch.cat([whole, fading, empty, corruption]))
+    shares = [float(part.mean()) for part in labelled.share.split(8)]
+    assert shares[0] > 0.85
+    assert 0.3 < shares[1] < 0.7
+    assert shares[2] < 0.2
+    assert (labelled.most[:8] == FARTHEST).sum() >= 7
+    assert (labelled.most[24:] < 0).all()
+
+
+def test_prompts_of_an_attack_speak_of_its_subject():
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        overlays, wording, subject = adversarial._draw_goal(rng)
+        assert len(overlays.kind) == adversarial.BATCH
+        assert WORDINGS[wording].kind.split()[0] in adversarial.ASKED
+        prompts = adversarial._draw_prompts(subject, rng)
+        assert len(prompts) == adversarial.BATCH
+        if subject != NOBODY:
+            assert all(prompt.startswith(f"a {SUBJECTS[subject]}") for prompt in prompts)
+
+
+def test_hardening_starts_from_the_vlm_and_moves_it(small_chunks, monkeypatch, tmp_path):
+    for name, value in {"ATTACKS": 1, "STEPS": 2, "FROM": 1, "BATCH": 4}.items():
+        monkeypatch.setattr(adversarial, name, value)
+    task = adversarial.task(8, miniature.WEIGHTS, 0)
+    shipped = load_file(miniature.WEIGHTS / "vlm" / "model.safetensors")
+    learner = task.modules
+    own = learner.vlm.state_dict()
+    assert all(torch.equal(own[name], value.float()) for name, value in shipped.items())
+    terms = task.loss(torch.Generator().manual_seed(0), 4, 0)
+    torch.stack(list(terms.values())).sum().backward()
+    unreached = [name for name, p in learner.named_parameters() if p.requires_grad and p.grad is None]
+    assert unreached == []
