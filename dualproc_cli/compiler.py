@@ -209,7 +209,7 @@ def views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[Vie
     for (prompt, region), questions in groups.items():
         shown = window(region, height, width, f"questions: {questions[0].name}")
         rows, columns = shown.size
-        size = max(round(loaded.spec.vlm.view * rows), 1), max(round(loaded.spec.vlm.view * columns), 1)
+        size = max(round(vlm.image_scale * rows), 1), max(round(vlm.image_scale * columns), 1)
         layer = beside = None
         if isinstance(prompt, ImagePrompt) and prompt.mode == "beside":
             beside = picture(prompt, loaded.folder).to(vlm.device)

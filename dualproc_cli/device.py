@@ -1,5 +1,6 @@
 """Where tensors live and in which precision: decided here and nowhere else."""
 
+import psutil
 import torch
 
 from dualproc_cli.errors import UserError
@@ -47,6 +48,16 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UserError(f"dtype: unknown value {name!r} (expected auto, {', '.join(DTYPES)})")
     return DTYPES[name]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that this process could still use on a device; of the CPU, of the machine."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return psutil.virtual_memory().available
 
 
 def _available() -> list[str]:

@@ -19,11 +19,11 @@ RESULTS = HERE / "speed.json"
 TABLE = HERE / "speed.md"
 
 QUESTIONS = ["--questions", "1", "--questions", "5"]
-THRIFTY = ["--set", "generator.memory=[checkpoint-vae, checkpoint-denoiser, int8]"]
+THRIFTY = ["--set", "memory=[checkpoint-vae, checkpoint-denoiser, int8]"]
 FLUX = ["--random-weights", "black-forest-labs/FLUX.1-schnell"]
 FLUX += ["--random-weights", "Qwen/Qwen2.5-VL-7B-Instruct"]
 FLUX += ["--set", "generator.width=512", "--set", "generator.height=512", "--set", "generator.steps=1"]
-LEAST = ["--set", "generator.memory=[free-text-encoders, checkpoint-vae, checkpoint-denoiser, nf4]"]
+LEAST = ["--set", "memory=[free-text-encoders, checkpoint-vae, checkpoint-denoiser, nf4]"]
 HALF = ["--set", "generator.dtype=bfloat16", "--set", "vlm.dtype=bfloat16"]
 
 CASES = {
@@ -39,7 +39,7 @@ COLUMNS = (
     "generator",
     "VLM",
     "precision",
-    "memory ladder",
+    "memory strategies",
     "pictures a step",
     "questions",
     "seconds a step",

@@ -7,6 +7,7 @@ from small_generator import MAKERS, load, plain_picture, saved, with_adapter
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator
+from dualproc_cli.memory.strategies import named
 from dualproc_cli.spec import AdapterSpec, GradientSpec
 
 CPU = torch.device("cpu")
@@ -167,8 +168,8 @@ def test_each_prompt_is_encoded_once(name):
     assert len(work) == first + 1
 
 
-@pytest.mark.parametrize("rungs", [(), ("checkpoint-denoiser",)])
-def test_compiled_blocks_draw_and_learn_the_same(rungs, monkeypatch):
+@pytest.mark.parametrize("names", [(), ("checkpoint-denoiser",)])
+def test_compiled_blocks_draw_and_learn_the_same(names, monkeypatch):
     compiled = []
 
     def compile_eagerly(forward):
@@ -179,7 +180,8 @@ def test_compiled_blocks_draw_and_learn_the_same(rungs, monkeypatch):
 
     def drawn(**changes):
         generator = load(**changes)
-        generator.economize(rungs)
+        for strategy in named(names):
+            strategy.apply(generator, ["a house"])
         generator.add_adapter(AdapterSpec(rank=2), seed=0)
         images = generator.render(["a red house"], [7], gradient=GradientSpec())
         images.square().mean().backward()

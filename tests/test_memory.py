@@ -1,4 +1,4 @@
-"""Memory is predicted by running the real code on models without weights, and rungs of the ladder save it."""
+"""Memory is estimated by running the real code on models without weights; strategies make a run need less."""
 
 import json
 import re
@@ -7,33 +7,36 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from typer.testing import CliRunner
 
 from dualproc_cli.__main__ import app
+from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import compile_loss
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator
 from dualproc_cli.learning.checkpoint import run_digest
 from dualproc_cli.learning.learner import Learner
-from dualproc_cli.memory import Estimate, choose, choose_to_draw, deeper, predict, with_rungs
-from dualproc_cli.memory import plan as ladder
-from dualproc_cli.memory import strategies as rungs
-from dualproc_cli.memory.estimate import predict_drawing
-from dualproc_cli.memory.meta_tensors import Ledger, MetaTensor, NoValueError, empty, offloaded, to_meta
-from dualproc_cli.spec import GeneratorSpec, GradientSpec, load_spec
+from dualproc_cli.memory import (
+    Estimate,
+    estimate_drawing,
+    estimate_evaluation,
+    estimate_learning,
+    plan,
+    plan_drawing,
+    plan_evaluation,
+    plan_learning,
+)
+from dualproc_cli.memory.strategies import STRATEGIES, named
+from dualproc_cli.models.meta_tensors import Ledger
+from dualproc_cli.models.quantization import BITS
+from dualproc_cli.spec import GradientSpec, load_spec
+from dualproc_cli.spec.model import ControlSpec
 from dualproc_cli.vlm import load_vlm
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SPEC = Path(__file__).parent.parent / "specs/horizon-position.yaml"
-
-
-@pytest.fixture
-def ledger():
-    with Ledger().counting() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -43,53 +46,36 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def plain(loaded):
-    return predict(loaded, CPU)
+    return estimate_learning(loaded, CPU)
 
 
-def test_ledger_counts_what_an_allocator_would(ledger):
-    model = to_meta(nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4)), torch.float32)
-    weights = 4 * (8 * 16 + 16 + 16 * 4 + 4)
-    assert ledger.live == ledger.bytes_of(model) == weights
-    out = model(torch.zeros(32, 8))
-    # GELU keeps its input and the last layer its own.
-    assert ledger.live - weights == 4 * 32 * (16 + 16 + 4)
-    assert isinstance(out, MetaTensor)
-    assert out.device == CPU
-    out.backward(empty(out))
-    del out
-    assert ledger.live == 2 * weights  # gradients
-    assert ledger.peak > ledger.live
+@pytest.fixture
+def free(monkeypatch):
+    """Sets the free memory of every device, and has every memory estimated, however small."""
+    monkeypatch.setattr(plan, "LARGE", 1e9)
+
+    def set_free(count):
+        monkeypatch.setattr(plan, "free_bytes", lambda device: count)
+
+    return set_free
 
 
-def test_views_and_tied_weights_are_counted_once(ledger):
-    model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 10, bias=False))
-    model[1].weight = model[0].weight
-    to_meta(model, torch.bfloat16)
-    assert model[1].weight is model[0].weight
-    model[0].weight.T.reshape(-1)[:3].view(1, 3)
-    assert ledger.live == ledger.bytes_of(model) == 10 * 4 * 2
-    assert ledger.peak == 2 * 10 * 4 * 2, "the transposed copy, while it lived"
+def halved_by(monkeypatch, *useful, fails=()):
+    """Lets the estimate halve with each of these strategies, and fail with others."""
+
+    def estimated(loaded, device, strategies=()):
+        names = {strategy.name for strategy in strategies}
+        if names & set(fails):
+            raise UserError("cannot be predicted")
+        return Estimate({"activations": 2**40 // 2 ** len(names & set(useful))})
+
+    monkeypatch.setattr(plan, "estimate_learning", estimated)
 
 
-def test_what_is_real_is_computed_and_hollow_values_cannot_be_asked_for(ledger):
-    hollow = MetaTensor(torch.empty(2, 3, device="meta"))
-    mask = torch.tensor([[True, False, True], [False, False, True]])
-    assert hollow[mask].shape == (3,)
-    with pytest.raises(NoValueError):
-        hollow.sum().item()
+# The estimate
 
 
-def test_offloaded_activations_are_not_counted(ledger):
-    weight = nn.Parameter(MetaTensor(torch.empty(64, 64, device="meta")))
-    start = ledger.live
-    with offloaded():
-        out = F.gelu(torch.zeros(8, 64) @ weight).square().sum()
-    assert ledger.live - start == 4
-    out.backward()
-    assert weight.grad.shape == (64, 64)
-
-
-def test_prediction_names_its_parts(plain, loaded):
+def test_an_estimate_names_its_parts(plain, loaded):
     generator = load_generator(loaded.spec.generator, CPU)
     count = sum(parameter.numel() for parameter in generator.denoiser.parameters())
     assert plain.parts["denoiser"] == 4 * count
@@ -115,92 +101,206 @@ class Allocations(TorchDispatchMode):
         return out
 
 
-def test_prediction_is_what_a_step_really_allocates(loaded, plain):
+def held(*modules):
+    """A ledger on which the weights of these modules stand."""
+    ledger = Ledger()
+    for module in modules:
+        for parameter in module.parameters():
+            ledger.enter(parameter)
+    return ledger
+
+
+def test_an_estimate_is_what_a_step_really_allocates(loaded, plain):
     spec = loaded.spec
     generator, vlm = load_generator(spec.generator, CPU), load_vlm(spec.vlm, CPU)
     generator.attach(spec.learn.adapter, 0)
     learner = Learner(spec, generator, compile_loss(loaded, vlm, 64, 64))
-    learner.step()  # the optimiser's state is there, and the prompts are encoded
+    learner.step()  # the optimizer's state is there, and the prompts are encoded
     modules = [part for part in generator.pipeline.components.values() if isinstance(part, nn.Module)]
-    ledger = Ledger()
-    for module in (*modules, vlm.model):
-        for parameter in module.parameters():
-            ledger.enter(parameter)
-    for state in learner._optimizer.state.values():
-        ledger.enter(state["exp_avg"])
-        ledger.enter(state["exp_avg_sq"])
+    ledger = held(*modules, vlm.model)
+    for mean, square in learner.checkpoint().moments:  # copies, as large as the optimizer's state
+        ledger.enter(mean)
+        ledger.enter(square)
     with Allocations(ledger):
         learner.step()
     assert plain.total == pytest.approx(ledger.peak, rel=0.05)
 
 
+def test_an_estimate_of_evaluating_counts_its_batch_and_both_vlms(loaded):
+    both = load_spec(SPEC, ["evaluate.vlm={model: miniature}"])
+    found = estimate_evaluation(both, 8, CPU)
+    assert found.parts["second vlm"] == pytest.approx(found.parts["vlm"], rel=0.001)
+    assert "optimizer" not in found.parts
+    spec = loaded.spec
+    generator, vlm = load_generator(spec.generator, CPU), load_vlm(spec.vlm, CPU)
+    loss = compile_loss(loaded, vlm, 64, 64)
+    prompts = [spec.prompts.train[0]] * 8
+    generator.render(prompts[:1], [0])
+    modules = [part for part in generator.pipeline.components.values() if isinstance(part, nn.Module)]
+    ledger = held(*modules, vlm.model)
+    weights = ledger.live
+    with torch.no_grad(), Allocations(ledger):
+        loss(generator.render(prompts, range(8)))
+    assert found.parts["activations"] == pytest.approx(ledger.peak - weights, rel=0.1)
+
+
 def test_activations_grow_with_the_batch(plain):
-    twice = predict(load_spec(SPEC, ["learn.batch_size=4"]), CPU)
+    twice = estimate_learning(load_spec(SPEC, ["learn.batch_size=4"]), CPU)
     assert twice.parts["activations"] / plain.parts["activations"] == pytest.approx(2, rel=0.05)
 
 
-def test_every_rung_saves_what_it_says(loaded, plain):
-    def saved(*rungs):
-        return plain.total - predict(loaded, CPU, rungs).total
-
-    assert saved("free-text-encoders") == plain.parts["text encoders"] > 0
-    assert saved("checkpoint-denoiser") > 0.2 * plain.parts["activations"]
-    assert saved("offload-activations") > saved("checkpoint-denoiser")
-    quantized = predict(loaded, CPU, ["int8"])
-    assert quantized.parts["denoiser"] < 0.4 * plain.parts["denoiser"]
-
-
-def test_auto_goes_down_the_ladder_only_as_far_as_it_must(loaded, plain, monkeypatch):
-    monkeypatch.setattr(ladder, "LARGE", 1e9)  # predict, although it is small
-    monkeypatch.setattr(ladder, "device_bytes", lambda device: plain.total * 2)
-    assert choose(loaded, CPU).rungs == ()
-    monkeypatch.setattr(ladder, "device_bytes", lambda device: plain.total / ladder.HEADROOM - 1)
-    choice = choose(loaded, CPU)
-    assert choice.rungs == ("checkpoint-denoiser",)
-    assert "fits" in choice.reason
-    assert deeper(loaded, choice.rungs, CPU) == ("checkpoint-denoiser", "checkpoint-vae")
-
-
-def test_the_bottom_of_the_ladder(loaded, plain, monkeypatch):
-    monkeypatch.setattr(ladder, "LARGE", 1e9)
-    monkeypatch.setattr(ladder, "device_bytes", lambda device: 1)
-    monkeypatch.setattr(ladder, "predict", lambda loaded, device, rungs=(): ladder_of(plain, rungs))
-    choice = choose(loaded, CPU)
-    assert "does not fit" in choice.reason
-    assert choice.rungs == ("checkpoint-denoiser", "half-view"), (
-        "a rung that fails or saves nothing is left out"
-    )
-    assert with_rungs(loaded, choice.rungs).spec.vlm.view == 0.5
-    assert deeper(loaded, choice.rungs, CPU) == (*choice.rungs, "checkpoint-vae")
-
-
-def test_below_8_bits_are_4(loaded, monkeypatch):
-    monkeypatch.setattr(rungs, "NEED_CUDA", ())
-    others = tuple(name for name in rungs.possible(False, CPU) if name not in rungs.QUANTIZATIONS)
-    assert deeper(loaded, (*others, "int8"), CPU) == (*others, "nf4")
-    assert deeper(loaded, (*others, "nf4"), CPU) == ()
-    assert with_rungs(loaded, ["nf4"]).spec.vlm.quantization == "nf4"
-    chosen = load_spec(SPEC, ["vlm.quantization=int8"])
-    assert deeper(chosen, others, CPU) == (), "what the user chose stays"
-
-
-def test_drawing_takes_less_than_learning(loaded, plain, monkeypatch):
-    monkeypatch.setattr(ladder, "LARGE", 1e9)
-    spec, prompts = loaded.spec.generator, list(loaded.spec.prompts.train)
-    alone = predict_drawing(spec, prompts, 2, CPU)
+def test_drawing_takes_less_than_learning(loaded, plain):
+    alone = estimate_drawing(loaded.spec.generator, loaded.spec.prompts.train, 2, CPU)
     assert alone.parts["denoiser"] == plain.parts["denoiser"]
     assert alone.total < plain.total / 2
-    monkeypatch.setattr(ladder, "device_bytes", lambda device: alone.total / ladder.HEADROOM + 1)
-    assert choose_to_draw(spec, prompts, 2, CPU).rungs == ()
-    monkeypatch.setattr(ladder, "device_bytes", lambda device: 1)
-    assert choose_to_draw(spec, prompts, 2, CPU).rungs == ("int8",), "checkpoints save nothing here"
-    named = spec.model_copy(update={"memory": ("checkpoint-vae", "nf4", "half-view")})
-    assert choose_to_draw(named, prompts, 2, CPU).rungs == ("checkpoint-vae",), "what this device can do"
 
 
-def test_sample_goes_down_the_ladder_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(ladder, "LARGE", 1e9)
-    monkeypatch.setattr(ladder, "device_bytes", lambda device: 1)
+def test_a_known_shape_needs_no_files():
+    setting = ["generator.model=stabilityai/sdxl-turbo", "generator.width=64", "generator.height=64"]
+    spec = load_spec(SPEC, [*setting, "learn.batch_size=1", "learn.keep={}"])
+    estimate = estimate_drawing(spec.spec.generator, ["a house"], 1, CUDA)
+    assert estimate.parts["denoiser"] == pytest.approx(2 * 2.567e9, rel=0.001)
+
+
+def test_a_model_without_configuration_is_refused():
+    missing = load_spec(SPEC, ["generator.model=nobody/nothing"])
+    expected = r"generator\.model: nobody/nothing: its configuration cannot be read"
+    with pytest.raises(UserError, match=expected):
+        estimate_learning(missing, CPU)
+
+
+# The strategies
+
+
+def test_every_strategy_of_the_spec_is_there_once_and_exact_ones_come_first():
+    schema = ControlSpec.model_json_schema()["properties"]["memory"]["oneOf"][1]
+    names = [strategy.name for strategy in STRATEGIES]
+    assert sorted(names) == sorted(schema["items"]["enum"])
+    exact = [not strategy.error for strategy in STRATEGIES]
+    assert exact == sorted(exact, reverse=True)
+    assert all(strategy.does and strategy.cost for strategy in STRATEGIES)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "share"),
+    [
+        ("free-text-encoders", "text encoders", 1.0),
+        ("checkpoint-denoiser", "activations", 0.2),
+        ("offload-activations", "activations", 0.4),
+        ("two-devices", "vlm", 1.0),
+        ("int8", "denoiser", 0.6),
+    ],
+)
+def test_a_strategy_saves_what_it_says(name, part, share, loaded, plain):
+    saved = plain.parts[part] - estimate_learning(loaded, CPU, named([name])).parts[part]
+    assert share * plain.parts[part] <= saved <= plain.parts[part]
+
+
+def test_exact_strategies_leave_pictures_and_gradients_as_they_are():
+    def drawn(names):
+        spec = load_spec(SPEC).spec
+        generator = load_generator(spec.generator, CPU)
+        for strategy in named(names):
+            strategy.apply(generator, ["a house in a field"])
+        generator.attach(spec.learn.adapter, 0)
+        images = generator.render(["a house in a field"], [3], gradient=GradientSpec())
+        images.square().mean().backward()
+        return [images.detach(), *(parameter.grad for parameter in generator.adapter_parameters())]
+
+    exact = [strategy.name for strategy in STRATEGIES if not strategy.error]
+    if not torch.cuda.is_available():
+        exact.remove("offload-activations")  # pins memory for the device
+    for one, other in zip(drawn(()), drawn(exact), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_a_device_cannot_do_is_not_available():
+    on_cpu = {strategy.name for strategy in STRATEGIES if strategy.available(CPU)}
+    assert on_cpu == {"checkpoint-vae", "checkpoint-denoiser", "tile-vae", "int8", "half-image"}
+    assert "nf4" in {strategy.name for strategy in STRATEGIES if strategy.available(CUDA)}
+
+
+# The plan
+
+
+def test_a_plan_takes_no_more_than_it_must(loaded, free, monkeypatch):
+    halved_by(monkeypatch, "checkpoint-denoiser", "int8")
+    free(2**41)
+    assert plan_learning(loaded, CPU).names == []
+    free(2**39 / plan.HEADROOM + 1)
+    found = plan_learning(loaded, CPU)
+    assert found.names == ["checkpoint-denoiser"], "what saves nothing is left out, what is not needed too"
+    assert found.estimate.total == 2**39
+    assert "memory: 512.0 GiB fits the 512.0 GiB that are free on cpu" in found.reason
+    assert found.next().names == ["checkpoint-denoiser", "checkpoint-vae"]
+
+
+def test_a_plan_counts_the_free_memory_of_a_device(monkeypatch):
+    from dualproc_cli import device
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 7)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 4)
+    assert device.free_bytes(CUDA) == 10 + 3
+    assert device.free_bytes(CPU) > 0
+
+
+def test_strategies_that_fail_or_save_nothing_are_left_out(loaded, free, monkeypatch):
+    free(1)
+    halved_by(monkeypatch, "checkpoint-denoiser", "half-image", fails=["tile-vae"])
+    found = plan_learning(loaded, CPU)
+    assert "does not fit" in found.reason
+    assert found.names == ["checkpoint-denoiser", "half-image"]
+    assert found.load_vlm().image_scale == 0.5
+    assert found.next().names == ["checkpoint-denoiser", "half-image", "checkpoint-vae"]
+
+
+def test_fewer_bits_take_the_place_of_more(loaded, free, monkeypatch):
+    monkeypatch.setitem(BITS["nf4"].on, None, BITS["int8"].on[None])  # as if a CPU could
+    free(1)
+    halved_by(monkeypatch, "int8", "nf4")
+    found = plan_learning(loaded, CPU)
+    assert found.names == ["int8"], "nf4 in its place saves no more here"
+    others = ["checkpoint-vae", "checkpoint-denoiser", "tile-vae"]
+    named_ones = plan_learning(load_spec(SPEC, [f"memory=[{', '.join([*others, 'int8'])}]"]), CPU)
+    deeper = named_ones.next()
+    assert deeper.names == [*others, "nf4"]
+    assert deeper.next().names == [*others, "nf4", "half-image"]
+    assert deeper.next().next() is None
+
+
+def test_weights_that_a_user_quantised_stay_so(free, monkeypatch):
+    free(1)
+    halved_by(monkeypatch, "int8")
+    assert plan_learning(load_spec(SPEC, ["vlm.quantization=int8"]), CPU).names == []
+
+
+def test_strategies_that_are_named_are_taken_as_they_are():
+    chosen = load_spec(SPEC, ["memory=[half-image, checkpoint-denoiser]"])
+    assert plan_learning(chosen, CPU).names == ["checkpoint-denoiser", "half-image"]
+    assert run_digest(chosen.spec) == run_digest(load_spec(SPEC).spec), "a run goes on with other strategies"
+
+
+def test_drawing_starts_from_what_was_learned_with_and_goes_on(loaded, free):
+    spec, prompts = loaded.spec.generator, list(loaded.spec.prompts.train)
+    alone = estimate_drawing(spec, prompts, 2, CPU).total
+    free(alone / plan.HEADROOM + 1)
+    assert plan_drawing(spec, prompts, [], 2, CPU).names == []
+    learned_with = ["checkpoint-vae", "nf4", "int8", "half-image"]
+    assert plan_drawing(spec, prompts, learned_with, 2, CPU).names == ["int8"], "this CPU has no nf4"
+
+
+def test_evaluating_starts_from_what_was_learned_with(loaded):
+    found = plan_evaluation(loaded, ["checkpoint-denoiser", "nf4", "half-image"], 16, CPU)
+    assert found.names == ["checkpoint-denoiser", "half-image"], "this device has no nf4"
+    assert [vlm.model for vlm in found.vlms] == ["miniature"]
+
+
+# The commands
+
+
+def test_sample_says_what_it_does_to_fit(tmp_path, free):
+    free(1)
     result = CliRunner().invoke(app, ["sample", "a house", "-o", str(tmp_path), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert "does not fit" in result.stderr
@@ -208,48 +308,16 @@ def test_sample_goes_down_the_ladder_and_says_so(tmp_path, monkeypatch):
     assert (tmp_path / "a-house-0.png").is_file()
 
 
-def ladder_of(plain, rungs):
-    """An estimate that halves with some rungs, and fails with another."""
-    if "tile-vae" in rungs:
-        raise UserError("cannot be predicted")
-    useful = sum(rung in ("checkpoint-denoiser", "half-view") for rung in rungs)
-    return Estimate({"activations": plain.total // 2**useful})
-
-
-def test_rungs_that_are_named_are_taken_as_they_are():
-    named = load_spec(SPEC, ["generator.memory=[checkpoint-denoiser, half-view]"])
-    choice = choose(named, CPU)
-    assert choice.rungs == ("checkpoint-denoiser", "half-view")
-    assert run_digest(named.spec) == run_digest(load_spec(SPEC).spec), "a run goes on with other rungs"
-
-
-def test_rungs_leave_pictures_and_gradients_as_they_are():
-    def drawn(rungs):
-        spec = load_spec(SPEC).spec
-        generator = load_generator(spec.generator, CPU)
-        generator.economize(rungs)
-        if "free-text-encoders" in rungs:
-            generator.release_text_encoders(["a house in a field"])
-        generator.attach(spec.learn.adapter, 0)
-        images = generator.render(["a house in a field"], [3], gradient=GradientSpec())
-        images.square().mean().backward()
-        return [images.detach(), *(parameter.grad for parameter in generator.adapter_parameters())]
-
-    rungs = ("free-text-encoders", "checkpoint-vae", "checkpoint-denoiser", "offload-activations")
-    for one, other in zip(drawn(()), drawn(rungs), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_a_rung_that_a_pipeline_cannot_draw_with_is_refused(tmp_path):
+def test_a_strategy_that_a_pipeline_cannot_draw_with_is_refused(tmp_path):
     # AutoencoderTiny tiles for a scale of 8, whatever its own.
-    settings = ["--set", "generator.memory=[tile-vae]", "--device", "cpu"]
+    settings = ["--set", "memory=[tile-vae]", "--device", "cpu"]
     result = CliRunner().invoke(app, ["learn", str(SPEC), "-o", str(tmp_path / "b"), *settings])
     assert result.exit_code == 2
-    assert "generator.memory: FluxPipeline cannot draw with tile-vae" in result.output
+    assert "memory: FluxPipeline cannot draw with tile-vae" in result.output
     assert not (tmp_path / "b").exists()
 
 
-def test_out_of_memory_names_the_next_rung_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+def test_out_of_memory_names_the_next_strategy_which_the_bundle_records(tmp_path, monkeypatch):
     step = Learner.step
 
     def exhausted(self):
@@ -265,16 +333,17 @@ def test_out_of_memory_names_the_next_rung_and_keeps_the_checkpoint(tmp_path, mo
     assert re.search(
         r"out of memory at step 3; the last good checkpoint is .*, of step 2; go on", result.output
     )
-    advised = re.search(r"--resume --set '(generator.memory=.*)'", result.output)
-    assert advised[1] == "generator.memory=[checkpoint-vae]"
+    advised = re.search(r"--resume --set '(memory=.*)'", result.output)
+    assert advised[1] == "memory=[checkpoint-vae]"
     monkeypatch.setattr(Learner, "step", step)
     result = CliRunner().invoke(app, [*arguments, "--resume", "--set", advised[1]])
     assert result.exit_code == 0
     assert "resuming after step 2" in result.output
     assert not list(tmp_path.glob("*.checkpoint.*"))
+    assert Bundle.open(tmp_path / "b").manifest.memory == ["checkpoint-vae"]
 
 
-def test_check_prints_the_prediction(loaded, plain):
+def test_check_prints_the_estimate(loaded, plain):
     result = CliRunner().invoke(
         app, ["check", str(SPEC), "--memory", "--json", "--device", "cpu", "--set", "learn.batch_size=2"]
     )
@@ -283,20 +352,4 @@ def test_check_prints_the_prediction(loaded, plain):
     assert found["parts"] == plain.parts
     assert found["total"] == plain.total
     assert found["fits"] is True
-    assert found["rungs"] == []
-
-
-def test_a_known_shape_needs_no_files():
-    setting = ["generator.model=stabilityai/sdxl-turbo", "generator.width=512", "generator.height=512"]
-    spec = load_spec(SPEC, [*setting, "learn.batch_size=1", "learn.keep={}"])
-    estimate = predict(spec, torch.device("cuda"))
-    assert estimate.parts["denoiser"] == pytest.approx(2 * 2.567e9, rel=0.001)
-
-
-def test_a_model_without_configuration_is_refused():
-    missing = load_spec(SPEC, ["generator.model=nobody/nothing"])
-    with pytest.raises(
-        UserError, match=r"generator\.model: nobody/nothing: its configuration cannot be read"
-    ):
-        predict(missing, CPU)
-    assert GeneratorSpec().memory == "auto"
+    assert found["strategies"] == []

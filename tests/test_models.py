@@ -9,13 +9,13 @@ from typer.testing import CliRunner
 
 from dualproc_cli.__main__ import app
 from dualproc_cli.errors import UserError
-from dualproc_cli.generator import prepare_generator
+from dualproc_cli.generator import build_generator
 from dualproc_cli.known_models import cache, catalog, matrix
 from dualproc_cli.known_models.catalog import is_generator, known_shapes, parameter_counts
 from dualproc_cli.known_models.pairs import recommended_pairs
-from dualproc_cli.models.build import build_pipeline, build_processor, build_vlm, count_parameters
-from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
-from dualproc_cli.vlm import AnswerScorer, prepare_vlm
+from dualproc_cli.models.build import build_pipeline, count_parameters, dummy_processor, known_shape
+from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec, VlmSpec
+from dualproc_cli.vlm import AnswerScorer, build_vlm
 from dualproc_cli.vlm.chat import picture_inputs, plan_prompts
 
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def test_every_shape_is_checked():
 
 @pytest.mark.parametrize("repo", VLMS)
 def test_processors_read_pictures_and_questions(repo):
-    processor = build_processor(repo, TEXTS)
+    processor = dummy_processor(known_shape(repo, TEXTS))
     prompts = plan_prompts(processor, QUESTIONS, ANSWERS, [(256, 256)])
     assert prompts.holds_pictures
     assert all(len(answer) == 1 for group in prompts.answers for answer in group)
@@ -146,10 +146,9 @@ SHALLOW = {
 @pytest.mark.parametrize("repo", sorted(SHALLOW))
 def test_pipelines_with_random_weights_draw_and_learn(repo, tmp_path, monkeypatch):
     shrink(repo, SHALLOW[repo], tmp_path, monkeypatch)
-    pipeline = build_pipeline(repo, CPU, torch.bfloat16, TEXTS)
-    assert {parameter.dtype for parameter in pipeline.vae.parameters()} == {torch.bfloat16}
     spec = GeneratorSpec(model=repo, width=64, height=64, steps=2, guidance_scale=0.0, dtype="bfloat16")
-    generator = prepare_generator(pipeline, spec, CPU)
+    generator = build_generator(spec, CPU, "random", TEXTS)
+    assert {parameter.dtype for parameter in generator.pipeline.vae.parameters()} == {torch.bfloat16}
     generator.add_adapter(AdapterSpec(rank=2), seed=0)
     images = generator.render(["a house"], [0], gradient=GradientSpec())
     images.mean().backward()
@@ -160,7 +159,7 @@ def test_pipelines_with_random_weights_draw_and_learn(repo, tmp_path, monkeypatc
 def test_tied_weights_stay_tied(tmp_path, monkeypatch):
     repo = "black-forest-labs/FLUX.1-schnell"
     shrink(repo, FLUX_SHALLOW, tmp_path, monkeypatch)
-    encoder = build_pipeline(repo, CPU, torch.bfloat16, TEXTS).text_encoder_2
+    encoder = build_pipeline(known_shape(repo, TEXTS), "random", CPU, torch.bfloat16).text_encoder_2
     assert encoder.shared.weight is encoder.encoder.embed_tokens.weight
     assert encoder.shared.weight.std() > 0
 
@@ -183,7 +182,7 @@ def test_a_vlm_with_random_weights_answers(tmp_path, monkeypatch):
         "fullatt_block_indexes": [0],
     }
     shrink(repo, {"config.json": {"text_config": text, "vision_config": vision}}, tmp_path, monkeypatch)
-    vlm = prepare_vlm(*build_vlm(repo, CPU, torch.float32, TEXTS), CPU)
+    vlm = build_vlm(VlmSpec(model=repo), CPU, "random", TEXTS)
     scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
     assert scorer.prepare(56, 56).name == "cache"
     scores = scorer(torch.rand(1, 3, 56, 56))

@@ -5,18 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import FluxPipeline
 from torch import nn
-from torchao.quantization import Int8WeightOnlyConfig
 
-from dualproc_cli.bench.random_weights import RandomWeights
 from dualproc_cli.compiler import compile_loss
 from dualproc_cli.errors import UserError
-from dualproc_cli.generator import load_generator
+from dualproc_cli.generator import build_generator, load_generator
 from dualproc_cli.learning.learner import Learner
-from dualproc_cli.memory import load_models, predict
+from dualproc_cli.memory import estimate_learning, plan_learning
+from dualproc_cli.memory.strategies import named
 from dualproc_cli.miniature import generator_folder
-from dualproc_cli.models.quantization import Quantization, quantization
+from dualproc_cli.models.quantization import (
+    BITSANDBYTES_INT8,
+    BITSANDBYTES_NF4,
+    TORCHAO_INT8,
+    quantization,
+    quantize,
+)
 from dualproc_cli.spec import load_spec
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -31,7 +35,8 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def quantized(loaded):
-    return load_models(loaded, ["int8"], CPU)
+    plan = plan_learning(load_spec(SPEC, ["memory=[int8]"]), CPU)
+    return plan.load_generator(), plan.load_vlm()
 
 
 def size_of(module):
@@ -55,7 +60,7 @@ def test_linear_layers_have_8_bits_and_pictures_hardly_change(loaded, quantized)
 
 def test_predicted_as_they_are(loaded, quantized):
     generator, vlm = quantized
-    parts = predict(loaded, CPU, ["int8"]).parts
+    parts = estimate_learning(loaded, CPU, named(["int8"])).parts
     assert parts["denoiser"] == pytest.approx(size_of(generator.denoiser), rel=0.05)
     assert parts["vlm"] == pytest.approx(size_of(vlm.model), rel=0.05)
 
@@ -80,13 +85,13 @@ def test_what_is_learned_on_8_bits_serves_the_whole_weights(loaded, quantized, t
 @pytest.mark.parametrize(
     ("found", "error"),
     [
-        (Quantization("TorchAoConfig", {"quant_type": Int8WeightOnlyConfig()}), 0.01),
-        (Quantization("BitsAndBytesConfig", {"load_in_8bit": True}), 0.02),
-        (Quantization("BitsAndBytesConfig", {"load_in_4bit": True}), 0.15),
+        (TORCHAO_INT8, 0.01),
+        (BITSANDBYTES_INT8, 0.02),
+        (BITSANDBYTES_NF4, 0.15),
     ],
 )
 def test_a_module_in_memory_is_quantised_where_it_is(found, error):
-    if found.config == "BitsAndBytesConfig":
+    if found.package == "bitsandbytes":
         pytest.importorskip("bitsandbytes", reason="in the extra quantization")
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 64), nn.Linear(64, 64))
@@ -94,7 +99,7 @@ def test_a_module_in_memory_is_quantised_where_it_is(found, error):
     module[4].weight = module[3].weight
     images = torch.randn(8, 64, requires_grad=True)
     before = module.requires_grad_(False)(images)
-    found.quantize(module)
+    quantize(module, found)
     assert all(layer.weight.dtype != torch.float32 or is_int8(layer) for layer in (module[0], module[2]))
     assert module[3].weight is module[4].weight
     assert type(module[3].weight) is nn.Parameter, "what is shared stays whole"
@@ -108,11 +113,9 @@ def is_int8(layer):
     return getattr(layer.weight, "qdata", layer.weight).dtype == torch.int8
 
 
-def test_random_weights_are_quantised_too(loaded, monkeypatch):
-    pipeline = FluxPipeline.from_pretrained(generator_folder(), dtype=torch.float32)
-    monkeypatch.setattr("dualproc_cli.bench.random_weights.build_pipeline", lambda *_: pipeline)
-    spec = loaded.spec.generator.model_copy(update={"model": "some/shape", "quantization": "int8"})
-    generator = RandomWeights(["some/shape"], []).generator(spec, CPU)
+def test_random_weights_are_quantised_too(loaded):
+    spec = loaded.spec.generator.model_copy(update={"model": str(generator_folder()), "quantization": "int8"})
+    generator = build_generator(spec, CPU, "random", PROMPT)
     assert is_int8(generator.denoiser.x_embedder)
     assert is_int8(generator.pipeline.text_encoder_2.encoder.block[0].layer[0].SelfAttention.q)
 
@@ -128,14 +131,15 @@ def test_random_weights_are_quantised_too(loaded, monkeypatch):
 def test_what_cannot_be_had_is_said_in_one_line(name, device, installed, message, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True if installed else None)
     with pytest.raises(UserError, match=message):
-        quantization(name, device, torch.float32, "vlm")
+        quantization(name, device, "vlm")
 
 
 def test_on_cuda_bitsandbytes_computes_in_the_dtype_of_the_model(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
-    found = quantization("nf4", CUDA, torch.bfloat16, "generator")
+    found = quantization("nf4", CUDA, "generator")
     assert found.config == "BitsAndBytesConfig"
-    assert found.options["load_in_4bit"]
-    assert found.options["bnb_4bit_compute_dtype"] == torch.bfloat16
-    assert quantization("int8", CUDA, torch.bfloat16, "generator").options == {"load_in_8bit": True}
-    assert quantization("none", CUDA, torch.bfloat16, "generator") is None
+    options = found.options(torch.bfloat16)
+    assert options["load_in_4bit"]
+    assert options["bnb_4bit_compute_dtype"] == torch.bfloat16
+    assert quantization("int8", CUDA, "generator").options(torch.bfloat16) == {"load_in_8bit": True}
+    assert quantization("none", CUDA, "generator") is None

@@ -10,12 +10,11 @@ import torch
 
 from dualproc_cli.bench.compiled import compiled
 from dualproc_cli.bench.counters import matmul_rate
-from dualproc_cli.bench.random_weights import RandomWeights
 from dualproc_cli.bench.step import compare
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import RunFailed, UserError
 from dualproc_cli.learning.learner import NotFiniteError
-from dualproc_cli.memory import choose, load_models, predict, with_rungs
+from dualproc_cli.memory import MemoryPlan, estimate_learning, plan_learning
 from dualproc_cli.spec import ControlSpec, LoadedSpec
 
 SPEC = Path(__file__).with_name("spec.yaml")
@@ -39,9 +38,9 @@ def bench(
         random_weights: known shapes among the spec's models, to be built, not loaded.
 
     Returns:
-        what was measured on what, the ``rungs`` of the memory ladder that were taken, ``rows``, one a count
-        (see `compare`) with the ``predicted_bytes`` of its step (see `predict`), and ``compile``, where the
-        spec says ``generator.compile`` (see `compiled`). Plain data, as JSON has it.
+        what was measured on what, the ``memory`` strategies that were taken, ``rows``, one a count
+        (see `compare`) with the ``predicted_bytes`` of its step (see `estimate_learning`), and ``compile``,
+        where the spec says ``generator.compile`` (see `compiled`). Plain data, as JSON has it.
 
     Raises:
         UserError: a model cannot be used, or the spec has not so many questions.
@@ -49,10 +48,8 @@ def bench(
     """
     spec = loaded.spec
     _check(spec, counts, random_weights)
-    said = [*spec.prompts.train, *(text for question in spec.questions for text in question.texts)]
-    made = RandomWeights(random_weights, said)
-    rungs = choose(loaded, device).rungs
-    generator, vlm = load_models(loaded, rungs, device, made.generator, made.vlm)
+    plan = plan_learning(loaded, device)
+    generator, vlm = plan.load_generator(random_weights), plan.load_vlm(random=random_weights)
     generator.add_adapter(spec.learn.adapter, spec.learn.seed)
     dtypes = pick_dtype(spec.generator.dtype, device), vlm.dtype
     ceiling = max(matmul_rate(device, dtype) for dtype in set(dtypes))
@@ -63,10 +60,10 @@ def bench(
         return replace(loaded, spec=spec.model_copy(update=changes))
 
     def measured(count: int) -> dict[str, Any]:
-        row = compare(with_rungs(asking(count), rungs), generator, vlm, rounds, ceiling)
-        return {**row, "predicted_bytes": _predicted(asking(count), device, rungs)}
+        row = compare(asking(count), generator, vlm, rounds, ceiling)
+        return {**row, "predicted_bytes": _predicted(asking(count), plan)}
 
-    first = with_rungs(asking(counts[0]), rungs)
+    first = asking(counts[0])
     try:
         paid = compiled(first, generator, vlm, rounds) if spec.generator.compile else None
         rows = [measured(count) for count in counts]
@@ -85,7 +82,7 @@ def bench(
         "batch_size": learn.batch_size,
         "rounds": rounds,
         "matmul_flops_per_second": ceiling,
-        "rungs": list(rungs),
+        "memory": plan.names,
         "compile": paid,
         "rows": rows,
     }
@@ -104,10 +101,10 @@ def _check(spec: ControlSpec, counts: Sequence[int], random_weights: Sequence[st
             )
 
 
-def _predicted(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str]) -> int | None:
-    """What `predict` says of the memory; None where it cannot say."""
+def _predicted(loaded: LoadedSpec, plan: MemoryPlan) -> int | None:
+    """What `estimate_learning` says of the memory; None where it cannot say."""
     try:
-        return predict(loaded, device, rungs).total
+        return estimate_learning(loaded, plan.device, plan.strategies).total
     except UserError:
         return None
 

@@ -71,6 +71,8 @@ class Manifest(_Part):
     revisions: Revisions
     versions: dict[str, str]
     seed: int
+    memory: list[str]
+    """The memory strategies that were in force."""
     outcome: Outcome
     metrics: list[StepMetrics]
     files: dict[str, str] = Field(min_length=1)

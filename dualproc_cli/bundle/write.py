@@ -23,6 +23,7 @@ def write_bundle(
     save_adapter: Callable[[Path], Any],
     revisions: Revisions,
     metrics: Sequence[StepMetrics],
+    memory: Sequence[str],
     outcome: Outcome,
     grid: Image.Image,
     samples: Mapping[str, Image.Image],
@@ -35,6 +36,7 @@ def write_bundle(
         save_adapter: writes the adapter's file into the folder it is given.
         revisions: what the spec's models were resolved to.
         metrics: of every step of the run.
+        memory: names of the memory strategies that were in force.
         outcome: how the run ended.
         grid: the pictures before and after, side by side.
         samples: pictures drawn with the control, by file name.
@@ -66,6 +68,7 @@ def write_bundle(
             revisions=revisions,
             versions=library_versions(),
             seed=spec.learn.seed,
+            memory=list(memory),
             outcome=outcome,
             metrics=list(metrics),
             files={path: digest(folder / path) for path in _files(folder)},

@@ -78,8 +78,8 @@ def _print(found: dict[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
-    if found["rungs"]:
-        console.print(f"Of the memory ladder: {', '.join(found['rungs'])}.", markup=False, soft_wrap=True)
+    if found["memory"]:
+        console.print(f"Memory strategies: {', '.join(found['memory'])}.", markup=False, soft_wrap=True)
     if found["compile"]:
         console.print(_compiled(found["compile"]), markup=False, soft_wrap=True)
     console.print(_summary(found["rows"]))

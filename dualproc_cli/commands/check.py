@@ -72,18 +72,18 @@ def _plan(loaded: LoadedSpec) -> dict[str, Any]:
 
 def _memory(loaded: LoadedSpec, name: str | None) -> dict[str, Any]:
     from dualproc_cli.device import pick_device  # loads torch
-    from dualproc_cli.memory import choose, predict
+    from dualproc_cli.memory import estimate_learning, plan_learning
 
     device = pick_device(name)
-    choice = choose(loaded, device)
-    estimate = choice.estimate or predict(loaded, device, choice.rungs)
+    plan = plan_learning(loaded, device)
+    estimate = plan.estimate or estimate_learning(loaded, device, plan.strategies)
     found = {
         "device": str(device),
         "parts": estimate.parts,
         "total": estimate.total,
-        "available": choice.budget,
-        "fits": estimate.total <= choice.budget,
-        "rungs": list(choice.rungs),
+        "available": plan.budget,
+        "fits": estimate.total <= plan.budget,
+        "strategies": plan.names,
     }
     return {"memory": found}
 
@@ -123,8 +123,8 @@ def _memory_table(memory: dict[str, Any]) -> Table:
     for part, size in {**memory["parts"], "total": memory["total"]}.items():
         table.add_row(part, _size(size))
     verdict = "fits" if memory["fits"] else "does not fit"
-    table.add_row(f"{verdict} {memory['device']}, which has for it", _size(memory["available"]))
-    table.add_row("rungs of the memory ladder", ", ".join(memory["rungs"]) or "none")
+    table.add_row(f"{verdict} {memory['device']}, which has free for it", _size(memory["available"]))
+    table.add_row("memory strategies", ", ".join(memory["strategies"]) or "none")
     return table
 
 

@@ -72,17 +72,18 @@ def sample(
     import torch  # from here on it takes a while
 
     from dualproc_cli.device import pick_device
-    from dualproc_cli.memory import choose_to_draw, load_thrifty_generator
+    from dualproc_cli.memory import plan_drawing
     from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png, slugs
 
     place = pick_device(device)
     folder = output or PICTURES / ("+".join(control.label for control in chosen) or "base")
     require_writable(folder)
     spec = spec.model_copy(update={"compile": False})  # it pays after hundreds of pictures
-    choice = choose_to_draw(spec, wanted, min(count, BATCH), place)
-    if choice.rungs:
-        typer.echo(choice.reason, err=True)
-    generator = load_thrifty_generator(spec, wanted, choice.rungs, place)
+    learned_with = [name for control in chosen for name in control.bundle.manifest.memory]
+    plan = plan_drawing(spec, wanted, learned_with, min(count, BATCH), place)
+    if plan.estimate and plan.strategies:
+        typer.echo(plan.reason, err=True)
+    generator = plan.load_generator()
     if spec.model == MINIATURE:
         _warn_of_unknown_words(wanted)
     generator.load_adapters([(control.bundle.folder, control.scale) for control in chosen])

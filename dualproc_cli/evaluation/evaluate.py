@@ -6,10 +6,9 @@ import torch
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import compile_loss
-from dualproc_cli.evaluation.compare import Comparison, compare
+from dualproc_cli.evaluation.compare import BATCH, Comparison, compare
 from dualproc_cli.evaluation.judge import Judge
-from dualproc_cli.memory import choose, load_models, with_rungs
-from dualproc_cli.vlm import load_vlm
+from dualproc_cli.memory import plan_evaluation
 
 
 def evaluate_bundle(
@@ -33,12 +32,12 @@ def evaluate_bundle(
     """
     spec = bundle.spec
     judge = Judge(spec) if spec.evaluate.measures else None
-    rungs = choose(bundle.loaded, device).rungs
-    generator, vlm = load_models(bundle.loaded, rungs, device)
+    plan = plan_evaluation(bundle.loaded, bundle.manifest.memory, BATCH, device)
+    generator, vlm = plan.load_generator(), plan.load_vlm()
     generator.load_adapters([(bundle.folder, 1.0)])
     size = spec.generator.height, spec.generator.width
-    loss = compile_loss(with_rungs(bundle.loaded, rungs), vlm, *size)
+    loss = compile_loss(bundle.loaded, vlm, *size)
     second = None
     if spec.evaluate.vlm is not None:
-        second = compile_loss(bundle.loaded, load_vlm(spec.evaluate.vlm, device), *size)
+        second = compile_loss(bundle.loaded, plan.load_vlm(1), *size)
     return compare(bundle.loaded, generator, loss, judge, second, seeds, progress)

@@ -1,7 +1,7 @@
 """A frozen text-to-image pipeline that renders differentiably and carries adapters."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from dualproc_cli.generator.adapter_file import AdapterFile, to_rest
 from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.compiling import uncompiled
 from dualproc_cli.generator.differentiate import draw
-from dualproc_cli.generator.economy import economize, saved_elsewhere
 from dualproc_cli.generator.workarounds import Workaround
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
@@ -34,6 +33,8 @@ class Generator:
         revision: the commit that a hub model was resolved to, or which weights the miniature has; None for a
             local folder.
         workarounds: what had to be changed in the pipeline, with the reasons.
+        saving: makes the context in which what the backward pass needs is saved.
+        strategies: names of the memory strategies that were applied, for messages.
     """
 
     def __init__(
@@ -53,7 +54,8 @@ class Generator:
         self._arguments = Arguments(pipeline, spec)
         self._loaded = 0
         self._rank, self._alpha = 0, 0.0
-        self._rungs: tuple[str, ...] = ()
+        self.saving: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.strategies: list[str] = []
         self.conventions = conventions or self_test.Conventions(width=spec.width, height=spec.height)
         if conventions is None:
             self.conventions = self_test.measure(self)
@@ -116,14 +118,9 @@ class Generator:
         # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image): inside, it is that of the
         # picture's seed, and outside nothing is felt of it.
         forked = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
-        with forked, saved_elsewhere(self._rungs if gradient else (), self.device):
+        with forked, self.saving() if gradient else nullcontext():
             torch.manual_seed(seeds[0])
             return draw(self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps)
-
-    def economize(self, rungs: Sequence[str]) -> None:
-        """Need less memory, as ``rungs`` of the ladder in `dualproc_cli.memory` say."""
-        self._rungs = tuple(rungs)
-        economize(self.pipeline, self.component, rungs)
 
     def release_text_encoders(self, prompts: Sequence[str]) -> None:
         """Encode ``prompts``, of which the embeddings stay, and move the text encoders to main memory.
@@ -153,10 +150,10 @@ class Generator:
         try:
             self_test.check_gradients(self, adapter.tensors(self.denoiser, LEARNED))
         except RuntimeError as error:
-            if not self._rungs or isinstance(error, torch.OutOfMemoryError):
+            if not self.strategies or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise UserError(
-                f"generator.memory: {type(self.pipeline).__name__} cannot draw with {', '.join(self._rungs)} "
+                f"memory: {type(self.pipeline).__name__} cannot draw with {', '.join(self.strategies)} "
                 f"({first_line(error)}); leave one of them out"
             ) from error
 

@@ -1,9 +1,10 @@
-"""From a spec's ``generator`` to a frozen pipeline on its device, or one line saying why not."""
+"""From a spec's ``generator`` to a frozen pipeline on its device, or one line that says why not."""
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,16 +15,17 @@ from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from dualproc_cli import miniature
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator.compiling import compile_blocks
 from dualproc_cli.generator.generator import Generator
 from dualproc_cli.generator.load_errors import refuse
-from dualproc_cli.generator.self_test import Conventions
+from dualproc_cli.generator.self_test import Conventions, count_idle_timesteps
 from dualproc_cli.generator.text_embedding_cache import cache_text_embeddings
-from dualproc_cli.generator.workarounds import LEFT_OUT, apply_workarounds
-from dualproc_cli.models.quantization import quantization
+from dualproc_cli.generator.workarounds import apply_workarounds
+from dualproc_cli.models.build import LEFT_OUT, Weights, build_pipeline, shape_of
+from dualproc_cli.models.quantization import for_pipeline, quantization, quantize
+from dualproc_cli.models.source import ModelSource, find_model
 from dualproc_cli.spec import GeneratorSpec
 
 DENOISERS = ("transformer", "unet")
@@ -35,6 +37,7 @@ CHATTY = (
     "diffusers.pipelines.pipeline_utils",
     "diffusers.quantizers.torchao.torchao_quantizer",
 )
+CPU = torch.device("cpu")
 
 
 def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
@@ -47,12 +50,13 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
             needs a package or a device that is not there.
     """
     dtype = pick_dtype(spec.dtype, device)
-    found = quantization(spec.quantization, device, dtype, "generator")
+    found = quantization(spec.quantization, device, "generator")
     for log in (diffusers_logging, transformers_logging):
         log.disable_progress_bar()
     try:
         with _quiet(CHATTY):
-            folder = _folder(spec)
+            source = find_model(spec)
+            folder = _downloaded(source, spec)
             index: Any = DiffusionPipeline.load_config(folder)
             _check_kind(spec, index)
             left_out = {name: None for name in LEFT_OUT if name in index}
@@ -61,7 +65,7 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=spec.trust_remote_code,
-                quantization_config=found.for_pipeline(DENOISERS, TEXT_ENCODERS) if found else None,
+                quantization_config=for_pipeline(found, dtype, DENOISERS, TEXT_ENCODERS) if found else None,
                 **left_out,
             )
     except UserError:
@@ -69,7 +73,37 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
     except Exception as error:
         # Many libraries read files of any origin here: whatever they raise, the model is what is wrong.
         refuse(spec, error)
-    return prepare_generator(pipeline, spec, device, _revision(spec, folder))
+    return prepare_generator(pipeline, spec, device, source.revision)
+
+
+def build_generator(
+    spec: GeneratorSpec, device: torch.device, weights: Weights, texts: Sequence[str]
+) -> Generator:
+    """Build the pipeline that ``spec`` names from its configuration alone.
+
+    Args:
+        spec: of a model whose configuration is at hand.
+        device: where random weights live. A pipeline without weights says that it is on the CPU.
+        weights: see `dualproc_cli.models.build`.
+        texts: the prompts that it will be given.
+
+    Raises:
+        UserError: the configuration cannot be found or read, or as `load_generator` does.
+    """
+    dtype, shape = pick_dtype(spec.dtype, device), shape_of(spec, texts)
+    with _quiet(CHATTY):
+        pipeline = build_pipeline(shape, weights, device, dtype, spec.quantization)
+    if weights == "none":
+        size = Conventions(width=spec.width, height=spec.height)
+        plain = spec.model_copy(update={"compile": False})
+        generator = prepare_generator(pipeline, plain, CPU, conventions=size)
+        generator.conventions = replace(size, idle_timesteps=count_idle_timesteps(generator))
+        return generator
+    if found := quantization(spec.quantization, device, "generator"):
+        for name in (*DENOISERS, *TEXT_ENCODERS):
+            if (part := getattr(pipeline, name, None)) is not None:
+                quantize(part, found)
+    return prepare_generator(pipeline, spec, device)
 
 
 def prepare_generator(
@@ -101,14 +135,10 @@ def prepare_generator(
     return generator
 
 
-def _folder(spec: GeneratorSpec) -> Path:
-    if spec.model == "miniature":
-        return miniature.generator_folder(spec.revision)
-    local = Path(spec.model).expanduser()
-    if local.is_dir():
-        return local
-    if spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1:
-        raise FileNotFoundError("no such folder")
+def _downloaded(source: ModelSource, spec: GeneratorSpec) -> Path:
+    """The folder with all of a pipeline's files."""
+    if source.folder is not None:
+        return source.folder
     folder = DiffusionPipeline.download(
         spec.model, revision=spec.revision, use_safetensors=True, trust_remote_code=spec.trust_remote_code
     )
@@ -126,13 +156,6 @@ def _quiet(names: tuple[str, ...]) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _revision(spec: GeneratorSpec, folder: Path) -> str | None:
-    if spec.model == "miniature":
-        return miniature.revision("generator")
-    # The hub's cache keeps each commit in a folder of its name.
-    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def _check_kind(spec: GeneratorSpec, index: dict[str, Any]) -> None:

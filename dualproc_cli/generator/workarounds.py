@@ -7,9 +7,6 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
-# Components that are not loaded: the safety checker turns the picture into an array, which cuts the graph.
-LEFT_OUT = ("safety_checker",)
-
 # Arguments that a pipeline is called with where it takes them.
 CALL_ARGUMENTS = {
     # PixArt, SANA and others would draw at the nearest of their trained sizes and resize the picture.

@@ -32,8 +32,7 @@ class _Header(BaseModel):
 
 def run_digest(spec: ControlSpec) -> str:
     """Digest of what a run learns: of its spec, however it is fitted into memory."""
-    generator = spec.generator.model_copy(update={"memory": "auto"})
-    return spec_digest(spec.model_copy(update={"generator": generator}))
+    return spec_digest(spec.model_copy(update={"memory": "auto"}))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dualproc_cli.learning.learner import Learner
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
 from dualproc_cli.learning.run import Ending, run
-from dualproc_cli.memory import choose, deeper, load_models, with_rungs
+from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.spec import LoadedSpec
 from dualproc_cli.vlm import Vlm
 
@@ -64,28 +64,28 @@ def learn(
         console.print(
             f"loading {loaded.spec.generator.model} and {loaded.spec.vlm.model} on {device}", markup=False
         )
-        choice = choose(loaded, device)
-        if choice.reason:
-            console.print(choice.reason, markup=False, soft_wrap=True)
-        generator, vlm = load_models(loaded, choice.rungs, device)
+        plan = plan_learning(loaded, device)
+        if plan.reason:
+            console.print(plan.reason, markup=False, soft_wrap=True)
+        generator, vlm = plan.load_generator(), plan.load_vlm()
         generator.add_adapter(loaded.spec.learn.adapter, loaded.spec.learn.seed)
         size = loaded.spec.generator.height, loaded.spec.generator.width
-        criterion = compile_loss(with_rungs(loaded, choice.rungs), vlm, *size)
+        criterion = compile_loss(loaded, vlm, *size)
         learner = Learner(loaded.spec, generator, criterion, keep_best=keep_best)
         if checkpoint:
             learner.restore(checkpoint)
             console.print(f"resuming after step {checkpoint.step}", markup=False)
         with LearningProgress(console, loaded.spec.learn.steps, len(learner.metrics)) as progress:
-            ending = run(learner, place.checkpoint, progress, deeper(loaded, choice.rungs, device))
+            ending = run(learner, place.checkpoint, progress, plan.next())
         if not ending.early:
             console.print(ending.message, markup=False, soft_wrap=True)
-            _finish(loaded, place, generator, vlm, learner, ending, started)
+            _finish(loaded, place, plan, generator, vlm, learner, ending, started)
             place.checkpoint.unlink(missing_ok=True)
             return output
         message = ending.message
         if learner.best:
             generator.load_adapter_state(learner.best.adapter)
-            _finish(loaded, place, generator, vlm, learner, ending, started)
+            _finish(loaded, place, plan, generator, vlm, learner, ending, started)
             message += f"; {output} holds the best state so far, of step {learner.best.step}"
         elif keep_best:
             message += "; too early for a best state"
@@ -95,6 +95,7 @@ def learn(
 def _finish(
     loaded: LoadedSpec,
     place: Output,
+    plan: MemoryPlan,
     generator: Generator,
     vlm: Vlm,
     learner: Learner,
@@ -115,6 +116,7 @@ def _finish(
             save_adapter=generator.save_adapter,
             revisions=Revisions(generator=generator.revision, vlm=vlm.revision),
             metrics=learner.metrics,
+            memory=plan.names,
             outcome=outcome,
             grid=pictures.grid(),
             samples=pictures.files(),

@@ -1,6 +1,5 @@
 """A run: the learner driven to its end, or to where it was stopped, with checkpoints on the way."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ from dualproc_cli.errors import RunFailed
 from dualproc_cli.learning.interruption import Interruption
 from dualproc_cli.learning.learner import Learner, NotFiniteError
 from dualproc_cli.learning.progress import LearningProgress
+from dualproc_cli.memory import MemoryPlan
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Ending:
 
 
 def run(
-    learner: Learner, checkpoint: Path, progress: LearningProgress, thrifty: Sequence[str] = ()
+    learner: Learner, checkpoint: Path, progress: LearningProgress, smaller: MemoryPlan | None = None
 ) -> Ending:
     """Step until ``learner`` has finished, with a checkpoint every ``learn.checkpoint_every`` steps.
 
-    ``thrifty`` are the rungs of the memory ladder that a run which runs out of memory is told to try.
+    ``smaller`` is the memory plan that a run which runs out of memory is told to try.
 
     Raises:
         RunFailed: a checkpoint could not be written; the one before is intact.
@@ -55,7 +55,7 @@ def run(
                 )
             except torch.OutOfMemoryError:
                 message = f"out of memory at step {len(learner.metrics) + 1}; {_last_good(checkpoint, saved)}"
-                return Ending("out-of-memory", f"{message}; {_advice(thrifty)}")
+                return Ending("out-of-memory", f"{message}; {_advice(smaller)}")
             progress.show(learner.metrics)
             if step % learn.checkpoint_every == 0 or learner.finished or interruption.wished:
                 saved = _save(learner, checkpoint, saved)
@@ -83,10 +83,10 @@ def _save(learner: Learner, path: Path, saved: int) -> int:
     return checkpoint.step
 
 
-def _advice(thrifty: Sequence[str]) -> str:
-    if not thrifty:
+def _advice(smaller: MemoryPlan | None) -> str:
+    if smaller is None:
         return "lower learn.batch_size, or the size of the picture"
-    return f"go on with --resume --set 'generator.memory=[{', '.join(thrifty)}]'"
+    return f"go on with --resume --set 'memory=[{', '.join(smaller.names)}]'"
 
 
 def _last_good(path: Path, saved: int) -> str:

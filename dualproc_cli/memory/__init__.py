@@ -1,18 +1,21 @@
-"""How much memory a control will take to learn, and what can be done to need less."""
+"""How much memory a run takes, and what is done to need less.
 
-from dualproc_cli.memory.estimate import Estimate, predict
-from dualproc_cli.memory.load import load_models, load_thrifty_generator
-from dualproc_cli.memory.plan import Choice, choose, choose_to_draw, deeper
-from dualproc_cli.memory.strategies import with_rungs
+Usage::
+
+    plan = plan_learning(loaded, device)         # reason, strategies, estimate, budget
+    generator, vlm = plan.load_generator(), plan.load_vlm()
+"""
+
+from dualproc_cli.memory.estimate import Estimate, estimate_drawing, estimate_evaluation, estimate_learning
+from dualproc_cli.memory.plan import MemoryPlan, plan_drawing, plan_evaluation, plan_learning
 
 __all__ = [
-    "Choice",
     "Estimate",
-    "choose",
-    "choose_to_draw",
-    "deeper",
-    "load_models",
-    "load_thrifty_generator",
-    "predict",
-    "with_rungs",
+    "MemoryPlan",
+    "estimate_drawing",
+    "estimate_evaluation",
+    "estimate_learning",
+    "plan_drawing",
+    "plan_evaluation",
+    "plan_learning",
 ]

@@ -1,20 +1,20 @@
-"""How much memory a spec will take, found by learning one step of it on hollow models."""
+"""How much memory a run will take, found by running it once on models without weights."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss, LossReport, views
-from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
-from dualproc_cli.generator import Generator
-from dualproc_cli.memory.meta_tensors import Ledger, empty, offloaded, to_meta
-from dualproc_cli.memory.skeleton import meta_generator, meta_vlm
-from dualproc_cli.memory.strategies import quantized, with_rungs
-from dualproc_cli.spec import GeneratorSpec, LoadedSpec
-from dualproc_cli.vlm import Vlm
+from dualproc_cli.generator import Generator, build_generator
+from dualproc_cli.memory.strategies import Strategy
+from dualproc_cli.models.load_errors import first_line
+from dualproc_cli.models.meta_tensors import Ledger, empty, to_meta
+from dualproc_cli.spec import GeneratorSpec, LoadedSpec, VlmSpec
+from dualproc_cli.vlm import Vlm, build_vlm
 from dualproc_cli.vlm.modes import WAYS
 
 GIB = 2**30
@@ -23,80 +23,110 @@ OPTIMIZER_COPIES = 2  # AdamW's moments, float32 as the adapter
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes that a run takes at most, by what they are for.
+    """The bytes that a run takes at most.
 
     Attributes:
-        parts: ``denoiser``, ``text encoders``, ``decoder`` (and what else the pipeline holds), ``vlm``,
-            ``adapter``, ``optimizer`` (with the gradients), ``activations``.
+        parts: by what they are for: ``denoiser``, ``text encoders``, ``decoder`` (and what else the pipeline
+            holds), ``vlm``, ``second vlm``, ``adapter``, ``optimizer`` (with the gradients), ``activations``.
     """
 
     parts: dict[str, int]
 
     @property
     def total(self) -> int:
+        """All parts together."""
         return sum(self.parts.values())
 
 
-def predict(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str] = ()) -> Estimate:
-    """The most memory that learning takes on ``device``, with ``rungs`` of the ladder in force.
+def estimate_learning(
+    loaded: LoadedSpec, device: torch.device, strategies: Sequence[Strategy] = ()
+) -> Estimate:
+    """Estimate the most memory that learning takes on ``device``, with these strategies.
 
-    One step is taken, forward and backward, by the very code that learns, on models without weights.
-    Activations are what lives beside the weights when most does.
+    One step is taken, forward and backward, by the very code that learns. Activations are what lives beside
+    the weights when most does.
 
     Raises:
         UserError: a configuration cannot be read, or a model's path depends on values that are not computed.
     """
-    loaded = with_rungs(loaded, rungs)
     spec = loaded.spec
-    texts = [text for question in spec.questions for text in question.texts]
-    prompts = [*spec.prompts.train, *spec.prompts.held_out]
     with Ledger().counting() as ledger:
-        generator, parts = _generator(ledger, spec.generator, device, prompts, rungs)
-        vlm = meta_vlm(spec.vlm, pick_dtype(spec.vlm.dtype, device), texts)
-        parts["vlm"] = ledger.live - sum(parts.values())
+        generator, parts = _generator(ledger, spec.generator, _prompts(loaded), device, strategies)
+        vlm = _vlm(ledger, parts, "vlm", spec.vlm, loaded, device, strategies)
         generator.attach(spec.learn.adapter, spec.learn.seed)
-        to_meta(generator.denoiser, torch.float32)  # the adapter: the rest is hollow already
+        to_meta(generator.denoiser, torch.float32)  # the adapter: the rest has no data already
         parts["adapter"] = ledger.live - sum(parts.values())
         parts["optimizer"] = (1 + OPTIMIZER_COPIES) * parts["adapter"]
         weights = ledger.live
         with _explained(f"{spec.generator.model} with {spec.vlm.model}"):
-            _step(loaded, generator, vlm, ledger, "offload-activations" in rungs)
-    # Gradients are born in the step: they are counted with the optimiser.
+            _learn_step(loaded, generator, vlm, ledger, strategies)
+    # Gradients are made in the step: they are counted with the optimizer.
     parts["activations"] = max(ledger.peak - weights - parts["adapter"], 0)
-    if "free-text-encoders" in rungs:
-        parts["text encoders"] = 0
-    if "two-devices" in rungs:
-        parts["vlm"] = 0
-    return Estimate(parts)
+    return _adjusted(parts, strategies)
 
 
-def predict_drawing(
-    spec: GeneratorSpec, prompts: Sequence[str], batch: int, device: torch.device, rungs: Sequence[str] = ()
+def estimate_evaluation(
+    loaded: LoadedSpec, batch: int, device: torch.device, strategies: Sequence[Strategy] = ()
 ) -> Estimate:
-    """The most memory that drawing ``batch`` pictures at once takes, found as by `predict`.
+    """Estimate the most memory that evaluating takes: ``batch`` pictures drawn, then asked of every VLM.
 
-    Adapters are small: they are not counted.
+    The learned adapter is counted; both VLMs are loaded at once. Raises as `estimate_learning` does.
+    """
+    spec = loaded.spec
+    with Ledger().counting() as ledger:
+        generator, parts = _generator(ledger, spec.generator, _prompts(loaded), device, strategies)
+        vlms = [_vlm(ledger, parts, "vlm", spec.vlm, loaded, device, strategies)]
+        if spec.evaluate.vlm is not None:
+            vlms.append(_vlm(ledger, parts, "second vlm", spec.evaluate.vlm, loaded, device, strategies))
+        generator.attach(spec.learn.adapter, spec.learn.seed)
+        to_meta(generator.denoiser, torch.float32)
+        parts["adapter"] = ledger.live - sum(parts.values())
+        weights = ledger.live
+        with _explained(f"{spec.generator.model} with {spec.vlm.model}"), torch.no_grad():
+            images = _draw(generator, spec.prompts.train[0], batch, ledger)
+            for vlm in vlms:
+                _ask(loaded, vlm, torch.full(images.shape, 0.5))
+    parts["activations"] = ledger.peak - weights
+    return _adjusted(parts, strategies)
 
-    Raises:
-        UserError: as `predict` does.
+
+def estimate_drawing(
+    spec: GeneratorSpec,
+    prompts: Sequence[str],
+    batch: int,
+    device: torch.device,
+    strategies: Sequence[Strategy] = (),
+) -> Estimate:
+    """Estimate the most memory that drawing ``batch`` pictures at once takes.
+
+    Adapters are small: they are not counted. Raises as `estimate_learning` does.
     """
     with Ledger().counting() as ledger:
-        generator, parts = _generator(ledger, quantized(spec, rungs), device, prompts, rungs)
+        generator, parts = _generator(ledger, spec, prompts, device, strategies)
         weights = ledger.live
         with _explained(spec.model):
-            generator.render([prompts[0]] * batch, list(range(batch)))
+            _draw(generator, prompts[0], batch, ledger)
     parts["activations"] = ledger.peak - weights
-    if "free-text-encoders" in rungs:
-        parts["text encoders"] = 0
-    return Estimate(parts)
+    return _adjusted(parts, strategies)
+
+
+def _prompts(loaded: LoadedSpec) -> list[str]:
+    return [*loaded.spec.prompts.train, *loaded.spec.prompts.held_out]
 
 
 def _generator(
-    ledger: Ledger, spec: GeneratorSpec, device: torch.device, prompts: Sequence[str], rungs: Sequence[str]
+    ledger: Ledger,
+    spec: GeneratorSpec,
+    prompts: Sequence[str],
+    device: torch.device,
+    strategies: Sequence[Strategy],
 ) -> tuple[Generator, dict[str, int]]:
-    """The generator without weights, as thrifty as it will be loaded, and the bytes of its parts."""
-    generator = meta_generator(spec, pick_dtype(spec.dtype, device), prompts)
-    generator.economize([rung for rung in rungs if rung != "offload-activations"])
+    """The generator without weights, changed as it will be when it is loaded, and the bytes of its parts."""
+    for strategy in strategies:
+        spec = strategy.generator_spec(spec)
+    generator = build_generator(spec, device, "none", prompts)
+    for strategy in strategies:
+        strategy.simulate(generator)
     parts = {"denoiser": 0, "text encoders": 0, "decoder": 0}
     for name, module in generator.pipeline.components.items():
         if isinstance(module, torch.nn.Module):
@@ -104,32 +134,66 @@ def _generator(
     return generator, parts
 
 
+def _vlm(
+    ledger: Ledger,
+    parts: dict[str, int],
+    name: str,
+    spec: VlmSpec,
+    loaded: LoadedSpec,
+    device: torch.device,
+    strategies: Sequence[Strategy],
+) -> Vlm:
+    """A VLM without weights, whose bytes are noted in ``parts``."""
+    for strategy in strategies:
+        spec = strategy.vlm_spec(spec)
+    texts = [text for question in loaded.spec.questions for text in question.texts]
+    vlm = build_vlm(spec, device, "none", texts)
+    parts[name] = ledger.live - sum(parts.values())
+    return vlm
+
+
+def _adjusted(parts: dict[str, int], strategies: Sequence[Strategy]) -> Estimate:
+    for strategy in strategies:
+        parts = strategy.parts(parts)
+    return Estimate(parts)
+
+
 @contextmanager
 def _explained(models: str) -> Iterator[None]:
-    """Any model's code may ask for what hollow tensors cannot give: one line that says what to do."""
+    """Any model's code may ask for what tensors without data cannot give: one line that says what to do."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"memory of {models}: cannot be predicted ({reason}); set generator.memory to a list of rungs "
-            "yourself"
+            f"memory of {models}: cannot be predicted ({first_line(error)}); set memory to a list of "
+            "strategies yourself"
         ) from error
 
 
-def _step(loaded: LoadedSpec, generator: Generator, vlm: Vlm, ledger: Ledger, offload: bool) -> None:
-    learn, size = loaded.spec.learn, (loaded.spec.generator.height, loaded.spec.generator.width)
+def _draw(generator: Generator, prompt: str, batch: int, ledger: Ledger) -> Tensor:
+    """Draw without gradient; the text encoders run before, since prompts are encoded once."""
+    generator.render([prompt], [0])
+    ledger.forget_peak()
+    return generator.render([prompt] * batch, list(range(batch)))
+
+
+def _learn_step(
+    loaded: LoadedSpec, generator: Generator, vlm: Vlm, ledger: Ledger, strategies: Sequence[Strategy]
+) -> None:
+    learn = loaded.spec.learn
     prompts = [loaded.spec.prompts.train[0]] * learn.batch_size
     seeds = list(range(learn.batch_size))
     generator.render(prompts[:1], seeds[:1])  # encodes the prompt, which is never part of a step
     ledger.forget_peak()
-    with offloaded() if offload else nullcontext():
+    with ExitStack() as stack:
+        for strategy in strategies:
+            stack.enter_context(strategy.saving())
         images = generator.render(prompts, seeds, gradient=learn.gradient)
     # Image processors write pictures into tensors of their own: from here on they are real.
     pictures = torch.full(images.shape, 0.5, requires_grad=True)
-    report = _ask(loaded, vlm, size, pictures)
+    report = _ask(loaded, vlm, pictures)
     if learn.keep.matters:
         with generator.without_adapter():
             generator.render(prompts, seeds)
@@ -137,16 +201,17 @@ def _step(loaded: LoadedSpec, generator: Generator, vlm: Vlm, ledger: Ledger, of
     images.backward(empty(images))
 
 
-def _ask(loaded: LoadedSpec, vlm: Vlm, size: tuple[int, int], pictures: torch.Tensor) -> LossReport:
-    """The loss in the first way of reading that works: without values, they cannot be compared."""
+def _ask(loaded: LoadedSpec, vlm: Vlm, pictures: Tensor) -> LossReport:
+    """The loss in the first forward mode that works: without values, they cannot be compared."""
     failure: Exception | None = None
     for mode in WAYS:
-        seen = [replace(view, scorer=view.scorer.in_mode(mode)) for view in views(loaded, vlm, *size)]
+        found = views(loaded, vlm, *pictures.shape[-2:])
+        seen = [replace(view, scorer=view.scorer.in_mode(mode)) for view in found]
         try:
             return CompositeLoss(seen, loaded.spec.learn)(pictures)
         except Exception as error:
             failure = failure or error
-    raise failure or ValueError("no way of reading")
+    raise failure or ValueError("there is no forward mode")
 
 
 def _part(generator: Generator, name: str) -> str:

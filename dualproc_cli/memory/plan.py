@@ -1,137 +1,227 @@
-"""How far down the memory ladder a run goes: as far as its device asks, and no further."""
+"""The memory plan of a run: which strategies it takes on its device, and what is loaded with them."""
 
 import math
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
+from dualproc_cli.device import free_bytes
 from dualproc_cli.errors import UserError
-from dualproc_cli.memory.estimate import GIB, Estimate, predict, predict_drawing
-from dualproc_cli.memory.skeleton import local_folder
-from dualproc_cli.memory.strategies import OF_THE_VLM, QUANTIZATIONS, RUNGS, further, possible
+from dualproc_cli.generator import Generator, build_generator, load_generator
+from dualproc_cli.memory.estimate import (
+    GIB,
+    Estimate,
+    estimate_drawing,
+    estimate_evaluation,
+    estimate_learning,
+)
+from dualproc_cli.memory.strategies import STRATEGIES, Strategy, named, with_one_more
+from dualproc_cli.models.source import find_model
 from dualproc_cli.spec import GeneratorSpec, LoadedSpec, VlmSpec
+from dualproc_cli.vlm import Vlm, build_vlm, load_vlm
 
-HEADROOM = 0.92  # of a device: the rest goes to its kernels' workspaces and to fragmentation
-# Models whose files are smaller than the device by this factor fit: nothing is predicted.
+HEADROOM = 0.92  # of the free memory: the rest goes to kernels' workspaces and to fragmentation
+# Models whose files are smaller than the budget by this factor fit: nothing is estimated.
 LARGE = 50
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The rungs that a run needs on a device.
+class MemoryPlan:
+    """How a run fits into the memory of its device.
+
+    Usage::
+
+        plan = plan_learning(loaded, device)
+        generator, vlm = plan.load_generator(), plan.load_vlm()
+        ...                                  # out of memory
+        plan = plan.next()
 
     Attributes:
-        rungs: their names.
-        estimate: what it takes with them; None where nothing was predicted.
+        device: where the generator is.
+        generator: as the spec has it.
+        vlms: the VLMs that are loaded beside it, as the spec has them, the trained one first.
+        prompts: what will be drawn.
+        texts: what the VLMs will be given.
+        available: the strategies that this run could take on its device, in their order.
+        strategies: those that it takes.
+        estimate: the memory that it needs with them; None where nothing was estimated.
         budget: bytes that the device has for it.
         reason: one line for the user; empty where there is nothing to say.
     """
 
-    rungs: tuple[str, ...]
-    estimate: Estimate | None
-    budget: int
-    reason: str
+    device: torch.device
+    generator: GeneratorSpec
+    vlms: tuple[VlmSpec, ...]
+    prompts: tuple[str, ...]
+    texts: tuple[str, ...]
+    available: tuple[Strategy, ...]
+    strategies: tuple[Strategy, ...] = ()
+    estimate: Estimate | None = None
+    budget: int = 0
+    reason: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the strategies, as ``memory`` in a spec and in a bundle's manifest has them."""
+        return [strategy.name for strategy in self.strategies]
+
+    def next(self) -> "MemoryPlan | None":
+        """Plan with one strategy more, for a run that ran out of memory; None where there is no other."""
+        found = next((one for one in self.available if _is_new(one, self.strategies)), None)
+        if found is None:
+            return None
+        return replace(self, strategies=with_one_more(self.strategies, found), estimate=None, reason="")
+
+    def load_generator(self, random: Collection[str] = ()) -> Generator:
+        """Load the generator with the strategies applied; models named in ``random`` get random weights.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
+        spec = self.generator
+        for strategy in self.strategies:
+            spec = strategy.generator_spec(spec)
+        if spec.model in random:
+            generator = build_generator(spec, self.device, "random", self.prompts)
+        else:
+            generator = load_generator(spec, self.device)
+        for strategy in self.strategies:
+            strategy.apply(generator, self.prompts)
+        generator.strategies = self.names
+        return generator
+
+    def load_vlm(self, index: int = 0, random: Collection[str] = ()) -> Vlm:
+        """Load one of the VLMs; the generator comes first, since it makes room. As `load_generator`."""
+        spec, device = self.vlms[index], self.device
+        for strategy in self.strategies:
+            spec, device = strategy.vlm_spec(spec), strategy.vlm_device(device)
+        if spec.model in random:
+            return build_vlm(spec, device, "random", self.texts)
+        return load_vlm(spec, device)
 
 
-def choose(loaded: LoadedSpec, device: torch.device) -> Choice:
-    """Go down the ladder until learning the spec fits the device.
+def plan_learning(loaded: LoadedSpec, device: torch.device) -> MemoryPlan:
+    """Take strategy after strategy until learning the spec fits into the free memory of the device.
 
-    A list in ``generator.memory`` is taken as it is. Models that are small for the device, and those that
-    cannot be predicted, are left as they are.
+    A list in ``memory`` is taken as it is. Models that are small for the device, and those whose memory
+    cannot be estimated, are left as they are.
     """
-    generator, vlm = loaded.spec.generator, loaded.spec.vlm
-    names = possible(_quantized(loaded), device)
-
-    def predicted(rungs: tuple[str, ...]) -> Estimate:
-        return predict(loaded, device, rungs)
-
-    return _choose(generator.memory, names, (generator, vlm), device, predicted)
+    plan = _plan(loaded, (loaded.spec.vlm,), device)
+    return _chosen(plan, loaded.spec.memory, (), lambda taken: estimate_learning(loaded, device, taken))
 
 
-def choose_to_draw(spec: GeneratorSpec, prompts: Sequence[str], batch: int, device: torch.device) -> Choice:
-    """Go down the ladder until drawing ``batch`` pictures at once fits the device, as `choose` does.
+def plan_evaluation(loaded: LoadedSpec, taken: Sequence[str], batch: int, device: torch.device) -> MemoryPlan:
+    """Plan for drawing ``batch`` pictures at once and asking every VLM of the spec about them.
 
-    Of a list in ``generator.memory``, which was for learning, what this device cannot do is left out.
+    Args:
+        loaded: the spec of a bundle.
+        taken: the strategies with which it was learned, where the plan starts.
+        batch: pictures at once.
+        device: of the generator.
     """
-    names = [name for name in possible(spec.quantization != "none", device) if name not in OF_THE_VLM]
-    asked = spec.memory
-    if asked != "auto":
-        asked = tuple(name for name in asked if name in names)
-
-    def predicted(rungs: tuple[str, ...]) -> Estimate:
-        return predict_drawing(spec, prompts, batch, device, rungs)
-
-    return _choose(asked, names, (spec,), device, predicted)
-
-
-def deeper(loaded: LoadedSpec, rungs: Sequence[str], device: torch.device) -> tuple[str, ...]:
-    """``rungs`` and the next below them, for whoever ran out of memory; none at the bottom."""
-    taken = {*rungs, *(QUANTIZATIONS if "nf4" in rungs else ())}
-    below = next((name for name in possible(_quantized(loaded), device) if name not in taken), None)
-    return further(rungs, below) if below else ()
-
-
-def _quantized(loaded: LoadedSpec) -> bool:
-    return {loaded.spec.generator.quantization, loaded.spec.vlm.quantization} != {"none"}
-
-
-def _choose(
-    asked: str | Sequence[str],
-    names: Sequence[str],
-    models: tuple[GeneratorSpec | VlmSpec, ...],
-    device: torch.device,
-    predicted: Callable[[tuple[str, ...]], Estimate],
-) -> Choice:
-    budget = round(HEADROOM * device_bytes(device))
-    if asked != "auto":
-        reason = f"memory: {', '.join(asked) or 'no rung'}, as generator.memory says"
-        return Choice(tuple(asked), None, budget, reason)
-    if _bytes_on_disk(models) < budget / LARGE:
-        return Choice((), None, budget, "")
-    try:
-        rungs, estimate = _descend(names, predicted, budget)
-    except UserError as error:
-        return Choice((), None, budget, f"memory: not predicted, so no rung is taken ({error})")
-    fits = "fits" if estimate.total <= budget else "does not fit"
-    taken = [f"{name}: {does}" for name, does in RUNGS.items() if name in rungs]
-    done = "; ".join(taken) or "nothing to be done"
-    reason = f"memory: {estimate.total / GIB:.1f} GiB {fits} the {budget / GIB:.1f} GiB of {device} ({done})"
-    return Choice(rungs, estimate, budget, reason)
-
-
-def _descend(
-    names: Sequence[str], predicted: Callable[[tuple[str, ...]], Estimate], budget: int
-) -> tuple[tuple[str, ...], Estimate]:
-    """Take rung after rung until the estimate is within the budget; those that save nothing are left out."""
-    rungs: tuple[str, ...] = ()
-    estimate = predicted(rungs)
-    for rung in names:
-        if estimate.total <= budget:
-            break
-        tried = further(rungs, rung)
-        try:
-            found = predicted(tried)
-        except UserError:
-            continue  # this rung is not for these models
-        if found.total < estimate.total:
-            rungs, estimate = tried, found
-    return rungs, estimate
-
-
-def _bytes_on_disk(models: Sequence[GeneratorSpec | VlmSpec]) -> float:
-    """Size of the weights of ``models``; unknown (infinite) where they are not in a folder."""
-    return sum(
-        math.inf if folder is None else sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-        for folder in map(local_folder, models)
+    vlms = [vlm for vlm in (loaded.spec.vlm, loaded.spec.evaluate.vlm) if vlm is not None]
+    plan = _plan(loaded, tuple(vlms), device)
+    return _chosen(
+        plan, "auto", taken, lambda strategies: estimate_evaluation(loaded, batch, device, strategies)
     )
 
 
-def device_bytes(device: torch.device) -> int:
-    """The memory of a device; of the CPU, the machine's."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory()
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def plan_drawing(
+    spec: GeneratorSpec, prompts: Sequence[str], taken: Sequence[str], batch: int, device: torch.device
+) -> MemoryPlan:
+    """Plan for drawing ``batch`` pictures at once with a generator alone; arguments as `plan_evaluation`."""
+    names = tuple(one for one in _available(spec, (), device) if one.helps_drawing)
+    plan = MemoryPlan(device, spec, (), tuple(prompts), (), names)
+    return _chosen(
+        plan, "auto", taken, lambda strategies: estimate_drawing(spec, prompts, batch, device, strategies)
+    )
+
+
+def _plan(loaded: LoadedSpec, vlms: tuple[VlmSpec, ...], device: torch.device) -> MemoryPlan:
+    spec = loaded.spec
+    return MemoryPlan(
+        device=device,
+        generator=spec.generator,
+        vlms=vlms,
+        prompts=(*spec.prompts.train, *spec.prompts.held_out),
+        texts=tuple(text for question in spec.questions for text in question.texts),
+        available=_available(spec.generator, vlms, device),
+    )
+
+
+def _available(
+    generator: GeneratorSpec, vlms: Sequence[VlmSpec], device: torch.device
+) -> tuple[Strategy, ...]:
+    """The strategies that do anything for these models on a device; what a user quantised stays as it is."""
+    quantized = {generator.quantization, *(vlm.quantization for vlm in vlms)} != {"none"}
+    return tuple(
+        one for one in STRATEGIES if one.available(device) and not (quantized and one.changes_weights)
+    )
+
+
+def _chosen(
+    plan: MemoryPlan,
+    asked: str | Sequence[str],
+    taken: Sequence[str],
+    estimate: Callable[[Sequence[Strategy]], Estimate],
+) -> MemoryPlan:
+    plan = replace(plan, budget=round(HEADROOM * free_bytes(plan.device)))
+    if not isinstance(asked, str):
+        reason = f"memory: {', '.join(asked) or 'no strategy'}, as the spec says"
+        return replace(plan, strategies=named(asked), reason=reason)
+    start = tuple(one for one in named(taken) if one in plan.available)
+    if _bytes_on_disk((plan.generator, *plan.vlms)) < plan.budget / LARGE:
+        return replace(plan, strategies=start)
+    try:
+        strategies, found = _descend(start, plan.available, estimate, plan.budget)
+    except UserError as error:
+        return replace(plan, strategies=start, reason=f"memory: no strategy is added: {error}")
+    fits = "fits" if found.total <= plan.budget else "does not fit"
+    does = "; ".join(f"{one.name}: {one.does}" for one in strategies) or "no strategy is needed"
+    reason = (
+        f"memory: {found.total / GIB:.1f} GiB {fits} the {plan.budget / GIB:.1f} GiB that are free on "
+        f"{plan.device} ({does})"
+    )
+    return replace(plan, strategies=strategies, estimate=found, reason=reason)
+
+
+def _descend(
+    start: tuple[Strategy, ...],
+    available: Sequence[Strategy],
+    estimate: Callable[[Sequence[Strategy]], Estimate],
+    budget: int,
+) -> tuple[tuple[Strategy, ...], Estimate]:
+    """Take strategies until the estimate is within the budget, and leave out those that save nothing."""
+    taken, found = start, estimate(start)
+    for one in available:
+        if found.total <= budget:
+            break
+        if not _is_new(one, taken):
+            continue
+        tried = with_one_more(taken, one)
+        try:
+            better = estimate(tried)
+        except UserError:
+            continue  # it does not work for these models
+        if better.total < found.total:
+            taken, found = tried, better
+    return taken, found
+
+
+def _is_new(one: Strategy, taken: Sequence[Strategy]) -> bool:
+    """Whether ``one`` would still save something: it is not taken, nor is a stronger one of its kind."""
+    place = STRATEGIES.index
+    return one not in taken and not any(one.excludes(other) and place(other) > place(one) for other in taken)
+
+
+def _bytes_on_disk(specs: Sequence[GeneratorSpec | VlmSpec]) -> float:
+    """Size of the weights of ``specs``; infinite where they are not in a folder of this machine."""
+    try:
+        folders = [find_model(spec).folder for spec in specs]
+    except FileNotFoundError:
+        return math.inf
+    return sum(
+        math.inf if folder is None else sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+        for folder in folders
+    )

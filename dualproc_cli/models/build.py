@@ -1,12 +1,15 @@
-"""Models of known shapes with random weights: as large and as fast as the real ones, and as empty.
+"""Models built from their configuration alone, with random weights or with none.
 
-They are what ``dualproc bench --random-weights`` measures, and draw and answer nothing that means anything.
+Random weights are as large and as fast as the real ones, and draw and answer nothing that means anything:
+``dualproc bench --random-weights`` measures them. Models without weights run their real code in no memory:
+the memory of a run is estimated on them (see `dualproc_cli.models.meta_tensors`).
 """
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -14,64 +17,135 @@ import transformers
 from accelerate import init_empty_weights
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
-from transformers import AutoImageProcessor, AutoVideoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoVideoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
-from dualproc_cli.known_models.catalog import shape_folder
+from dualproc_cli.errors import UserError
+from dualproc_cli.known_models.catalog import known_shapes, shape_folder
 from dualproc_cli.models.dummy_tokenizer import dummy_tokenizer
+from dualproc_cli.models.load_errors import first_line
+from dualproc_cli.models.meta_tensors import to_meta
+from dualproc_cli.models.quantization import share_of_bytes
+from dualproc_cli.models.source import find_model
+from dualproc_cli.spec import GeneratorSpec, VlmSpec
+
+Weights = Literal["random", "none"]
 
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
-STD = 0.02  # of the weights: what most of these models were initialised with
+META = torch.device("meta")
+STD = 0.02  # of random weights: what most of these models were initialised with
+# No pipeline is given these: the safety checker turns the picture into an array, which cuts the graph.
+LEFT_OUT = ("safety_checker",)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The configuration of a model.
+
+    Attributes:
+        folder: where it is, laid out as the model's repository.
+        words: texts whose words the dummy tokenizers have to know; None where the folder has real tokenizers.
+    """
+
+    folder: Path
+    words: tuple[str, ...] | None
+
+    def tokenizer(self, name: str = "") -> Any:
+        """Make the dummy tokenizer that stands in for the one in subfolder ``name``."""
+        return dummy_tokenizer(self.folder / name, self.words or ())
+
+
+def shape_of(spec: GeneratorSpec | VlmSpec, texts: Iterable[str]) -> Shape:
+    """Find the configuration of a spec's model: its own, or what the package knows of it.
+
+    Args:
+        spec: names the model.
+        texts: what will be said to it.
+
+    Raises:
+        UserError: there is no such folder, or the hub cannot be asked.
+    """
+    part = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
+    try:
+        source = find_model(spec)
+        if source.kind == "hub" and spec.model in known_shapes():
+            return known_shape(spec.model, texts)
+        return Shape(source.configuration(), None)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the hub's client raises, there is no configuration to read
+        raise UserError(
+            f"{part}.model: {spec.model}: its configuration cannot be read ({first_line(error)}); "
+            "connect to the hub, or name a folder"
+        ) from error
+
+
+def known_shape(repo: str, texts: Iterable[str]) -> Shape:
+    """Return the shape of a model whose configuration comes with the package.
+
+    Raises:
+        UserError: it does not come with it.
+    """
+    return Shape(shape_folder(repo), tuple(texts))
 
 
 def build_pipeline(
-    repo: str, device: torch.device, dtype: torch.dtype, texts: Iterable[str]
+    shape: Shape, weights: Weights, device: torch.device, dtype: torch.dtype, quantization: str = "none"
 ) -> DiffusionPipeline:
-    """A pipeline of the shape of ``repo``, on ``device``, with random weights.
+    """Build a pipeline.
 
     Args:
-        repo: a known shape.
-        device: where the weights are made, ``meta`` included.
+        shape: of a diffusers pipeline.
+        weights: of all its models.
+        device: where random weights are made.
         dtype: of the weights.
-        texts: what will be prompted; the stand-in tokenizers know its words.
-
-    Raises:
-        UserError: the shape is unknown.
+        quantization: of models without weights, whose bytes are counted accordingly; the VAE's stay whole.
     """
-    folder = shape_folder(repo)
-    index = _read(folder / "model_index.json")
-    parts = {name: entry for name, entry in index.items() if isinstance(entry, list)}
-    others = {name: entry for name, entry in index.items() if name not in parts and name[0] != "_"}
-    components: dict[str, Any] = {}
-    for name, (library, kind) in parts.items():
-        if name.startswith("tokenizer"):
-            components[name] = dummy_tokenizer(folder / name, texts)
-        elif name == "scheduler":
-            components[name] = getattr(diffusers, kind).from_config(
-                _read(folder / name / "scheduler_config.json")
-            )
-        else:
-            components[name] = build_module(getattr(LIBRARIES[library], kind), folder / name, device, dtype)
+    index = _read(shape.folder / "model_index.json")
+    components: dict[str, Any] = {name: None for name in LEFT_OUT if name in index}
+    for name, entry in index.items():
+        if name in components or not isinstance(entry, list) or entry[0] not in LIBRARIES:
+            continue
+        kind = getattr(LIBRARIES[entry[0]], entry[1])
+        if shape.words is not None and name.startswith("tokenizer"):
+            components[name] = shape.tokenizer(name)
+        elif isinstance(kind, type) and issubclass(kind, nn.Module):
+            how = "none" if name == "vae" else quantization
+            components[name] = build_module(kind, shape.folder / name, weights, device, dtype, how)
+    if shape.words is None:
+        return DiffusionPipeline.from_pretrained(shape.folder, **components)
+    scheduler = getattr(diffusers, index["scheduler"][1])
+    components["scheduler"] = scheduler.from_config(
+        _read(shape.folder / "scheduler" / "scheduler_config.json")
+    )
+    others = {name: entry for name, entry in index.items() if name[0] != "_" and not isinstance(entry, list)}
     return getattr(diffusers, index["_class_name"])(**components, **others)
 
 
-def build_vlm(
-    repo: str, device: torch.device, dtype: torch.dtype, texts: Iterable[str]
-) -> tuple[ProcessorMixin, PreTrainedModel]:
-    """A processor and a VLM of the shape of ``repo``, with random weights; arguments as `build_pipeline`."""
-    folder = shape_folder(repo)
-    kind = getattr(transformers, _read(folder / "config.json")["architectures"][0])
-    return build_processor(repo, texts), build_module(kind, folder, device, dtype)
+def build_vlm_model(
+    shape: Shape, weights: Weights, device: torch.device, dtype: torch.dtype, quantization: str = "none"
+) -> PreTrainedModel:
+    """Build a VLM without its processor; arguments as `build_pipeline`."""
+    config = AutoConfig.from_pretrained(shape.folder)
+    kind = AutoModelForImageTextToText._model_mapping[type(config)]
+    return build_module(kind, shape.folder, weights, device, dtype, quantization)
 
 
-def build_processor(repo: str, texts: Iterable[str]) -> ProcessorMixin:
-    """The real image processor of a VLM's shape, and a stand-in tokenizer that knows ``texts``."""
-    folder = shape_folder(repo)
+def dummy_processor(shape: Shape) -> ProcessorMixin:
+    """Make the processor of a VLM's known shape: the real image processor with a dummy tokenizer."""
+    folder = shape.folder
     template = (folder / "chat_template.jinja").read_text("utf-8").rstrip("\n")
     options = _read(folder / "processor_config.json") if (folder / "processor_config.json").exists() else {}
     kind = getattr(transformers, _read(folder / "preprocessor_config.json")["processor_class"])
     return kind(
         image_processor=AutoImageProcessor.from_pretrained(folder),
-        tokenizer=dummy_tokenizer(folder, [*texts, template]),
+        tokenizer=Shape(folder, (*(shape.words or ()), template)).tokenizer(),
         video_processor=AutoVideoProcessor.from_pretrained(folder),
         chat_template=template,
         **{name: value for name, value in options.items() if name != "processor_class"},
@@ -79,21 +153,26 @@ def build_processor(repo: str, texts: Iterable[str]) -> ProcessorMixin:
 
 
 def count_parameters(repo: str) -> dict[str, int]:
-    """Parameters of each component, counted on the meta device; a VLM has one, ``model``."""
-    meta = torch.device("meta"), torch.bfloat16
-    folder = shape_folder(repo)
-    if not (folder / "model_index.json").exists():
-        return {"model": _size(build_vlm(repo, *meta, ())[1])}
-    components = build_pipeline(repo, *meta, ()).components
+    """Count the parameters of each component of a known shape; a VLM has one, ``model``."""
+    shape = known_shape(repo, ())
+    if not (shape.folder / "model_index.json").exists():
+        return {"model": _size(build_vlm_model(shape, "none", META, torch.bfloat16))}
+    components = build_pipeline(shape, "none", META, torch.bfloat16).components
     return {name: _size(part) for name, part in components.items() if isinstance(part, nn.Module)}
 
 
-def build_module(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    """A diffusers or transformers model of the class ``kind``, as the config.json in ``folder`` says.
+def build_module(
+    kind: Any,
+    folder: Path,
+    weights: Weights,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: str = "none",
+) -> Any:
+    """Build a diffusers or transformers model of class ``kind`` as the config.json in ``folder`` says.
 
-    Its weights are random, or none on the meta device; its buffers, which are computed, are real.
+    Its buffers, which are computed, are real whatever its weights are; other arguments as `build_pipeline`.
     """
-    # Parameters are laid out on the meta device and made where they belong.
     with init_empty_weights(include_buffers=False):
         if issubclass(kind, PreTrainedModel):
             model = kind._from_config(kind.config_class.from_pretrained(folder), dtype=dtype)
@@ -101,8 +180,9 @@ def build_module(kind: Any, folder: Path, device: torch.device, dtype: torch.dty
             model = kind.from_config(_read(folder / "config.json"))
     if isinstance(model, PreTrainedModel):
         model.tie_weights()  # what it tied itself was parted on the way to the meta device
-    if device.type != "meta":
-        _fill(model, device, dtype)
+    if weights == "none":
+        return to_meta(model, dtype, share_of_bytes(quantization, dtype))
+    _fill(model, device, dtype)
     return model
 
 

@@ -23,16 +23,16 @@ _PRESET = " The model's preset decides where the spec does not."
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "int8", "nf4"]
-MemoryRung = Literal[
+MemoryStrategy = Literal[
     "free-text-encoders",
     "checkpoint-vae",
     "checkpoint-denoiser",
     "two-devices",
-    "tile-vae",
     "offload-activations",
+    "tile-vae",
     "int8",
     "nf4",
-    "half-view",
+    "half-image",
 ]
 Measure = Literal["horizon", "palette", "line-weight", "depth", "composition", "attributes", "subject"]
 
@@ -40,7 +40,7 @@ Measure = Literal["horizon", "palette", "line-weight", "depth", "composition", "
 # The word auto, or a list of names.
 _AUTO_OR_NAMES = Discriminator(lambda value: "auto" if isinstance(value, str) else "names")
 _Auto = Annotated[Literal["auto"], Tag("auto")]
-Rungs = Annotated[_Auto | Annotated[tuple[MemoryRung, ...], Tag("names")], _AUTO_OR_NAMES]
+Memory = Annotated[_Auto | Annotated[tuple[MemoryStrategy, ...], Tag("names")], _AUTO_OR_NAMES]
 TargetModules = Annotated[
     _Auto | Annotated[tuple[Text, ...], Field(min_length=1), Tag("names")], _AUTO_OR_NAMES
 ]
@@ -69,11 +69,6 @@ class GeneratorSpec(SpecModel):
         default="auto", description="Precision; auto is bfloat16 on CUDA and float32 on the CPU."
     )
     quantization: Quantization = Field(default="none", description="Quantization of the frozen weights.")
-    memory: Rungs = Field(
-        default="auto",
-        description="What is done to need less memory: auto goes down the ladder as far as the device asks; "
-        "a list names the rungs.",
-    )
     compile: Flag = Field(
         default=False,
         description="Whether the denoiser's repeated blocks are compiled: a minute or so, then faster steps.",
@@ -96,7 +91,7 @@ class VlmSpec(SpecModel):
         default="auto", description="Precision; auto is bfloat16 on CUDA and float32 on the CPU."
     )
     quantization: Quantization = Field(default="none", description="Quantization of the weights.")
-    view: Annotated[float, number(gt=0, le=1)] = Field(
+    image_scale: Annotated[float, number(gt=0, le=1)] = Field(
         default=1.0, description="How large the picture is shown, as a fraction of its width and height."
     )
     trust_remote_code: Flag = Field(
@@ -287,3 +282,8 @@ class ControlSpec(SpecModel):
     )
     learn: LearnSpec = Field(default=LearnSpec(), description="How the adapter is learned.")
     evaluate: EvaluateSpec = Field(default=EvaluateSpec(), description="How success is measured.")
+    memory: Memory = Field(
+        default="auto",
+        description="How a run fits into the memory of its device: auto takes strategy after strategy until "
+        "it does, exact ones first; a list names those to take.",
+    )

@@ -30,7 +30,7 @@ _EXPECTED = {
     "too_long": "at most {max_length}",
 }
 # Keys that hold auto or a list.
-AUTO_OR_LIST: tuple[KeyPath, ...] = (("learn", "adapter", "target_modules"), ("generator", "memory"))
+AUTO_OR_LIST: tuple[KeyPath, ...] = (("learn", "adapter", "target_modules"), ("memory",))
 _AT_KEY = {"extra_forbidden", "missing", "union_tag_not_found"}
 
 

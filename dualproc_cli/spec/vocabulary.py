@@ -33,7 +33,7 @@ def keys_at(path: KeyPath, data: Any) -> dict[str, str]:
 def hint(word: str, siblings: list[str]) -> str:
     """``; did you mean ...?`` for an unknown key: the same word elsewhere, or a near one beside it."""
     schema = json_schema()
-    elsewhere = next((key for key in _dotted_keys(schema, schema) if key.endswith(f".{word}")), None)
+    elsewhere = next((key for key in _dotted_keys(schema, schema) if f".{key}".endswith(f".{word}")), None)
     return f"; did you mean '{elsewhere}'?" if elsewhere else did_you_mean(word, siblings)
 
 

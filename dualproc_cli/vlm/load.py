@@ -1,11 +1,10 @@
 """A frozen vision-language model and its processor, from the hub, a folder or the embedded miniature."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
@@ -15,11 +14,12 @@ from transformers import (
     ProcessorMixin,
 )
 
-from dualproc_cli import miniature
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
+from dualproc_cli.models.build import Weights, build_vlm_model, dummy_processor, shape_of
 from dualproc_cli.models.load_errors import advice
-from dualproc_cli.models.quantization import quantization
+from dualproc_cli.models.quantization import for_model, quantization, quantize
+from dualproc_cli.models.source import ModelSource, find_model
 from dualproc_cli.spec import VlmSpec
 from dualproc_cli.vlm.template import set_template
 
@@ -35,6 +35,7 @@ class Vlm:
     device: torch.device
     revision: str | None  # commit on the hub, or the miniature's weights; None for a local folder
     workarounds: tuple[str, ...] = ()  # what was changed so that it can be asked, each with its reason
+    image_scale: float = 1.0  # how large it is shown pictures, as a fraction of their width and height
 
     @property
     def dtype(self) -> torch.dtype:
@@ -48,13 +49,14 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
         UserError: the model cannot be found or read, is no image-text-to-text model, lacks weights, or its
             quantization is not available here.
     """
-    processor, workarounds = _load_processor(spec)
+    source = _find(spec)
+    processor, workarounds = _load_processor(spec, source)
     dtype = pick_dtype(spec.dtype, device)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
-    if found := quantization(spec.quantization, device, dtype, "vlm"):
-        options |= {"quantization_config": found.for_model(), "device_map": {"": device}}
+    if found := quantization(spec.quantization, device, "vlm"):
+        options |= {"quantization_config": for_model(found, dtype), "device_map": {"": device}}
     model, report = _read(
-        spec, AutoModelForImageTextToText.from_pretrained, output_loading_info=True, **options
+        spec, source, AutoModelForImageTextToText.from_pretrained, output_loading_info=True, **options
     )
     if report["missing_keys"] or report["mismatched_keys"]:
         # transformers would fill them with random numbers and go on.
@@ -65,13 +67,42 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
         )
     if found is None:
         model = model.to(device)
-    return Vlm(processor, model.eval().requires_grad_(False), device, _commit(spec), workarounds)
+    frozen = model.eval().requires_grad_(False)
+    return Vlm(processor, frozen, device, source.revision, workarounds, spec.image_scale)
 
 
-def prepare_vlm(processor: ProcessorMixin, model: PreTrainedModel, device: torch.device) -> Vlm:
+def build_vlm(spec: VlmSpec, device: torch.device, weights: Weights, texts: Sequence[str]) -> Vlm:
+    """Build the VLM that ``spec`` names from its configuration alone.
+
+    Args:
+        spec: of a model whose configuration is at hand.
+        device: where random weights live. A VLM without weights says that it is on the CPU.
+        weights: see `dualproc_cli.models.build`.
+        texts: the questions and answers that it will be given.
+
+    Raises:
+        UserError: the configuration cannot be found or read, or its quantization is not available here.
+    """
+    dtype, shape = pick_dtype(spec.dtype, device), shape_of(spec, texts)
+    if shape.words is None:
+        local = spec.model_copy(update={"model": str(shape.folder), "revision": None})
+        processor = load_processor(local).processor
+    else:
+        processor = dummy_processor(shape)
+    model = build_vlm_model(shape, weights, device, dtype, spec.quantization)
+    if weights == "none":
+        return prepare_vlm(processor, model, torch.device("cpu"), spec.image_scale)
+    if found := quantization(spec.quantization, device, "vlm"):
+        quantize(model, found)
+    return prepare_vlm(processor, model, device, spec.image_scale)
+
+
+def prepare_vlm(
+    processor: ProcessorMixin, model: PreTrainedModel, device: torch.device, image_scale: float = 1.0
+) -> Vlm:
     """Freeze a VLM that is in memory, on ``device`` already, and its processor likewise."""
     _clamp_resizes(processor.image_processor)
-    return Vlm(processor, model.eval().requires_grad_(False), device, None)
+    return Vlm(processor, model.eval().requires_grad_(False), device, None, image_scale=image_scale)
 
 
 def load_processor(spec: VlmSpec) -> Vlm:
@@ -80,12 +111,13 @@ def load_processor(spec: VlmSpec) -> Vlm:
     Raises:
         UserError: the processor cannot be found or read, or the model is no image-text-to-text model.
     """
-    processor, workarounds = _load_processor(spec)
-    return Vlm(processor, None, torch.device("cpu"), _commit(spec), workarounds)
+    source = _find(spec)
+    processor, workarounds = _load_processor(spec, source)
+    return Vlm(processor, None, torch.device("cpu"), source.revision, workarounds, spec.image_scale)
 
 
-def _load_processor(spec: VlmSpec) -> tuple[ProcessorMixin, tuple[str, ...]]:
-    config = _read(spec, AutoConfig.from_pretrained)
+def _load_processor(spec: VlmSpec, source: ModelSource) -> tuple[ProcessorMixin, tuple[str, ...]]:
+    config = _read(spec, source, AutoConfig.from_pretrained)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not getattr(config, "auto_map", None):
         raise UserError(
             f"vlm.model: {spec.model} is a {config.model_type} model, which answers no questions about "
@@ -96,7 +128,7 @@ def _load_processor(spec: VlmSpec) -> tuple[ProcessorMixin, tuple[str, ...]]:
             f"vlm.model: {spec.model} is an encoder-decoder ({config.model_type}), whose answers are not the "
             "next text of a dialogue; choose a decoder, such as Qwen3-VL or SmolVLM"
         )
-    processor = _read(spec, AutoProcessor.from_pretrained)
+    processor = _read(spec, source, AutoProcessor.from_pretrained)
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
         raise UserError(
             f"vlm.model: {spec.model} has no processor for pictures and text; expected a model with both"
@@ -123,35 +155,20 @@ def _clamp_resizes(image_processor: Any) -> None:
         image_processor.__class__ = type(kind.__name__, (_Clamped, kind), {})
 
 
-def _read(spec: VlmSpec, from_pretrained: Any, **options: Any) -> Any:
-    """Call a ``from_pretrained``, turning whatever goes wrong with the files into one line."""
+def _find(spec: VlmSpec) -> ModelSource:
     try:
-        return from_pretrained(
-            _source(spec), revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
-        )
-    except UserError:  # the miniature says itself what it lacks
-        raise
-    except Exception as error:
+        return find_model(spec)
+    except FileNotFoundError as error:
         found = advice(error, "vlm", spec.model, spec.revision, EXPECTED)
         raise UserError(f"vlm.model: {spec.model}: {found}") from error
 
 
-def _source(spec: VlmSpec) -> str:
-    if spec.model == "miniature":
-        return str(miniature.vlm_folder(spec.revision))
-    local = Path(spec.model).expanduser()
-    if local.is_dir():
-        return str(local)
-    if spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1:
-        raise FileNotFoundError("no such folder")
-    return spec.model
-
-
-def _commit(spec: VlmSpec) -> str | None:
-    """The commit that was read: hub files lie in the cache under ``snapshots/<commit>/``."""
-    if spec.model == "miniature":
-        return miniature.revision("vlm")
-    if Path(spec.model).expanduser().is_dir():
-        return None
-    config = try_to_load_from_cache(spec.model, "config.json", revision=spec.revision)
-    return Path(config).parent.name if isinstance(config, str) else None
+def _read(spec: VlmSpec, source: ModelSource, from_pretrained: Any, **options: Any) -> Any:
+    """Call a ``from_pretrained``, turning whatever goes wrong with the files into one line."""
+    try:
+        return from_pretrained(
+            source.location, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
+        )
+    except Exception as error:
+        found = advice(error, "vlm", spec.model, spec.revision, EXPECTED)
+        raise UserError(f"vlm.model: {spec.model}: {found}") from error

@@ -1,7 +1,9 @@
-"""Tensors on the meta device that say they are on the CPU, and a ledger of the memory they would take.
+"""Tensors without data that say they are on the CPU, and a ledger of the memory they would take.
 
-A model whose parameters are such tensors runs its real code, with its real autograd graph, in no memory: what
-touches a hollow tensor becomes hollow, everything else (token ids, timesteps, masks) is computed.
+A model with such parameters runs its real code, with its real autograd graph, in no memory: what touches one
+of them has no data either, everything else (token ids, timesteps, masks) is computed. That mixture is why
+``FakeTensorMode`` of torch does not serve: inside it every new tensor is fake, token ids and masks too, and a
+VLM that counts its picture tokens raises ``DynamicOutputShapeException`` (torch 2.15, Idefics3).
 """
 
 import weakref
@@ -17,14 +19,18 @@ aten = torch.ops.aten
 INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 
 
-class NoValueError(RuntimeError):
-    """A program asked for the value of a tensor that has none."""
+class NoDataError(RuntimeError):
+    """A program asked for the value of a tensor that has no data."""
 
 
 class Ledger:
-    """Bytes that hollow tensors would occupy: now, and at most since `forget_peak`.
+    """Counts the bytes that meta tensors would occupy.
 
     A storage is counted from its first tensor until the last one is gone, as an allocator would.
+
+    Attributes:
+        live: bytes now.
+        peak: the most bytes at once since `forget_peak`.
     """
 
     def __init__(self) -> None:
@@ -33,7 +39,7 @@ class Ledger:
 
     @contextmanager
     def counting(self) -> Iterator["Ledger"]:
-        """Tensors made inside the block are this ledger's."""
+        """Count the tensors that are made inside the block."""
         global _ledger
         before, _ledger = _ledger, self
         try:
@@ -42,6 +48,7 @@ class Ledger:
             _ledger = before
 
     def forget_peak(self) -> None:
+        """Start the count of `peak` anew."""
         self.peak = self.live
 
     def enter(self, tensor: Tensor, share: float = 1.0) -> None:
@@ -56,7 +63,7 @@ class Ledger:
         weakref.finalize(storage, self._leave, key)
 
     def bytes_of(self, module: nn.Module) -> int:
-        """Bytes of a module's hollow parameters, as they were counted."""
+        """Return the bytes of a module's meta parameters, as they were counted."""
         storages = {
             parameter.meta.untyped_storage()._cdata
             for parameter in module.parameters()
@@ -72,13 +79,17 @@ _ledger = Ledger()
 
 
 class MetaTensor(Tensor):
-    """A tensor on the meta device that says it is on the CPU."""
+    """A tensor on the meta device that says it is on the CPU.
+
+    Attributes:
+        meta: the tensor on the meta device.
+    """
 
     meta: Tensor
 
     @staticmethod
     def __new__(cls, meta: Tensor, share: float = 1.0) -> "MetaTensor":
-        """``share`` of the bytes are counted: less than one for weights that will be quantised."""
+        """Wrap ``meta``; ``share`` of its bytes is counted, less than 1 for weights to be quantised."""
         made = Tensor._make_wrapper_subclass(
             cls,
             meta.shape,
@@ -100,9 +111,9 @@ class MetaTensor(Tensor):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func is aten._local_scalar_dense.default:
-            raise NoValueError("its path depends on computed values")
+            raise NoDataError("its path depends on computed values")
         if func in INDEXING:
-            args = (args[0], _whole(args[1]), *args[2:])
+            args = (args[0], _positions(args[1]), *args[2:])
         if "device" in kwargs:
             kwargs["device"] = torch.device("meta")
         bare_args, bare_kwargs = tree_map_only(Tensor, _bare, (args, kwargs))
@@ -116,8 +127,8 @@ def _bare(tensor: Tensor) -> Tensor:
     return tensor.meta if isinstance(tensor, MetaTensor) else tensor.to("meta")
 
 
-def _whole(indices: Any) -> list[Any]:
-    """Masks as the positions where they are true: without data there would be no telling how many."""
+def _positions(indices: Any) -> list[Any]:
+    """Turn real masks into the positions where they are true: on the meta device nobody could count them."""
     found: list[Any] = []
     for index in indices:
         if isinstance(index, Tensor) and index.dtype == torch.bool and not isinstance(index, MetaTensor):
@@ -128,17 +139,17 @@ def _whole(indices: Any) -> list[Any]:
 
 
 def empty(like: Tensor) -> MetaTensor:
-    """A hollow tensor of the same shape and precision."""
+    """Make a meta tensor of the same shape and precision."""
     return MetaTensor(torch.empty_like(_bare(like)))
 
 
 def to_meta(module: nn.Module, dtype: torch.dtype, share: float = 1.0) -> nn.Module:
-    """Make every parameter hollow, in place, floating ones in ``dtype``; tied ones stay tied.
+    """Make every parameter a meta tensor, in place, floating ones in ``dtype``; tied ones stay tied.
 
     Args:
         module: on any device, the meta device included.
         dtype: of the weights.
-        share: of the bytes of the weights of linear layers that is counted.
+        share: of the bytes of linear layers' weights that is counted.
     """
     made: dict[nn.Parameter, nn.Parameter] = {}
     for part in module.modules():
@@ -147,20 +158,17 @@ def to_meta(module: nn.Module, dtype: torch.dtype, share: float = 1.0) -> nn.Mod
             if isinstance(parameter, MetaTensor):
                 continue
             if parameter not in made:
-                meta = torch.empty_like(
-                    parameter, device="meta", dtype=dtype if parameter.is_floating_point() else None
-                )
-                made[parameter] = nn.Parameter(
-                    MetaTensor(meta, counted if name == "weight" else 1.0),
-                    requires_grad=parameter.requires_grad,
-                )
+                kept = dtype if parameter.is_floating_point() else None
+                meta = torch.empty_like(parameter, device="meta", dtype=kept)
+                tensor = MetaTensor(meta, counted if name == "weight" else 1.0)
+                made[parameter] = nn.Parameter(tensor, requires_grad=parameter.requires_grad)
             setattr(part, name, made[parameter])
     return module
 
 
 @contextmanager
-def offloaded() -> Iterator[None]:
-    """What autograd saves inside the block is kept elsewhere: the ledger does not count it."""
+def saved_elsewhere() -> Iterator[None]:
+    """Leave out of the ledger what autograd saves inside the block, as if it were kept in main memory."""
 
     def pack(tensor: Tensor) -> Any:
         if not isinstance(tensor, MetaTensor) or isinstance(tensor, nn.Parameter):

@@ -1,0 +1,85 @@
+"""Where the model is that a spec names: inside the package, in a folder, or on the Hugging Face hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import snapshot_download, try_to_load_from_cache
+
+from dualproc_cli import miniature
+from dualproc_cli.spec import GeneratorSpec, VlmSpec
+from dualproc_cli.spec.model import MINIATURE
+
+Part = Literal["generator", "vlm"]
+# Everything in a repository but its weights.
+CONFIGURATION = ["*.json", "*.txt", "*.jinja", "*.model", "**/*.json", "**/*.txt", "**/*.model"]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model, found.
+
+    Attributes:
+        part: what it serves as.
+        model: its name in the spec.
+        wanted: the revision that the spec asks for.
+        kind: ``miniature`` (embedded), ``folder`` (on this machine) or ``hub`` (a repository).
+        folder: where its files are; None for a repository.
+    """
+
+    part: Part
+    model: str
+    wanted: str | None
+    kind: Literal["miniature", "folder", "hub"]
+    folder: Path | None
+
+    @property
+    def location(self) -> str:
+        """What ``from_pretrained`` takes: a folder or the name of a repository."""
+        return self.model if self.folder is None else str(self.folder)
+
+    @property
+    def revision(self) -> str | None:
+        """Which weights these are: a repository's commit, or a digest of the miniature's.
+
+        None for a folder, and for a repository that the local cache does not have.
+        """
+        if self.kind == "miniature":
+            return miniature.revision(self.part)
+        if self.kind == "folder":
+            return None
+        index = "model_index.json" if self.part == "generator" else "config.json"
+        cached = try_to_load_from_cache(self.model, index, revision=self.wanted)
+        return Path(cached).parent.name if isinstance(cached, str) else None  # snapshots/COMMIT/FILE
+
+    def configuration(self) -> Path:
+        """Return the folder with the model's configuration; a repository's is downloaded without its weights.
+
+        Raises:
+            Exception: whatever the hub's client raises where it cannot download.
+        """
+        if self.folder is not None:
+            return self.folder
+        return Path(snapshot_download(self.model, revision=self.wanted, allow_patterns=CONFIGURATION))
+
+
+def find_model(spec: GeneratorSpec | VlmSpec) -> ModelSource:
+    """Find the model of a part of a spec; nothing is downloaded.
+
+    Raises:
+        UserError: the miniature is damaged, or another revision of it is wanted.
+        FileNotFoundError: the name can only be that of a folder, and there is no such folder.
+    """
+    part: Part = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
+    if spec.model == MINIATURE:
+        return ModelSource(part, spec.model, spec.revision, "miniature", _embedded(part, spec.revision))
+    local = Path(spec.model).expanduser()
+    if local.is_dir():
+        return ModelSource(part, spec.model, spec.revision, "folder", local)
+    if spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1:
+        raise FileNotFoundError("no such folder")
+    return ModelSource(part, spec.model, spec.revision, "hub", None)
+
+
+def _embedded(part: Part, revision: str | None) -> Path:
+    return (miniature.generator_folder if part == "generator" else miniature.vlm_folder)(revision)
