@@ -183,7 +183,7 @@ def no_model_is_loaded(monkeypatch):
     def load(*arguments):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("dualproc_cli.learning.control.load_models", load)
+    monkeypatch.setattr("dualproc_cli.learning.control.plan_learning", load)
 
 
 def test_run_learns_and_is_the_same_each_time(run, tmp_path):

@@ -31,7 +31,7 @@ def workplace(tmp_path: Path) -> Path:
 
 def run(arguments: list[str], workplace: Path) -> None:
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
         "PATH": f"{workplace / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
     }

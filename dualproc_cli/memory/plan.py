@@ -17,6 +17,7 @@ from dualproc_cli.memory.estimate import (
     estimate_learning,
 )
 from dualproc_cli.memory.strategies import STRATEGIES, Strategy, named, with_one_more
+from dualproc_cli.models.quantization import quantization
 from dualproc_cli.models.source import find_model
 from dualproc_cli.spec import GeneratorSpec, LoadedSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, build_vlm, load_vlm
@@ -106,6 +107,9 @@ def plan_learning(loaded: LoadedSpec, device: torch.device) -> MemoryPlan:
 
     A list in ``memory`` is taken as it is. Models that are small for the device, and those whose memory
     cannot be estimated, are left as they are.
+
+    Raises:
+        UserError: the device cannot do the quantization that the spec asks for.
     """
     plan = _plan(loaded, (loaded.spec.vlm,), device)
     return _chosen(plan, loaded.spec.memory, (), lambda taken: estimate_learning(loaded, device, taken))
@@ -166,6 +170,9 @@ def _chosen(
     taken: Sequence[str],
     estimate: Callable[[Sequence[Strategy]], Estimate],
 ) -> MemoryPlan:
+    quantization(plan.generator.quantization, plan.device, "generator")  # refuses what this device cannot do
+    for vlm in plan.vlms:
+        quantization(vlm.quantization, plan.device, "vlm")
     plan = replace(plan, budget=round(HEADROOM * free_bytes(plan.device)))
     if not isinstance(asked, str):
         reason = f"memory: {', '.join(asked) or 'no strategy'}, as the spec says"
