@@ -1,11 +1,14 @@
 """Fixtures that many tests share: small models and specs that use them."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import yaml
 
+# A shell that starts the tests in the background has Ctrl-C ignored, and tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are fastest on one thread
 
