@@ -73,7 +73,7 @@ def _start(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Make the terminal ours: what the libraries below have to say is for their developers."""
+    """Silence what the libraries print for their developers, and print the package's own warnings."""
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -86,7 +86,7 @@ def _start(
 
 
 class _Echo(logging.Handler):
-    """Our own warnings, as lines on standard error."""
+    """Prints the package's own warnings as lines on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         typer.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)

@@ -1,4 +1,4 @@
-"""The two ways a command can end badly, each with its exit status."""
+"""The two ways in which a command fails, each with its exit status."""
 
 
 class UserError(Exception):

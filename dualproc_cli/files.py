@@ -75,7 +75,7 @@ def require_writable(folder: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
+    """Compute the SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

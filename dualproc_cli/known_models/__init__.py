@@ -1,1 +1,1 @@
-"""What is known about models of the hub: their shapes, what has been tried, what goes well together."""
+"""What is known about other people's models: their shapes, what was tried, which pairs suit each other."""

@@ -18,6 +18,8 @@ class CachedModel:
     """A model that is on this machine.
 
     Attributes:
+        repo: its name on the hub.
+        kind: what it can serve as.
         name: the class of a diffusers pipeline, or the model type of a transformers model.
         size: bytes on disk, of all its revisions.
     """
@@ -29,7 +31,7 @@ class CachedModel:
 
 
 def cached_models() -> list[CachedModel]:
-    """The text-to-image pipelines and image-text-to-text models in the cache, by name."""
+    """List the text-to-image pipelines and image-text-to-text models in the cache, by name."""
     try:
         cache: HFCacheInfo = scan_cache_dir()
     except CacheNotFound:
@@ -39,14 +41,14 @@ def cached_models() -> list[CachedModel]:
         if repo.repo_type != "model":
             continue
         newest = sorted(repo.revisions, key=lambda revision: -revision.last_modified)
-        judged = next((known for revision in newest for known in _judged(revision.snapshot_path)), None)
-        if judged is not None:
-            found.append(CachedModel(repo.repo_id, *judged, repo.size_on_disk))
+        usable = next((known for revision in newest for known in _usable(revision.snapshot_path)), None)
+        if usable is not None:
+            found.append(CachedModel(repo.repo_id, *usable, repo.size_on_disk))
     return found
 
 
-def _judged(folder: Path) -> Iterator[tuple[Kind, str]]:
-    """What the repository in ``folder`` is, if it can be used; to ask the libraries takes seconds."""
+def _usable(folder: Path) -> Iterator[tuple[Kind, str]]:
+    """Yield what the repository in ``folder`` can serve as. It takes seconds, since libraries are imported."""
     if (index := _read(folder / "model_index.json")) is not None:
         from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 

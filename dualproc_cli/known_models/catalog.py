@@ -1,4 +1,4 @@
-"""Models whose shapes come with the package: which they are, and how large. No torch."""
+"""The models whose configurations come with the package: which they are, and how large. Imports no torch."""
 
 import json
 from functools import cache
@@ -11,15 +11,15 @@ COUNTS = "parameters.json"  # repository -> component -> parameters, as they wer
 
 
 def known_shapes() -> list[str]:
-    """The hub repositories whose configuration comes with the package."""
+    """List the hub repositories whose configuration comes with the package."""
     return sorted(folder.name.replace("--", "/") for folder in SHAPES.iterdir() if folder.is_dir())
 
 
 def shape_folder(repo: str) -> Path:
-    """The folder with the configuration of ``repo``, laid out as the repository is.
+    """Return the folder with the configuration of ``repo``, laid out as the repository.
 
     Raises:
-        UserError: there is none.
+        UserError: it does not come with the package.
     """
     if repo not in known_shapes():
         raise UserError(
@@ -29,7 +29,7 @@ def shape_folder(repo: str) -> Path:
 
 
 def is_generator(repo: str) -> bool:
-    """Whether a known shape is a diffusers pipeline; the others are VLMs.
+    """Say whether a known shape is a diffusers pipeline; the others are VLMs.
 
     Raises:
         UserError: the shape is unknown.
@@ -39,5 +39,5 @@ def is_generator(repo: str) -> bool:
 
 @cache
 def parameter_counts() -> dict[str, dict[str, int]]:
-    """How many parameters each component of each known shape has."""
+    """Read how many parameters each component of each known shape has."""
     return json.loads((SHAPES / COUNTS).read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""What has been tried: ``matrix.json``, written from the results of the tests. No torch."""
+"""Which model classes were tried, from ``matrix.json``, which the tests write. Imports no torch."""
 
 import json
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ class Tried:
     """One class of models, and how its checks went.
 
     Attributes:
+        kind: what such a model serves as.
         name: of the class: a diffusers pipeline or scheduler, or a transformers model.
-        checks: what was checked -> ``passed``, or why not.
-        workarounds: what is changed in such a model so that it works.
-        reason: why a check fails, or what else is to be known, or None.
+        checks: the result of each check: ``passed``, or why it did not pass.
+        workarounds: names of the changes to such a model that make it work.
+        reason: why a check fails, or another remark.
     """
 
     kind: Literal["generator", "vlm", "scheduler"]
@@ -31,12 +32,12 @@ class Tried:
 
     @property
     def works(self) -> bool:
-        """Whether every check passed, and it is not one of those that are refused, as it is to be."""
+        """Whether every check passed and the model is not refused."""
         return REFUSED not in self.checks and all(found == PASSED for found in self.checks.values())
 
 
 def read_matrix() -> list[Tried] | None:
-    """What was tried, or None where there is no table.
+    """Read what was tried; None where the package has no table.
 
     Raises:
         UserError: the table is damaged.

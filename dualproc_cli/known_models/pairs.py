@@ -1,4 +1,4 @@
-"""Generators and VLMs that suit each other, from ``pairs.yaml``. No torch."""
+"""Generators and VLMs that suit each other, from ``pairs.yaml``. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,15 @@ BYTES = 2  # of a parameter in bfloat16
 
 @dataclass(frozen=True)
 class Pair:
-    """A generator and a VLM, by their hub names.
+    """A generator and a VLM that suit each other.
 
     Attributes:
-        weights_gib: of both, all components, in bfloat16; what a step needs beside them depends on the spec.
-        why: what speaks for it.
+        generator: its name on the hub.
+        vlm: its name on the hub.
+        generator_licence: what its model card says.
+        vlm_licence: what its model card says.
+        weights_gib: size of all components of both in bfloat16; a step needs more, depending on the spec.
+        why: what speaks for the pair.
     """
 
     generator: str
@@ -29,7 +33,7 @@ class Pair:
 
 
 def recommended_pairs() -> list[Pair]:
-    """The pairs, in the order of the file."""
+    """Read the pairs, in the order of the file."""
     data = yaml.safe_load(PAIRS.read_text("utf-8"))
     licences = data["licences"]
     return [

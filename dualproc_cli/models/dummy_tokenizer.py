@@ -1,4 +1,4 @@
-"""Tokenizers that stand in for a model's own: one token a word, the special ones real."""
+"""Tokenizers in place of a model's own: one token for each word, the special tokens real."""
 
 import json
 import re
@@ -14,7 +14,7 @@ ROLES = "system user assistant User Assistant"
 
 
 def dummy_tokenizer(folder: Path, texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer over the words of ``texts``, with the special tokens of ``tokenizer_config.json``.
+    """Make a tokenizer over the words of ``texts``, with the special tokens of ``tokenizer_config.json``.
 
     Words have small ids that the model's embedding table has too; special tokens have their real ids. A word
     is one token, where a real tokenizer makes about 1.3: prompts are a little shorter than they would be.

@@ -1,4 +1,4 @@
-"""What the Hugging Face libraries raise where a model cannot be read, as advice to the user in one line."""
+"""Advice in one line where the Hugging Face libraries cannot read a model."""
 
 import re
 
@@ -11,14 +11,15 @@ from huggingface_hub.errors import (
 
 
 def advice(error: BaseException, key: str, model: str, revision: str | None, expected: str) -> str:
-    """What is wrong with ``model``, named by the spec's ``key`` (``vlm``, ``generator``), and what to do.
+    """Say what is wrong with ``model`` and what to do.
 
-    Many libraries read files of any origin here, and wrap each other's errors: the causes decide.
+    Many libraries read files of any origin here and wrap each other's errors, so all causes are looked at.
 
     Args:
         error: what loading raised.
-        key: the part of the spec that names the model.
-        model, revision: as the spec names them.
+        key: the part of the spec that names the model, ``generator`` or ``vlm``.
+        model: its name in the spec.
+        revision: as the spec has it.
         expected: what the model should have been, for errors that say nothing else.
     """
     chain, reason = causes(error), first_line(error)
@@ -46,7 +47,7 @@ def advice(error: BaseException, key: str, model: str, revision: str | None, exp
 
 
 def missing_package(error: BaseException | None) -> str | None:
-    """The package whose absence ``error`` is about, as pip calls it, or None."""
+    """Name the package that is missing, as pip calls it; None if ``error`` is about something else."""
     for cause in causes(error):
         if isinstance(cause, ImportError):
             hint = re.search(r"pip install (?:-U |--upgrade )?['\"`]?([A-Za-z][\w.-]*\w)", str(cause))
@@ -56,7 +57,7 @@ def missing_package(error: BaseException | None) -> str | None:
 
 
 def causes(error: BaseException | None) -> list[BaseException]:
-    """``error`` and what it was raised from or while handling, the latest first."""
+    """List ``error`` and the errors that it was raised from, the latest first."""
     found: list[BaseException] = []
     while error is not None and len(found) < 10:
         found.append(error)
@@ -65,5 +66,5 @@ def causes(error: BaseException | None) -> list[BaseException]:
 
 
 def first_line(error: BaseException | None) -> str:
-    """What ``error`` says, in one line; its class if it says nothing."""
+    """Return the first line of what ``error`` says, or its class if it says nothing."""
     return next(iter(str(error).strip().splitlines()), "").rstrip(" .:") or type(error).__name__
