@@ -1,4 +1,4 @@
-"""``dualproc models``: what is known to work, what is on this machine, what goes well together."""
+"""``dualproc models``: models that were tried, models in the local cache, pairs that suit each other."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the models that are known to work, those in the local Hugging Face cache, and recommended pairs.
+    """List the models that were tried, those in the local Hugging Face cache, and recommended pairs.
 
     Example: dualproc models --json
     """

@@ -1,4 +1,4 @@
-"""``dualproc sample``: pictures, with learned controls or without."""
+"""``dualproc sample``: draw pictures, with learned controls or without."""
 
 from pathlib import Path
 from typing import Annotated

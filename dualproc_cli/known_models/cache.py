@@ -48,7 +48,7 @@ def cached_models() -> list[CachedModel]:
 
 
 def _usable(folder: Path) -> Iterator[tuple[Kind, str]]:
-    """Yield what the repository in ``folder`` can serve as. It takes seconds, since libraries are imported."""
+    """Yield what the repository in ``folder`` can serve as; importing the libraries takes seconds."""
     if (index := _read(folder / "model_index.json")) is not None:
         from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 

@@ -1,7 +1,6 @@
 """Everything that a run needs to go on bit for bit, as one safetensors file.
 
-One file, because replacing a file is atomic and replacing a folder is not: whenever the power goes, a whole
-checkpoint is there.
+Replacing a file is atomic and replacing a folder is not: whenever the power fails, a whole checkpoint is there.
 """
 
 from dataclasses import dataclass
@@ -31,13 +30,19 @@ class _Header(BaseModel):
 
 
 def run_digest(spec: ControlSpec) -> str:
-    """Digest of what a run learns: of its spec, however it is fitted into memory."""
+    """Compute the digest of what a run learns: of its spec, however the run fits into memory."""
     return spec_digest(spec.model_copy(update={"memory": "auto"}))
 
 
 @dataclass(frozen=True)
 class Best:
-    """The weights after ``step`` steps, whose recent ``loss`` is the lowest so far."""
+    """The weights with the lowest recent loss so far.
+
+    Attributes:
+        step: after how many steps.
+        loss: mean of what is minimised over the last few steps.
+        adapter: the adapter's weights by name.
+    """
 
     step: int
     loss: float
@@ -67,6 +72,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
+        """How many steps were taken."""
         return len(self.metrics)
 
     def write(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop after the current step."""
+"""Ctrl-C and SIGTERM stop a run after its current step."""
 
 import signal
 import threading
@@ -18,9 +18,12 @@ class Interrupted(RunFailed):
 
 
 class Interruption:
-    """While it is entered, the first SIGINT or SIGTERM sets `wished`; a second one acts at once, as ever.
+    """Inside its block, the first SIGINT or SIGTERM sets `wished`; a second one acts at once, as usual.
 
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    Outside the main thread it does nothing, because Python delivers no signals there.
+
+    Attributes:
+        wished: whether the user wants the run to stop.
     """
 
     def __init__(self, notify: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Where a run writes: refused, before any model is loaded, if it cannot be or would cost something else."""
+"""Where a run writes. What cannot be written, or would destroy something else, is refused before it starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,11 @@ from dualproc_cli.spec import ControlSpec
 
 @dataclass(frozen=True)
 class Output:
-    """A bundle to be, and the checkpoint of its run beside it."""
+    """The bundle that a run will write, and the checkpoint of the run beside it.
+
+    Attributes:
+        bundle: its folder.
+    """
 
     bundle: Path
 
@@ -56,4 +60,4 @@ class Output:
         # An output that was mistyped must not cost the user a folder of something else.
         empty = self.bundle.is_dir() and not any(self.bundle.iterdir())
         if not empty and not (self.bundle / MANIFEST).is_file():
-            raise UserError(f"{self.bundle}: exists and is no bundle; choose another output with -o")
+            raise UserError(f"{self.bundle}: exists and is not a bundle; choose another output with -o")

@@ -1,4 +1,4 @@
-"""What a person sees while a control is learned."""
+"""The progress of a run, shown in the terminal."""
 
 import time
 from collections.abc import Sequence

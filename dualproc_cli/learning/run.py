@@ -1,4 +1,4 @@
-"""A run: the learner driven to its end, or to where it was stopped, with checkpoints on the way."""
+"""A run: steps until the learner has finished or was stopped, with checkpoints on the way."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ class Ending:
     """How a run ended.
 
     Attributes:
-        reason: ``steps`` all were taken; ``stop_at`` P(answer) held above it; ``interrupted`` by the user;
-            ``not-finite`` the loss or its gradient was no number; ``out-of-memory``.
+        reason: ``steps``: all were taken; ``stop_at``: P(answer) held above it; ``interrupted``: by the user;
+            ``not-finite``: the loss or its gradient was infinite or NaN; ``out-of-memory``.
         message: one line for the user.
     """
 
