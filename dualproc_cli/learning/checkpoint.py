@@ -1,6 +1,7 @@
 """Everything that a run needs to go on bit for bit, as one safetensors file.
 
-Replacing a file is atomic and replacing a folder is not: whenever the power fails, a whole checkpoint is there.
+Replacing a file is atomic and replacing a folder is not: whenever the power fails, a whole checkpoint is
+there.
 """
 
 from dataclasses import dataclass

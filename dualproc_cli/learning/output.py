@@ -1,4 +1,4 @@
-"""Where a run writes. What cannot be written, or would destroy something else, is refused before it starts."""
+"""Where a run writes. What cannot be written or would destroy something else is refused at the start."""
 
 from dataclasses import dataclass
 from pathlib import Path
