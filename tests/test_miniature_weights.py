@@ -56,7 +56,7 @@ def test_other_weights_than_a_bundle_was_learned_with_are_refused(weights):
     assert own != miniature.revision("vlm")
     assert miniature.generator_folder(own) == weights / "generator"
     with pytest.raises(
-        UserError, match=r"generator: the miniature c0ffee is wanted .* learn the control again"
+        UserError, match=r"generator: the miniature's weights c0ffee are wanted.* learn the control again"
     ):
         miniature.generator_folder("c0ffee")
     digests = weights / miniature.DIGESTS
