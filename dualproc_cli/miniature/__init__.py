@@ -29,7 +29,7 @@ def generator_folder(revision: str | None = None) -> Path:
 
 
 def vlm_folder(revision: str | None = None) -> Path:
-    """Return the folder of the VLM, a transformers Idefics3; arguments and errors as in `generator_folder`."""
+    """Return the folder of the VLM, a transformers Idefics3; all else as in `generator_folder`."""
     return _checked("vlm", revision)
 
 

@@ -1,8 +1,8 @@
 """The scene reader: a small convolutional network that reads a scene off a picture, refined by a fit.
 
 It shares nothing with the VLM: another architecture, another seed, other training pictures, no questions.
-What it reads is refined by descending the distance between the picture and the scene's render (`fit`), so that
-its numbers are those that the renderer would draw the picture from.
+What it reads is refined by descending the distance between the picture and the scene's render (`fit`), so
+that its numbers are those that the renderer would draw the picture from.
 """
 
 from dataclasses import dataclass

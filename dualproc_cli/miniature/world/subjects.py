@@ -1,4 +1,4 @@
-"""The shapes of the four subjects, in units of their scale: they stand on (0, 0), reaching up to negative y."""
+"""The shapes of the four subjects in units of their scale. They stand on (0, 0) and extend to negative y."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
