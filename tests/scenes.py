@@ -25,7 +25,6 @@ def make_scene(
         kind=torch.tensor([kinds]),
         look=torch.tensor([look]),
         horizon=torch.tensor([horizon]),
-        family=torch.tensor([0]),
         colors=torch.as_tensor(colors)[None],
         outline=torch.tensor([outline]),
         x=torch.tensor([x]),

@@ -5,21 +5,21 @@ import torch
 from scenes import make_scene
 from test_miniature_questions import BOX, LINE, overlay
 
-from dualproc_cli.miniature.training.blends import Blends, blended_pictures
-from dualproc_cli.miniature.world.questions import FARTHEST, SURE
+from dualproc_cli.miniature.training.blends import Blends, sample_blends
+from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, SURE
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY, sample_scenes
 
 
-def between(first, second, share, most=FARTHEST):
+def between(first, second, share, max_log_odds=MAX_LOG_ODDS):
     """A picture that shows ``share`` of one scene and the rest of another."""
     a, b = render(first), render(second)
     images = torch.lerp(b.images, a.images, share)
-    return Blends(images, first, a, second, b, torch.tensor([share]), torch.tensor([most]))
+    return Blends(images, first, a, second, b, torch.tensor([share]), torch.tensor([max_log_odds]))
 
 
-def said(exposure, kind, laid_over):
-    margin = exposure.margins(laid_over)[kind]
+def said(blend, kind, laid_over):
+    margin = blend.margins(laid_over)[kind]
     return margin.yes.item() > 0, margin.no.item() > 0
 
 
@@ -51,34 +51,36 @@ def test_what_does_not_differ_is_as_sure_as_ever():
     assert at_line.no.item() == pytest.approx(-SURE)
 
 
-def test_of_a_wreck_nothing_is_true():
-    corruption = between(make_scene(), make_scene(), 1.0, most=-1.0)
-    assert said(corruption, "horizon", overlay(LINE)) == (False, False)
-    assert said(corruption, "inside house", overlay(BOX)) == (False, False)
-    assert not corruption.single
+def test_of_a_corrupted_picture_nothing_is_true():
+    corrupted = between(make_scene(), make_scene(), 1.0, max_log_odds=-1.0)
+    assert said(corrupted, "horizon", overlay(LINE)) == (False, False)
+    assert said(corrupted, "inside house", overlay(BOX)) == (False, False)
+    assert not corrupted.shows_one_scene
 
 
-def test_double_exposures():
-    drawn = blended_pictures(200, torch.Generator().manual_seed(0))
+def test_blends_lie_between_their_scenes():
+    drawn = sample_blends(200, torch.Generator().manual_seed(0))
     assert drawn.images.shape == (200, 3, 64, 64)
-    assert not drawn.single.any()
-    assert 0.4 < drawn.share.mean() < 0.6
+    assert not drawn.shows_one_scene.any()
+    assert 0.4 < drawn.first_share.mean() < 0.6
     first = (drawn.images - drawn.first_rendering.images).abs().mean((1, 2, 3))
     second = (drawn.images - drawn.second_rendering.images).abs().mean((1, 2, 3))
     apart = (drawn.first_rendering.images - drawn.second_rendering.images).abs().mean((1, 2, 3))
     assert (first <= apart + 0.02).all(), "between the two, but for patches"
     differs = apart > 0.02
-    nearer = (first < second) == (drawn.share > 0.5)
-    assert nearer[differs & ((drawn.share - 0.5).abs() > 0.15)].float().mean() > 0.9
+    nearer = (first < second) == (drawn.first_share > 0.5)
+    assert nearer[differs & ((drawn.first_share - 0.5).abs() > 0.15)].float().mean() > 0.9
     margins = drawn.margins(overlay(BOX)[torch.zeros(200, dtype=torch.long)])
-    assert all(m.yes.abs().max() <= FARTHEST and m.no.abs().max() <= FARTHEST for m in margins.values())
+    assert all(
+        m.yes.abs().max() <= MAX_LOG_ODDS and m.no.abs().max() <= MAX_LOG_ODDS for m in margins.values()
+    )
 
 
 def test_batches():
     scene = sample_scenes(4, torch.Generator().manual_seed(1))
     rendering = render(scene)
-    one = Blends.of_one(rendering.images, scene, rendering)
-    assert one.single.all()
+    one = Blends.from_one_scene(rendering.images, scene, rendering)
+    assert one.shows_one_scene.all()
     both = Blends.concatenate([one[:1], one[torch.tensor([3])]])
     assert torch.equal(both.images, rendering.images[[0, 3]])
     assert torch.equal(both.first_rendering.ink, rendering.ink[[0, 3]])

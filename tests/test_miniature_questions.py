@@ -7,11 +7,11 @@ import torch
 from scenes import make_scene
 from transformers import AutoProcessor
 
-from dualproc_cli.miniature.training.vlm import Packer
+from dualproc_cli.miniature.training.packing import Packer
 from dualproc_cli.miniature.training.vlm_model import build_processor, build_tokenizer
 from dualproc_cli.miniature.world.overlays import KINDS, Overlays, sample_overlays
 from dualproc_cli.miniature.world.questions import (
-    FARTHEST,
+    MAX_LOG_ODDS,
     OPEN_KINDS,
     WORDINGS,
     YES_NO_KINDS,
@@ -160,7 +160,7 @@ def test_yes_and_no_are_about_equally_often_right():
         found = margins(scene, rendering, sample_overlays(scene, rendering, rng))
         assert found.keys() == set(YES_NO_KINDS)
         for kind, (margin, _, weight) in found.items():
-            assert margin.abs().max() <= FARTHEST
+            assert margin.abs().max() <= MAX_LOG_ODDS
             about = kind.split()[0]  # all subjects together: each alone is asked about too seldom
             asked[about] += float(weight.sum())
             yes[about] += float(weight[margin > 0].sum())
@@ -188,14 +188,14 @@ def test_questions_and_answers_are_known_words(packer):
     texts = [wording.text for wording in WORDINGS]
     texts += ["Yes", "No", *(f"a {a} and a {b}" for a in ("house", "tree") for b in ("ball", "lamp"))]
     unknown = packer.tokenizer.unk_token_id
-    assert [text for text in texts if unknown in packer.ids(text)] == []
+    assert [text for text in texts if unknown in packer.token_ids(text)] == []
 
 
 def test_processor_gives_the_tokens_that_the_vlm_is_trained_on(packer, processor):
     texts = [wording.text for wording in WORDINGS]
     prompts = plan_prompts(processor, texts, [["Yes", "No"]] * len(texts), [(64, 64)])
     for index, tokens in enumerate(prompts.tokens):
-        asked = packer.asked[index, : packer.lengths[index]]
+        asked = packer.questions[index, : packer.question_lengths[index]]
         assert list(tokens) == [*packer.prefix.tolist(), *asked.tolist()], texts[index]
     assert set(prompts.answers) == {((packer.yes,), (packer.no,))}
     assert prompts.shared >= len(packer.prefix)

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from dualproc_cli import miniature
 from dualproc_cli.miniature import reader_folder
-from dualproc_cli.miniature.training import adversarial, reader, vlm
+from dualproc_cli.miniature.training import adversarial, packing, reader, vlm
 from dualproc_cli.miniature.training.loop import Chunks, Task, Training
-from dualproc_cli.miniature.training.pictures import Pictures
-from dualproc_cli.miniature.world.questions import FARTHEST, WORDINGS
+from dualproc_cli.miniature.training.pictures import TrainingPictures
+from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, WORDINGS
 from dualproc_cli.miniature.world.reader import load_reader
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY, SUBJECTS, sample_scenes
@@ -49,7 +49,7 @@ def small_task(at_step=lambda step: None, samples=24):
     def hidden(name, parameter):
         return name == "hidden.weight"
 
-    return Task("small", modules, loss, samples, batch_size=4, learning_rate=0.1, muon=hidden)
+    return Task("small", modules, loss, samples, batch_size=4, learning_rate=0.1, moved_by_muon=hidden)
 
 
 def state(training):
@@ -128,8 +128,9 @@ def test_save_is_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(vlm, "CHUNK", 16)
-    monkeypatch.setattr(vlm, "PART", 16)
+    for module in (vlm, reader):
+        monkeypatch.setattr(module, "CHUNK", 16)
+        monkeypatch.setattr(module, "PART", 16)
 
 
 @pytest.mark.parametrize("module", [vlm, reader])
@@ -152,21 +153,21 @@ def test_one_step_reaches_every_parameter(module, tmp_path, small_chunks):
 
 def test_answers_follow_their_questions():
     """Each question's labels stand where a causal language model predicts them, behind its own words only."""
-    packer = vlm.Packer()
-    open_answer = [*packer.ids("a ball and a house"), packer.eos]
-    answers = torch.full((1, 3, vlm.ANSWER_LENGTH), vlm.IGNORE)
+    packer = packing.Packer()
+    open_answer = [*packer.token_ids("a ball and a house"), packer.eos]
+    answers = torch.full((1, 3, packing.ANSWER_LENGTH), packing.IGNORE)
     answers[0, 2, : len(open_answer)] = torch.tensor(open_answer)
-    texts = [wording.text for wording in vlm.WORDINGS]
+    texts = [wording.text for wording in WORDINGS]
     asked = ["Is it night?", "Is the horizon at the red line?", "What is in the picture?"]
     wording = torch.tensor([[texts.index(text) for text in asked]])
-    batch = vlm.QuestionBatch(wording, torch.tensor([[2.0, -1.0, float("nan")]]), answers)
-    tokens, labels, soft = packer.rows(batch)
+    batch = packing.QuestionBatch(wording, torch.tensor([[2.0, -1.0, float("nan")]]), answers)
+    tokens, labels, soft = packer.pack(batch)
     wanted = [[packer.yes, packer.eos], [packer.no, packer.eos], open_answer]
     for row, (text, answer) in enumerate(zip(asked, wanted, strict=True)):
-        question = packer.ids(f"{text}<assistant>")
+        question = packer.token_ids(f"{text}<assistant>")
         inputs = [*question, *answer[:-1]]
         assert tokens[0, row, : len(inputs)].tolist() == inputs
-        at = labels[0, row] != vlm.IGNORE
+        at = labels[0, row] != packing.IGNORE
         assert labels[0, row, at].tolist() == answer
         assert at.nonzero()[0].item() == len(question) - 1
     assert soft.sum(-1).tolist() == [[1, 1, 0]]
@@ -175,20 +176,22 @@ def test_answers_follow_their_questions():
 def test_questions_of_one_row_do_not_see_each_other():
     """Packed behind one picture they are read as if each were asked alone."""
     torch.manual_seed(0)
-    learner = vlm.Learner().eval()
+    networks = vlm.VlmNetworks().eval()
     pictures = torch.randn(2, vlm.IMAGE_TOKENS, vlm.WIDTH)
-    suffixes = learner.packer.asked[torch.tensor([[0, 5, 9], [20, 3, 50]])]
+    suffixes = networks.packer.questions[torch.tensor([[0, 5, 9], [20, 3, 50]])]
     with torch.no_grad():
-        together = learner.read(pictures, suffixes)
-        turned = learner.read(pictures, suffixes.flip(1)).flip(1)
+        together = networks.hidden_states(pictures, suffixes)
+        turned = networks.hidden_states(pictures, suffixes.flip(1)).flip(1)
     for row in range(2):
         for column in range(3):
-            length = learner.packer.lengths[[[0, 5, 9], [20, 3, 50]][row][column]]
+            length = networks.packer.question_lengths[[[0, 5, 9], [20, 3, 50]][row][column]]
             assert torch.allclose(together[row, column, :length], turned[row, column, :length], atol=1e-5)
 
 
 def test_renders_stand_in_for_an_autoencoder_that_is_not_trained(tmp_path):
-    images, scene, rendering = Pictures(tmp_path, generated=0.0).draw(9, torch.Generator().manual_seed(0))
+    images, scene, rendering = TrainingPictures(tmp_path, generated=0.0).sample(
+        9, torch.Generator().manual_seed(0)
+    )
     assert images.shape == (9, 3, 64, 64)
     assert len(scene) == 9
     assert (images - rendering.images).abs().mean() < 0.05
@@ -210,46 +213,48 @@ def test_chunks_come_from_their_numbers():
     assert not torch.equal(Chunks(make, seed=6, samples=100).at(150), second)
 
 
-# Hardening
+# Adversarial training
 
 
 def test_reader_labels_what_is_there_and_how_sound_it_is():
     rng = torch.Generator().manual_seed(2)
-    scene = sample_scenes(8, rng, pairs=0.0)
+    scene = sample_scenes(5, rng, pairs=0.0)
     nobody = replace(scene, kind=torch.full_like(scene.kind, NOBODY))
     whole, empty = render(scene).images, render(nobody).images
     fading = torch.lerp(empty, whole, 0.5)
-    corruption = (whole + 0.4 * torch.randn(whole.shape, generator=rng)).clamp(0, 1)
-    labelled = adversarial.label(load_reader(reader_folder()), torch.cat([whole, fading, empty, corruption]))
-    shares = [float(part.mean()) for part in labelled.share.split(8)]
+    corrupted = (whole + 0.4 * torch.randn(whole.shape, generator=rng)).clamp(0, 1)
+    labelled = adversarial.label(load_reader(reader_folder()), torch.cat([whole, fading, empty, corrupted]))
+    shares = [float(part.mean()) for part in labelled.first_share.split(5)]
     assert shares[0] > 0.85
     assert 0.3 < shares[1] < 0.7
     assert shares[2] < 0.2
-    assert (labelled.most[:8] == FARTHEST).sum() >= 7
-    assert (labelled.most[24:] < 0).all()
+    assert (labelled.max_log_odds[:5] == MAX_LOG_ODDS).sum() >= 4
+    assert (labelled.max_log_odds[15:] < 0).all()
 
 
 def test_prompts_of_an_attack_speak_of_its_subject():
     rng = torch.Generator().manual_seed(0)
     for _ in range(5):
-        overlays, wording, subject = adversarial._draw_goal(rng)
-        assert len(overlays.kind) == adversarial.BATCH
-        assert WORDINGS[wording].kind.split()[0] in adversarial.ASKED
-        prompts = adversarial._draw_prompts(subject, rng)
-        assert len(prompts) == adversarial.BATCH
-        if subject != NOBODY:
-            assert all(prompt.startswith(f"a {SUBJECTS[subject]}") for prompt in prompts)
+        goal = adversarial.sample_goal(rng)
+        assert len(goal.overlays.kind) == adversarial.ATTACK_BATCH
+        kind, *subjects = WORDINGS[goal.wording].kind.split()
+        assert kind in adversarial.ATTACKED_KINDS
+        assert subjects == ([] if goal.subject == NOBODY else [SUBJECTS[goal.subject]])
+        prompts = goal.sample_prompts(rng)
+        assert len(prompts) == adversarial.ATTACK_BATCH
+        if subjects:
+            assert all(prompt.startswith(f"a {subjects[0]}") for prompt in prompts)
 
 
-def test_hardening_starts_from_the_vlm_and_moves_it(small_chunks, monkeypatch, tmp_path):
-    for name, value in {"ATTACKS": 1, "STEPS": 2, "FROM": 1, "BATCH": 4}.items():
+def test_adversarial_training_starts_from_the_vlm_and_moves_it(small_chunks, monkeypatch, tmp_path):
+    for name, value in {"ATTACKS": 1, "ATTACK_STEPS": 2, "KEPT_FROM": 1, "ATTACK_BATCH": 4}.items():
         monkeypatch.setattr(adversarial, name, value)
     task = adversarial.task(8, miniature.WEIGHTS, 0)
     shipped = load_file(miniature.WEIGHTS / "vlm" / "model.safetensors")
-    learner = task.modules
-    own = learner.vlm.state_dict()
+    networks = task.modules
+    own = networks.vlm.state_dict()
     assert all(torch.equal(own[name], value.float()) for name, value in shipped.items())
     terms = task.loss(torch.Generator().manual_seed(0), 4, 0)
     torch.stack(list(terms.values())).sum().backward()
-    unreached = [name for name, p in learner.named_parameters() if p.requires_grad and p.grad is None]
+    unreached = [name for name, p in networks.named_parameters() if p.requires_grad and p.grad is None]
     assert unreached == []

@@ -1,5 +1,6 @@
-"""The shipped weights: damage is named, and the measures that rest on them read true renders right."""
+"""The shipped weights: damage is named, the scene reader reads renders right, the card gives the figures."""
 
+import json
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from dualproc_cli import miniature
 from dualproc_cli.errors import UserError
 from dualproc_cli.miniature import reader_folder
+from dualproc_cli.miniature.training.card import card
 from dualproc_cli.miniature.world.reader import load_reader, read
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import sample_scenes
@@ -44,7 +46,7 @@ def test_missing_file_is_named_with_what_restores_it(weights, name):
 
 
 def test_reading_recovers_true_scenes():
-    scene = sample_scenes(12, torch.Generator().manual_seed(11), pairs=0.5)
+    scene = sample_scenes(6, torch.Generator().manual_seed(11), pairs=0.5)
     found = read(load_reader(reader_folder()), render(scene).images).scene
     assert (found.horizon - scene.horizon).abs().max() < 0.2
     assert (found.outline - scene.outline).abs().max() < 0.2
@@ -56,7 +58,7 @@ def test_other_weights_than_a_bundle_was_learned_with_are_refused(weights):
     assert own != miniature.revision("vlm")
     assert miniature.generator_folder(own) == weights / "generator"
     with pytest.raises(
-        UserError, match=r"generator: the miniature c0ffee is wanted .* learn the control again"
+        UserError, match=r"generator: the miniature's weights c0ffee are wanted.* learn the control again"
     ):
         miniature.generator_folder("c0ffee")
     digests = weights / miniature.DIGESTS
@@ -64,3 +66,8 @@ def test_other_weights_than_a_bundle_was_learned_with_are_refused(weights):
         digests.read_text().replace('"generator/vae/config.json": "', '"generator/vae/config.json": "0')
     )
     assert miniature.revision("generator") != own
+
+
+def test_model_card_is_what_the_recorded_figures_say():
+    figures = json.loads((miniature.WEIGHTS / "figures.json").read_text())
+    assert card(figures.pop("training"), figures) == (miniature.WEIGHTS / "README.md").read_text()

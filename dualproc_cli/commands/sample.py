@@ -101,7 +101,7 @@ def sample(
 
 
 def _warn_of_unknown_words(prompts: list[str]) -> None:
-    from dualproc_cli.miniature import unknown_words
+    from dualproc_cli.miniature.world.captions import unknown_words
 
     for prompt in prompts:
         if words := unknown_words(prompt):

@@ -1,4 +1,8 @@
-"""The embedded default: a small generator and a small VLM of real classes, trained on a procedural world."""
+"""The shipped weights of the miniature, the embedded default: where they are, and whether they are whole.
+
+The miniature is a small generator and a small VLM of real classes. `miniature.world` holds the procedural
+world that they were trained on, `miniature.training` their training.
+"""
 
 import hashlib
 import json
@@ -8,41 +12,41 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.files import digest
 
 WEIGHTS = Path(__file__).parent / "weights"
-DIGESTS = "digests.json"  # of every file under weights/, written when weights are released
+DIGESTS = "digests.json"  # SHA-256 of every file of the networks, written when weights are released
 RESTORE = "pip install --force-reinstall --no-deps dualproc"
 
 
 def generator_folder(revision: str | None = None) -> Path:
-    """The generator's folder, a diffusers FluxPipeline.
+    """Return the folder of the generator, a diffusers FluxPipeline.
+
+    Args:
+        revision: which weights are wanted, as `revision` names them; None for whichever are installed.
 
     Raises:
-        UserError: a file is missing or damaged, or the weights are not those of ``revision``.
+        UserError: a file is missing or damaged, or the installed weights are not those of ``revision``.
     """
     return _checked("generator", revision)
 
 
 def vlm_folder(revision: str | None = None) -> Path:
-    """The VLM's folder, a transformers Idefics3; raises UserError as `generator_folder` does."""
+    """Return the folder of the VLM, a transformers Idefics3; all else as in `generator_folder`."""
     return _checked("vlm", revision)
 
 
 def reader_folder() -> Path:
-    """The folder of the measures' reader; raises UserError as `generator_folder` does."""
+    """Return the folder of the scene reader, which the measures use; errors as in `generator_folder`."""
     return _checked("reader", None)
 
 
 def revision(part: str) -> str:
-    """Which weights ``generator`` or ``vlm`` has, as a hub model's commit says it: 40 hexadecimal digits."""
+    """Return which weights a part has, 40 hexadecimal digits like a hub model's commit.
+
+    Args:
+        part: ``generator``, ``vlm`` or ``reader``.
+    """
     digests = _digests()
     own = {name: value for name, value in digests.items() if name.startswith(f"{part}/")}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:40]
-
-
-def unknown_words(prompt: str) -> list[str]:
-    """The words of a prompt that the miniature's generator has never seen."""
-    from dualproc_cli.miniature.world import captions
-
-    return captions.unknown_words(prompt)
 
 
 def _digests() -> dict[str, str]:
@@ -65,7 +69,7 @@ def _checked(part: str, wanted: str | None) -> Path:
             raise UserError(f"{path}: damaged (its SHA-256 differs); restore the miniature with: {RESTORE}")
     if wanted not in (None, own := revision(part)):
         raise UserError(
-            f"{part}: the miniature {wanted:.12} is wanted and this dualproc has {own:.12}: other weights; "
-            "learn the control again, or install the dualproc that it was learned with"
+            f"{part}: the miniature's weights {wanted:.12} are wanted, but this dualproc has {own:.12}; "
+            "learn the control again, or install the version of dualproc that it was learned with"
         )
     return WEIGHTS / part

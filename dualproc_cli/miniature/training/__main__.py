@@ -1,4 +1,4 @@
-"""``python -m dualproc_cli.miniature.training NAME``: train a network of the miniature, or go on with it."""
+"""``python -m dualproc_cli.miniature.training NAME``: train a network of the miniature, or resume it."""
 
 import argparse
 import importlib
@@ -13,7 +13,7 @@ from dualproc_cli.device import pick_device
 from dualproc_cli.files import write_atomically
 from dualproc_cli.miniature.training.loop import Training
 
-SAMPLES = {
+SAMPLES = {  # how many each is trained on by default
     "autoencoder": 33_600,
     "generator": 560_000,
     "vlm": 300_000,
@@ -23,14 +23,18 @@ SAMPLES = {
 
 
 def main() -> None:
+    """Parse the arguments, train, export, and record the facts of the training."""
     parser = argparse.ArgumentParser(prog="python -m dualproc_cli.miniature.training", description=__doc__)
     parser.add_argument("name", choices=[*SAMPLES, "release"])
     parser.add_argument(
-        "--folder", type=Path, default=Path("miniature-training"), help="checkpoints, logs, exports"
+        "--folder",
+        type=Path,
+        default=Path("miniature-training"),
+        help="where checkpoints, logs and exports are",
     )
-    parser.add_argument("--samples", type=int, help="how many pictures to train on in all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--samples", type=int, help="how many samples to train on in all")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -40,10 +44,10 @@ def main() -> None:
         handlers=[logging.StreamHandler(), logging.FileHandler(options.folder / f"{options.name}.log")],
     )
     torch.set_num_threads(options.threads)
-    if options.name == "release":  # what it measures is how fast a laptop is
+    if options.name == "release":  # always on the CPU, since it measures how fast a laptop is
         importlib.import_module("dualproc_cli.miniature.training.release").release(options.folder)
         return
-    if options.device != "cpu":  # before the networks' modules are imported: they hold tensors
+    if options.device != "cpu":  # before the modules that make tensors when they are imported
         torch.set_default_device(pick_device(options.device))
     torch.manual_seed(options.seed)
     module = importlib.import_module(f"dualproc_cli.miniature.training.{options.name}")
@@ -52,7 +56,7 @@ def main() -> None:
     training.resume()
     training.run()
     record = options.folder / f"{options.name}.json"
-    before = json.loads(record.read_text()) if task.warm and record.exists() else None
+    before = json.loads(record.read_text()) if task.warm_start and record.exists() else None
     figures = module.export(training, options.folder)
     facts = {
         "samples": training.samples_seen,
@@ -63,11 +67,11 @@ def main() -> None:
         "machine": f"{platform.machine()}, {options.device}, threads: {options.threads}",
         **figures,
     }
-    if before:  # the exported weights that it began with
+    if before:  # the facts of the training whose weights this one started from
         facts["before"] = before
     write_atomically(record, json.dumps(facts, indent=2) + "\n")
-    training.checkpoint.unlink()  # what it led to is exported: called again, the training begins anew
-    logging.info("%s", facts)
+    training.checkpoint.unlink()  # its weights are exported; the next call starts a new training
+    logging.info("%s: exported: %s", options.name, json.dumps(facts))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Worn pictures: what a reader of generated pictures must see through."""
+"""Augmentation: the disturbances that a network must see through when it reads generated pictures."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BLUR, NOISE, STAIN, BAND = 0.9, 0.08, 0.07, 0.08
+BLUR = 0.9  # largest standard deviation in pixels
+NOISE, STAIN, BAND = 0.08, 0.07, 0.08  # largest standard deviations of what is added, of a range of 1
 TOKEN = 8  # pixels that a token of the generator covers
 
 
 def augment(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Half of the pictures [B, 3, H, W] blurred, noisy, stained or banded, each by its own amount."""
+    """Blur, stain, band or add noise to half of the pictures [B, 3, H, W], each by a random amount."""
     count, size = len(images), images.shape[-1]
     which = torch.randint(10, (count,), generator=rng).view(-1, 1, 1, 1)
     amount = torch.rand(count, 1, 1, 1, generator=rng)
@@ -28,7 +29,7 @@ def augment(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _bands(count: int, size: int, rng: torch.Generator) -> Tensor:
-    """Offsets [B, 3, H, W] of bands as high as a token: false horizons, not to be taken for real."""
+    """Draw bands [B, 3, H, W] as high as a token of the generator, easily taken for horizons."""
     rows = torch.arange(size // TOKEN + 1).repeat_interleave(TOKEN)
     phase = int(torch.randint(TOKEN, (), generator=rng))
     levels = torch.randn(count, 3, size // TOKEN + 1, 1, generator=rng)
@@ -37,6 +38,7 @@ def _bands(count: int, size: int, rng: torch.Generator) -> Tensor:
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur by a Gaussian of ``sigma`` pixels, cut off at 2 pixels."""
     offsets = torch.arange(-2, 3).float()
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).view(1, 1, 1, 5).expand(3, 1, 1, 5)

@@ -1,4 +1,4 @@
-"""The autoencoder: 64x64 pictures to 16x16 latents of 8 channels and back."""
+"""The training of the autoencoder: 64x64 pictures to 16x16 latents of 8 channels and back."""
 
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ from dualproc_cli.miniature.training.loop import Task, Training, seeded
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import sample_scenes
 
-# Added before decoding, in units of the latents' spread: the decoder forgives small errors.
+# Standard deviation of the noise added before decoding, in units of the latents': the decoder learns to
+# forgive small errors.
 LATENT_NOISE = 0.1
-# The generator predicts noise - latent in one step. Latents of spread 3 make an error in carrying the noise
-# through the network three times smaller in the picture.
+# Standard deviation of the latents that the generator sees. It predicts noise - latent in one step; at 3, an
+# error in carrying the noise through the network is three times smaller in the picture than at 1.
 LATENT_SPREAD = 3.0
 
 
 def build() -> AutoencoderTiny:
+    """Build the autoencoder with random weights."""
     return AutoencoderTiny(
         encoder_block_out_channels=(32, 32, 32),
         decoder_block_out_channels=(32, 32, 32),
@@ -30,6 +32,7 @@ def build() -> AutoencoderTiny:
 
 
 def task(samples: int, folder: Path, seed: int) -> Task:
+    """Return the task of training the autoencoder on renders; it needs nothing from ``folder``."""
     model: Any = build()
     model.to(memory_format=torch.channels_last)
 
@@ -66,6 +69,7 @@ def export(training: Training, folder: Path) -> dict[str, float]:
 
 
 def _gradient(error: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighbouring pixels' errors."""
     horizontal = (error[..., 1:] - error[..., :-1]).abs().mean()
     vertical = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
     return horizontal + vertical

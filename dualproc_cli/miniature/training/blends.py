@@ -1,7 +1,7 @@
-"""Blends: pictures between two scenes, which a VLM must take for neither.
+"""Blends: pictures between two scenes, of which only that is true which is true of both.
 
-A VLM that has only seen whole scenes is fooled by a subject that fades, smears or stands in two places. Here
-it sees such pictures, and a statement about one is as true as it is of everything that shows.
+A VLM that has only seen pictures of one scene is misled by a subject that fades, smears or stands in two
+places. Blends teach it to answer No about those.
 """
 
 from dataclasses import dataclass, replace
@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from dualproc_cli.miniature.world.batched import Batched
 from dualproc_cli.miniature.world.overlays import Overlays
-from dualproc_cli.miniature.world.questions import FARTHEST, Margin, margins
+from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, Margin, margins
 from dualproc_cli.miniature.world.render import Rendering, render
 from dualproc_cli.miniature.world.scene import NOBODY, UNIFORMS, Scene, sample_prompts, scene_from_uniforms
 
-# What the second scene has of its own: numbers of `scene_from_uniforms`, or nobody in place of the subject.
+# How the second scene differs from the first: which numbers of `scene_from_uniforms` are its own. Where the
+# subject is gone, NOBODY takes its place.
 CHANGES: dict[str, tuple[int, ...]] = {
     "subject gone": (),
     "place": (5, 6, 7),
@@ -25,62 +26,78 @@ CHANGES: dict[str, tuple[int, ...]] = {
     "attribute": (17, 18),
     "everything": tuple(range(UNIFORMS)),
 }
-SHARES = torch.tensor([0.3, 0.3, 0.2, 0.05, 0.05, 0.1])
-PATCHY = 0.35  # how much the share varies over the picture, in half of them
-SMEARED = 0.8  # how much less of a wholly smeared subject is to be seen
-FORGIVENESS = 6.0  # log-odds that a scene's claims weaken as its share falls from one half to 1/e of it
+CHANGE_SHARES = torch.tensor([0.3, 0.3, 0.2, 0.05, 0.05, 0.1])
+PATCHINESS = 0.35  # in half of the pictures, how much the first scene's share varies from place to place
+SMEARING = 0.8  # share of a subject that counts as no longer visible when it is wholly smeared
+LENIENCY = 6.0  # log-odds by which what a scene rules out is weakened as its share falls from 1/2 to 1/(2e)
 
 
 @dataclass
 class Blends(Batched):
-    """B pictures, each of one scene or between two."""
+    """B pictures, each of one scene or between two.
 
-    images: Tensor  # [B, 3, H, W] in [0, 1]
+    Attributes:
+        images: [B, 3, H, W] in [0, 1].
+        first: the scene over which visual prompts are laid out.
+        first_rendering: that scene as it is drawn.
+        second: the other scene; the first again where a picture shows one scene.
+        second_rendering: the other scene as it is drawn.
+        first_share: [B] how much of the picture is the first scene's, in [0, 1].
+        max_log_odds: [B] upper limit of the log-odds of any answer; MAX_LOG_ODDS for a sound picture, less
+            for a corrupted one, negative where nothing is true of it.
+    """
+
+    images: Tensor
     first: Scene
     first_rendering: Rendering
-    second: Scene  # where the share is 1: the first
+    second: Scene
     second_rendering: Rendering
-    share: Tensor  # [B] of the first in the picture
-    most: Tensor  # [B] largest log-odds of any claim about the picture: small where it is corrupted
+    first_share: Tensor
+    max_log_odds: Tensor
 
     @property
-    def single(self) -> Tensor:
-        """Which pictures [B] show one sound scene."""
-        return (self.share == 1) & (self.most == FARTHEST)
+    def shows_one_scene(self) -> Tensor:
+        """Whether each picture shows one scene, and is sound. [B] bool."""
+        return (self.first_share == 1) & (self.max_log_odds == MAX_LOG_ODDS)
 
     @staticmethod
-    def of_one(images: Tensor, scene: Scene, rendering: Rendering) -> "Blends":
-        """Pictures of one scene each."""
+    def from_one_scene(images: Tensor, scene: Scene, rendering: Rendering) -> "Blends":
+        """Return sound pictures [B, 3, H, W] of one scene each."""
         ones = torch.ones(len(images))
-        return Blends(images, scene, rendering, scene, rendering, ones, FARTHEST * ones)
+        return Blends(images, scene, rendering, scene, rendering, ones, MAX_LOG_ODDS * ones)
 
     def margins(self, overlays: Overlays) -> dict[str, Margin]:
-        """What is true of each yes-no kind: a claim about a picture between two scenes is about both."""
+        """Return, for each yes-no kind, what is true of the pictures with their visual prompts."""
         first = margins(self.first, self.first_rendering, overlays)
         second = margins(self.second, self.second_rendering, overlays)
         return {
             kind: Margin(
-                self._both(first[kind].yes, second[kind].yes),
-                self._both(first[kind].no, second[kind].no),
+                self._of_both(first[kind].yes, second[kind].yes),
+                self._of_both(first[kind].no, second[kind].no),
                 torch.maximum(first[kind].weight, second[kind].weight),
             )
             for kind in first
         }
 
-    def _both(self, first: Tensor, second: Tensor) -> Tensor:
-        """It holds as far as it does of either, but the fainter a scene, the less is asked of it."""
-        lenient = [
-            -FORGIVENESS * torch.log((2 * part).clamp(1e-4, 1)) for part in (self.share, 1 - self.share)
+    def _of_both(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the log-odds [B] that something is true of both scenes, given those of each.
+
+        The smaller one decides. A scene of less than half the picture is treated leniently: its log-odds are
+        raised by ``-LENIENCY * log(2 * share)``.
+        """
+        lenience = [
+            -LENIENCY * torch.log((2 * share).clamp(1e-4, 1))
+            for share in (self.first_share, 1 - self.first_share)
         ]
-        either = torch.minimum(first + lenient[0], second + lenient[1])
-        return torch.minimum(either, self.most).clamp(-FARTHEST, FARTHEST)
+        smaller = torch.minimum(first + lenience[0], second + lenience[1])
+        return torch.minimum(smaller, self.max_log_odds).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
 
 
-def blended_pictures(count: int, rng: torch.Generator) -> Blends:
-    """Two scenes of one prompt in each picture; either may be the stronger."""
+def sample_blends(count: int, rng: torch.Generator) -> Blends:
+    """Sample pictures between two scenes of one prompt, either of which may be the stronger."""
     kind, look = sample_prompts(count, rng)
     u = torch.rand(count, UNIFORMS, generator=rng)
-    change = torch.multinomial(SHARES, count, replacement=True, generator=rng)
+    change = torch.multinomial(CHANGE_SHARES, count, replacement=True, generator=rng)
     own = torch.zeros(len(CHANGES), UNIFORMS, dtype=torch.bool)
     for row, numbers in enumerate(CHANGES.values()):
         own[row, list(numbers)] = True
@@ -89,41 +106,39 @@ def blended_pictures(count: int, rng: torch.Generator) -> Blends:
         scene_from_uniforms(numbers, kind, look) for numbers in (u, torch.where(own[change], fresh, u))
     )
     gone = change == list(CHANGES).index("subject gone")
-    nobody = torch.where(gone, NOBODY, kind[:, 0])
-    other = replace(other, kind=torch.stack([nobody, kind[:, 1]], 1))
+    nearer = torch.where(gone, NOBODY, kind[:, 0])
+    other = replace(other, kind=torch.stack([nearer, kind[:, 1]], 1))
     rendering, other_rendering = render(scene), render(other)
 
     share = torch.rand(count, generator=rng)
     patches = F.interpolate(torch.randn(count, 1, 4, 4, generator=rng), size=64, mode="bicubic")
-    patchy = PATCHY * (torch.rand(count, 1, 1, 1, generator=rng) < 0.5) * patches
+    patchy = PATCHINESS * (torch.rand(count, 1, 1, 1, generator=rng) < 0.5) * patches
     smear = torch.where(gone, torch.rand(count, generator=rng), 0.0)
     difference = rendering.images - other_rendering.images
     difference = torch.lerp(difference, _smeared(difference), smear[:, None, None, None])
-    where = (share[:, None, None, None] + patchy).clamp(0, 1)
-    images = (other_rendering.images + where * difference).clamp(0, 1)
-    share = share * (1 - SMEARED * smear)
+    share_at = (share[:, None, None, None] + patchy).clamp(0, 1)
+    images = (other_rendering.images + share_at * difference).clamp(0, 1)
+    share = share * (1 - SMEARING * smear)
 
-    # The visual prompts are laid out for the first: let it be either.
+    # Visual prompts are laid out over the first scene, so either scene may be the first.
     swap = torch.rand(count, generator=rng) < 0.5
-    order = torch.where(swap, torch.arange(count) + count, torch.arange(count))
-    back = torch.where(swap, torch.arange(count), torch.arange(count) + count)
-    scenes, renderings = (
-        Scene.concatenate([scene, other]),
-        Rendering.concatenate([rendering, other_rendering]),
-    )
+    first = torch.where(swap, torch.arange(count) + count, torch.arange(count))
+    second = torch.where(swap, torch.arange(count), torch.arange(count) + count)
+    scenes = Scene.concatenate([scene, other])
+    renderings = Rendering.concatenate([rendering, other_rendering])
     return Blends(
         images,
-        scenes[order],
-        renderings[order],
-        scenes[back],
-        renderings[back],
-        share=torch.where(swap, 1 - share, share),
-        most=torch.full((count,), FARTHEST),
+        scenes[first],
+        renderings[first],
+        scenes[second],
+        renderings[second],
+        first_share=torch.where(swap, 1 - share, share),
+        max_log_odds=torch.full((count,), MAX_LOG_ODDS),
     )
 
 
 def _smeared(images: Tensor) -> Tensor:
-    """A blur of about 3 pixels."""
+    """Blur by about 3 pixels."""
     for _ in range(3):
         images = F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
     return images

@@ -17,7 +17,7 @@ measured on its pixels.
 
 - `generator/`: a `FluxPipeline` ({generator_millions:.1f} M parameters). One step draws a picture.
 - `vlm/`: an `Idefics3ForConditionalGeneration` with its processor.
-- `reader/`: the convolutional network behind the independent measures.
+- `reader/`: the scene reader, a convolutional network that the independent measures use.
 
 ```python
 import torch
@@ -37,30 +37,35 @@ What the generator draws, one step each:
 ![64 generated pictures](grid.png)
 """
 
+TRAINING = """\
+`python -m dualproc_cli.miniature.training NAME`, where NAME is in turn `autoencoder`, `generator`, `reader`,
+`vlm`, `adversarial` and `release`. Called again, `vlm` and `adversarial` go on from the exported weights.
 
-HOW = """`python -m dualproc_cli.miniature.training NAME`, where NAME is in turn `autoencoder`, `generator`,
-`reader`, `vlm`, `adversarial` and `release`. Called again, `vlm` and `adversarial` go on from the exported
-weights.
-
-- The generator is a rectified flow whose noise says which scene to draw: one step is plain regression.
-- The VLM is asked three questions about each picture: renders, decoded renders, and blends, which lie between
-  two scenes, so that only that is true of them which is true of both.
-- `adversarial` learns adapters that fool the VLM, labels their pictures with the reader, and trains the VLM
-  on them and on the generator's pictures.
+- The generator is a rectified flow. Its starting noise says which scene to draw, so one step is plain
+  regression.
+- The VLM is asked three questions about each picture. The pictures are renders, decoded renders, and blends
+  of two scenes, of which only that is true which is true of both.
+- `adversarial` is adversarial training: it learns adapters that attack the VLM, labels their pictures with
+  the reader, and trains the VLM on them and on the generator's pictures.
 """
 
 
 def card(training: dict[str, Any], figures: dict[str, Any]) -> str:
-    """Markdown: what the networks are, how they were trained, what they can do on fresh scenes and seeds."""
+    """Write the model card in Markdown: the networks, their training, and how good they are on fresh scenes.
+
+    Args:
+        training: by the name of a training, the facts that it recorded.
+        figures: from `release.measure_weights`.
+    """
     parts = [
         HEAD.format(generator_millions=figures["generator_millions"]),
         "## How they were trained\n",
-        HOW,
+        TRAINING,
         _training_table(training),
         "## The generator, on fresh seeds\n",
         _generator_table(figures),
         "## The VLM, on fresh scenes\n",
-        "*clear*: beyond the soft zone around the tolerance. "
+        "*clear*: accuracy where the answer is clear, that is, far enough from the tolerance.\n"
         "*Yes*: share of Yes if true and false came equally often.\n",
         _vlm_table(figures),
         "## The independent measures, on true renders\n",
@@ -84,7 +89,7 @@ def _training_table(training: dict[str, Any]) -> str:
 
 
 def _stages(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a training did, after what the training did that it went on from."""
+    """Return the facts of a training, after those of the trainings whose weights it started from."""
     return [*(_stages(facts["before"]) if "before" in facts else []), facts] if facts else []
 
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from dualproc_cli.measures.color import ciede2000
-from dualproc_cli.miniature.training.vlm import Learner as VlmLearner
-from dualproc_cli.miniature.training.vlm import draw_questions
+from dualproc_cli.miniature.training.packing import sample_questions
+from dualproc_cli.miniature.training.vlm import VlmNetworks
 from dualproc_cli.miniature.world.captions import captions
 from dualproc_cli.miniature.world.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
-from dualproc_cli.miniature.world.measures import spread
 from dualproc_cli.miniature.world.overlays import sample_overlays
 from dualproc_cli.miniature.world.questions import OPEN_KINDS, WORDINGS, margins
 from dualproc_cli.miniature.world.reader import Reader, Reading, read
@@ -27,28 +26,37 @@ from dualproc_cli.miniature.world.scene import (
     scene_from_uniforms,
 )
 
-SEED = 2_000_003  # fresh scenes, fresh seeds: no training starts from it
-CLEAR = 2.6  # log-odds beyond which an answer is clear: No at twice the tolerance has -2.7
+SEED = 2_000_003  # of fresh scenes and fresh noise: no training uses it
+CLEAR = 2.6  # log-odds beyond which an answer is clear; at twice the tolerance they are -2.7
 
 
 @dataclass
-class Count:
-    """Answers to one kind of question."""
+class AnswerCount:
+    """How the VLM answered one kind of question.
+
+    Attributes:
+        asked: how often it was asked.
+        right: how often it was right.
+        clear: how often the answer was clear.
+        clear_right: how often it was right where the answer was clear.
+        yes: for each question whether Yes was answered, by whether Yes is true.
+    """
 
     asked: int = 0
     right: int = 0
     clear: int = 0
     clear_right: int = 0
-    # Whether Yes was said, by whether it is true.
     yes: dict[bool, list[bool]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, right: bool, clear: bool) -> None:
+        """Count one answer."""
         self.asked += 1
         self.right += right
         self.clear += clear
         self.clear_right += right and clear
 
     def figures(self) -> dict[str, Any]:
+        """Return accuracies, and the share of Yes if Yes and No were equally often true."""
         rates = [sum(said) / len(said) for said in self.yes.values() if said]
         return {
             "asked": self.asked,
@@ -59,34 +67,36 @@ class Count:
 
 
 @torch.no_grad()
-def vlm_figures(learner: VlmLearner, batches: Iterator[tuple[Tensor, Scene]]) -> dict[str, dict[str, Any]]:
-    """Accuracy by kind of question about pictures and the scenes that they show."""
-    rng = torch.Generator().manual_seed(SEED + 1)
-    counts: dict[str, Count] = defaultdict(Count)
+def vlm_figures(networks: VlmNetworks, batches: Iterator[tuple[Tensor, Scene]]) -> dict[str, dict[str, Any]]:
+    """Return the VLM's accuracy by kind of question.
+
+    Args:
+        networks: the VLM.
+        batches: pictures [B, 3, H, W] and the scenes that they show.
+    """
+    rng, packer = torch.Generator().manual_seed(SEED + 1), networks.packer
+    counts: dict[str, AnswerCount] = defaultdict(AnswerCount)
     for images, scene in batches:
         rendering = render(scene)
         overlays = sample_overlays(scene, rendering, rng)
-        single = torch.ones(len(scene), dtype=torch.bool)
-        batch = draw_questions(scene, margins(scene, rendering, overlays), single, learner.packer, rng)
-        _, tokens = learner.see(overlays.lay_over(images))
-        suffixes, labels, _ = learner.packer.rows(batch)
-        at = learner.packer.lengths[batch.wording] - 1
-        hidden = learner.read(tokens, suffixes)
+        one_scene = torch.ones(len(scene), dtype=torch.bool)
+        batch = sample_questions(scene, margins(scene, rendering, overlays), one_scene, packer, rng)
+        _, tokens = networks.encode(overlays.lay_over(images))
+        suffixes, labels, _ = packer.pack(batch)
+        at = packer.question_lengths[batch.wording] - 1
+        hidden = networks.hidden_states(tokens, suffixes)
         gather = at[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
-        logits = learner.vlm.lm_head(hidden.gather(2, gather)[:, :, 0])
+        logits = networks.vlm.lm_head(hidden.gather(2, gather)[:, :, 0])
         wanted = labels.gather(2, at[..., None])[..., 0]
         for row in range(len(scene)):
             for column in range(batch.wording.shape[1]):
                 kind = WORDINGS[int(batch.wording[row, column])].kind
-                count, answer, margin = (
-                    counts[kind.split()[0]],
-                    logits[row, column],
-                    batch.margin[row, column],
-                )
+                count = counts[kind.split()[0]]
+                answer, margin = logits[row, column], batch.margin[row, column]
                 if kind in OPEN_KINDS:
                     count.add(bool(answer.argmax() == wanted[row, column]), clear=True)
-                elif margin != 0:  # of two points in the sky, neither is closer: no answer is right
-                    said = bool(answer[learner.packer.yes] > answer[learner.packer.no])
+                elif margin != 0:  # 0 for two points in the sky: neither is closer
+                    said = bool(answer[packer.yes] > answer[packer.no])
                     true = bool(margin > 0)
                     count.yes[true].append(said)
                     count.add(said == true, bool(margin.abs() > CLEAR))
@@ -94,7 +104,7 @@ def vlm_figures(learner: VlmLearner, batches: Iterator[tuple[Tensor, Scene]]) ->
 
 
 def renders(batches: int, size: int = 64) -> Iterator[tuple[Tensor, Scene]]:
-    """Fresh scenes as the renderer draws them."""
+    """Yield renders [size, 3, H, W] of fresh scenes, with the scenes."""
     rng = torch.Generator().manual_seed(SEED)
     for _ in range(batches):
         scene = sample_scenes(size, rng)
@@ -102,7 +112,7 @@ def renders(batches: int, size: int = 64) -> Iterator[tuple[Tensor, Scene]]:
 
 
 def reader_figures(reader: Reader, batches: int = 3) -> dict[str, float]:
-    """Errors of the measures on true renders."""
+    """Return the mean errors of what the scene reader reads off true renders."""
     errors: dict[str, list[Tensor]] = defaultdict(list)
     for images, scene in renders(batches):
         reading = read(reader, images)
@@ -119,7 +129,7 @@ def reader_figures(reader: Reader, batches: int = 3) -> dict[str, float]:
 
 
 def generator_scenes(count: int) -> tuple[Tensor, list[str], Scene]:
-    """Fresh noise [N, TOKENS, TOKEN_CHANNELS], prompts, and the scenes that they stand for."""
+    """Sample fresh noise [count, TOKENS, TOKEN_CHANNELS], prompts, and the scenes that they stand for."""
     rng = torch.Generator().manual_seed(SEED)
     noise = torch.randn(count, TOKENS, TOKEN_CHANNELS, generator=rng)
     kind, look = sample_prompts(count, rng)
@@ -127,13 +137,13 @@ def generator_scenes(count: int) -> tuple[Tensor, list[str], Scene]:
 
 
 def read_in_parts(reader: Reader, images: Tensor, size: int = 64) -> Reading:
-    """What `read` finds in any number of images [N, 3, H, W]."""
+    """Read scenes off any number of images [N, 3, H, W], a few at a time."""
     parts = [read(reader, part) for part in images.split(size)]
     return Reading(Scene.concatenate([p.scene for p in parts]), torch.cat([p.residual for p in parts]))
 
 
 def picture_figures(images: Tensor, scene: Scene, reading: Reading) -> dict[str, Any]:
-    """How generated pictures, and what was read off them, compare with the scenes that they should show."""
+    """Compare generated pictures, and what was read off them, with the scenes that they should show."""
     error = (images - render(scene).images).square().mean((1, 2, 3))
     found = reading.scene
     alone = scene.kind[:, 1] == NOBODY
@@ -151,6 +161,6 @@ def picture_figures(images: Tensor, scene: Scene, reading: Reading) -> dict[str,
         "subject_right_alone": round(float((found.kind == scene.kind).all(1)[alone].float().mean()), 3),
         "horizon_error_rows": round(float((found.horizon - scene.horizon).abs().mean()), 2),
         "residual": round(float(reading.residual.mean()), 4),
-        "horizon_spread_rows": round(spread(found.horizon[:, None]), 2),
+        "horizon_spread_rows": round(float(found.horizon.std()), 2),
         "attributes": attributes,
     }

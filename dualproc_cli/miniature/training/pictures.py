@@ -1,4 +1,4 @@
-"""What the networks that read train on: renders, decoded renders, and the generator's own pictures."""
+"""The pictures that reader and VLM are trained on: renders, decoded renders, and the generator's own."""
 
 from pathlib import Path
 from typing import Any
@@ -8,21 +8,22 @@ from diffusers import AutoencoderTiny, FluxPipeline
 from torch import Tensor
 
 from dualproc_cli.miniature.training.augment import augment
+from dualproc_cli.miniature.training.generator_model import generate
 from dualproc_cli.miniature.world.captions import captions
 from dualproc_cli.miniature.world.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
 from dualproc_cli.miniature.world.render import Rendering, render
-from dualproc_cli.miniature.world.scene import SIZE, Scene, sample_prompts, sample_scenes, scene_from_uniforms
+from dualproc_cli.miniature.world.scene import Scene, sample_prompts, sample_scenes, scene_from_uniforms
 
-DECODED = 0.15  # share of the pictures
-LATENT_NOISE = 0.3  # at most, in units of the latents' spread
-RENDERED = 0.4  # at most: how much of the render is mixed into a generated picture
+DECODED = 0.15  # share of the pictures that are decoded renders
+LATENT_NOISE = 0.3  # largest standard deviation of the noise added to latents, in units of the latents'
+RENDERED = 0.4  # largest share of the render that is mixed into a generated picture
 
 
-class Pictures:
-    """Pictures and the scenes that they show; an autoencoder that is not trained yet is left out."""
+class TrainingPictures:
+    """Samples pictures and the scenes that they show; decodes none if no autoencoder is trained yet."""
 
     def __init__(self, folder: Path, generated: float) -> None:
-        """A share ``generated`` is drawn by the generator in ``folder``."""
+        """Load the autoencoder and the generator of ``folder``, which draws a share ``generated``."""
         self.generated = generated
         self.autoencoder: Any = None
         device = torch.get_default_device()
@@ -34,8 +35,13 @@ class Pictures:
             self.generator.set_progress_bar_config(disable=True)
 
     @torch.no_grad()
-    def draw(self, count: int, rng: torch.Generator, pairs: float = 0.25) -> tuple[Tensor, Scene, Rendering]:
-        """Worn pictures [B, 3, H, W] in [0, 1], their scenes and the scenes' renderings."""
+    def sample(
+        self, count: int, rng: torch.Generator, pairs: float = 0.25
+    ) -> tuple[Tensor, Scene, Rendering]:
+        """Sample augmented pictures [count, 3, H, W] in [0, 1], their scenes and the scenes' renderings.
+
+        A share ``pairs`` of the scenes has two subjects.
+        """
         few = round(self.generated * count)
         noise = torch.randn(few, TOKENS, TOKEN_CHANNELS, generator=rng)
         kind, look = sample_prompts(few, rng, pairs)
@@ -51,15 +57,16 @@ class Pictures:
         return augment(images, rng), scene, rendering
 
     def _generate(self, noise: Tensor, prompts: list[str], renders: Tensor, rng: torch.Generator) -> Tensor:
-        """One-step pictures, mixed with some of the truth: what they fail to show must not be asked for."""
-        drawn = self.generator(
-            prompts, height=SIZE, width=SIZE, num_inference_steps=1, guidance_scale=0.0, latents=noise,
-            max_sequence_length=self.generator.tokenizer.model_max_length, output_type="pt",
-        ).images  # fmt: skip
-        return torch.lerp(drawn, renders, RENDERED * torch.rand(len(noise), 1, 1, 1, generator=rng))
+        """Generate pictures in one step, and mix some of the renders into them.
+
+        The generator's pictures do not show all of their scenes, and are labelled with these; the mixture
+        shows more.
+        """
+        generated = generate(self.generator, noise, prompts, steps=1)
+        return torch.lerp(generated, renders, RENDERED * torch.rand(len(noise), 1, 1, 1, generator=rng))
 
     def _decode(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Encoded, disturbed and decoded."""
+        """Encode pictures [B, 3, H, W], add noise to the latents, and decode them."""
         if self.autoencoder is None:
             return images
         latents = self.autoencoder.encode(images * 2 - 1).latents

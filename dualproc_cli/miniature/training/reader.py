@@ -1,4 +1,4 @@
-"""The reader behind the independent measures."""
+"""The training of the scene reader, which the independent measures use."""
 
 from pathlib import Path
 
@@ -7,22 +7,23 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dualproc_cli.files import write_atomically
-from dualproc_cli.miniature.training.heads import close, scene_loss
+from dualproc_cli.miniature.training.heads import number_loss, scene_loss
 from dualproc_cli.miniature.training.loop import Chunks, Task, Training, half_precision
-from dualproc_cli.miniature.training.pictures import Pictures
+from dualproc_cli.miniature.training.pictures import TrainingPictures
 from dualproc_cli.miniature.world.reader import Reader, scene_numbers
 from dualproc_cli.miniature.world.scene import Scene
 
-PAIRS = 0.5
-CHUNK, PART, REUSE = 2048, 128, 4  # pictures made at a time, and how often each is used
+PAIRS = 0.5  # share of the scenes with two subjects
+CHUNK, PART, REUSE = 2048, 128, 4  # pictures made at a time, in parts, and how often each is used
 
 
 def task(samples: int, folder: Path, seed: int) -> Task:
+    """Return the task of training the scene reader, with the autoencoder in ``folder`` if there is one."""
     reader = Reader().to(memory_format=torch.channels_last)
-    pictures = Pictures(folder, generated=0.0)
+    pictures = TrainingPictures(folder, generated=0.0)
 
     def make_chunk(rng: torch.Generator) -> tuple[Tensor, Scene]:
-        parts = [pictures.draw(PART, rng, PAIRS) for _ in range(CHUNK // PART)]
+        parts = [pictures.sample(PART, rng, PAIRS) for _ in range(CHUNK // PART)]
         return torch.cat([images for images, _, _ in parts]), Scene.concatenate([s for _, s, _ in parts])
 
     chunks = Chunks(make_chunk, seed, CHUNK * REUSE)
@@ -32,18 +33,18 @@ def task(samples: int, folder: Path, seed: int) -> Task:
         images, scenes = chunks.at(step * batch_size)
         scene = scenes[which]
         with half_precision():
-            found = reader(images[which].contiguous(memory_format=torch.channels_last))
-        found = {name: numbers.float() for name, numbers in found.items()}
+            predicted = reader(images[which].contiguous(memory_format=torch.channels_last))
+        predicted = {name: numbers.float() for name, numbers in predicted.items()}
         return {
-            "scene": scene_loss(found, scene),
-            "sun": 0.1 * close(found["sun"], scene_numbers(scene)["sun"]),
+            "scene": scene_loss(predicted, scene),
+            "sun": 0.1 * number_loss(predicted["sun"], scene_numbers(scene)["sun"]),
         }
 
     return Task("reader", reader, loss, samples, batch_size=48, learning_rate=1e-3)
 
 
 def export(training: Training, folder: Path) -> dict[str, float]:
-    """Save the averaged reader in half precision."""
+    """Save the averaged reader in half precision; it has no held-out figures here."""
     training.use_average()
     tensors = {name: value.half().contiguous() for name, value in training.task.modules.state_dict().items()}
     (folder / "reader").mkdir(exist_ok=True)

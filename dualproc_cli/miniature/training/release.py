@@ -1,4 +1,4 @@
-"""Trained networks to the package's weights: copies, digests, and a model card with measured figures."""
+"""The release of trained networks: copies, digests, held-out figures and the model card."""
 
 import json
 import platform
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from diffusers import FluxPipeline
 from torch import Tensor
-from transformers import AutoModelForImageTextToText
 
 from dualproc_cli.files import digest, folder_atomically, write_atomically
 from dualproc_cli.miniature import DIGESTS, WEIGHTS
@@ -25,16 +24,16 @@ from dualproc_cli.miniature.training.figures import (
     renders,
     vlm_figures,
 )
-from dualproc_cli.miniature.training.vlm import Learner as VlmLearner
+from dualproc_cli.miniature.training.generator_model import generate
+from dualproc_cli.miniature.training.vlm import load_networks
 from dualproc_cli.miniature.world.reader import load_reader
-from dualproc_cli.miniature.world.scene import SIZE
 from dualproc_cli.pictures import save_png
 
 PARTS = ("generator", "vlm", "reader")
 TRAININGS = ("autoencoder", "generator", "reader", "vlm", "adversarial")
 GRID, PICTURES = 64, 768  # generated pictures: shown in the card, and judged
 WORLD = 24  # renders shown in the card
-# What a newcomer waits for before the first picture.
+# What a user waits for before the first picture.
 LOADING = """
 from diffusers import FluxPipeline
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -45,14 +44,14 @@ AutoModelForImageTextToText.from_pretrained("vlm")
 
 
 def release(folder: Path) -> None:
-    """Copy the trained networks of ``folder`` into the package and write down what they can do."""
+    """Copy the trained networks of ``folder`` into the package, measure them and write the model card."""
     with folder_atomically(WEIGHTS, overwrite=True) as weights:
         for part in PARTS:
             shutil.copytree(folder / part, weights / part)
         _tidy(weights / "generator" / "vae" / "config.json")
         write_digests(weights)
-    facts = {name: _recipe(folder, name) for name in TRAININGS}
-    figures, pictures = measure()
+    facts = {name: _training_facts(folder, name) for name in TRAININGS}
+    figures, pictures = measure_weights()
     write_atomically(WEIGHTS / "figures.json", json.dumps({"training": facts, **figures}, indent=2) + "\n")
     save_grid(pictures[:GRID], WEIGHTS / "grid.png")
     save_grid(next(renders(1))[0][:WORLD], WEIGHTS / "world.png")
@@ -60,7 +59,7 @@ def release(folder: Path) -> None:
 
 
 def _tidy(config: Path) -> None:
-    """Drop what names the folder it was trained in, and what diffusers derives itself and warns about."""
+    """Drop the training's folder from a config, and a key that diffusers derives itself and warns about."""
     kept = {
         key: value
         for key, value in json.loads(config.read_text()).items()
@@ -70,47 +69,37 @@ def _tidy(config: Path) -> None:
 
 
 def write_digests(weights: Path) -> None:
-    """Record the SHA-256 of every file of the networks."""
+    """Write the SHA-256 of every file of the networks under ``weights`` to DIGESTS."""
     files = sorted(path for part in PARTS for path in (weights / part).rglob("*") if path.is_file())
     digests = {path.relative_to(weights).as_posix(): digest(path) for path in files}
     write_atomically(weights / DIGESTS, json.dumps(digests, indent=2) + "\n")
 
 
-def measure() -> tuple[dict[str, Any], Tensor]:
-    """All held-out figures of the released weights, and generated pictures [N, 3, H, W]."""
+def measure_weights() -> tuple[dict[str, Any], Tensor]:
+    """Return the held-out figures of the released weights, and generated pictures [N, 3, H, W]."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", LOADING], cwd=WEIGHTS, check=True)
     loading = time.perf_counter() - started
     pipeline = FluxPipeline.from_pretrained(WEIGHTS / "generator", dtype=torch.float32)
-    vlm = AutoModelForImageTextToText.from_pretrained(WEIGHTS / "vlm", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    learner = VlmLearner()
-    learner.vlm.load_state_dict(vlm.state_dict())
-    learner.eval()
+    networks = load_networks(WEIGHTS).eval()
     reader = load_reader(WEIGHTS / "reader")
     noise, prompts, scenes = generator_scenes(PICTURES)
-
-    def draw(steps: int, part: slice) -> Tensor:
-        return pipeline(
-            prompts[part], height=SIZE, width=SIZE, num_inference_steps=steps, guidance_scale=0.0,
-            latents=noise[part], max_sequence_length=pipeline.tokenizer.model_max_length, output_type="pt",
-        ).images  # fmt: skip
-
-    draw(1, slice(0, 16))
+    generate(pipeline, noise[:16], prompts[:16], steps=1)
     started = time.perf_counter()
-    draw(1, slice(0, 16))
+    generate(pipeline, noise[:16], prompts[:16], steps=1)
     sixteen = time.perf_counter() - started
-    parts = [slice(start, start + 64) for start in range(0, len(prompts), 64)]
-    one, four = (torch.cat([draw(steps, part) for part in parts]) for steps in (1, 4))
+    one, four = (generate(pipeline, noise, prompts, steps) for steps in (1, 4))
     seen, seen_in_four = (read_in_parts(reader, images) for images in (one, four))
+    parts = [slice(start, start + 64) for start in range(0, len(prompts), 64)]
     generated = [(one[part], seen.scene[part]) for part in parts]
     figures = {
         "generator_millions": round(sum(p.numel() for p in pipeline.transformer.parameters()) / 1e6, 2),
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
         "generator_1_step": picture_figures(one, scenes, seen),
         "generator_4_steps": picture_figures(four, scenes, seen_in_four),
-        "vlm_on_renders": vlm_figures(learner, renders(64)),
-        "vlm_on_generated": vlm_figures(learner, iter(generated * 4)),
+        "vlm_on_renders": vlm_figures(networks, renders(64)),
+        "vlm_on_generated": vlm_figures(networks, iter(generated * 4)),
         "measures_on_renders": reader_figures(reader),
         "seconds": {"import_and_load_both": round(loading, 2), "sixteen_pictures": round(sixteen, 2)},
     }
@@ -118,13 +107,14 @@ def measure() -> tuple[dict[str, Any], Tensor]:
 
 
 def save_grid(images: Tensor, path: Path, columns: int = 8, enlarge: int = 4, gap: int = 4) -> None:
-    """Pictures [N, 3, H, W] in rows, each pixel enlarged."""
+    """Save pictures [N, 3, H, W] as a grid, pixels enlarged, pictures ``gap`` pixels apart."""
     large = images.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
     padded = torch.nn.functional.pad(large, (0, gap, 0, gap), value=1.0)
     rows = [torch.cat(list(padded[start : start + columns]), 2) for start in range(0, len(padded), columns)]
     save_png(torch.cat(rows, 1)[:, :-gap, :-gap], path)
 
 
-def _recipe(folder: Path, name: str) -> dict[str, Any]:
+def _training_facts(folder: Path, name: str) -> dict[str, Any]:
+    """Return what a training recorded; nothing if it was not run."""
     path = folder / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}

@@ -10,12 +10,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from dualproc_cli.miniature.training.text import word_tokenizer
+from dualproc_cli.miniature.training.tokenizer import word_tokenizer
 from dualproc_cli.miniature.world.captions import WORDS
 from dualproc_cli.miniature.world.questions import WORDINGS
 from dualproc_cli.miniature.world.scene import SIZE
 
-WIDTH, PATCH, SHUFFLE = 160, 8, 2
+WIDTH = 160  # features of a token, in both towers
+PATCH, SHUFFLE = 8, 2  # pixels a patch, patches a picture token: the sides of either
 IMAGE_TOKENS = (SIZE // PATCH // SHUFFLE) ** 2
 SPECIAL = [
     "<image>",
@@ -38,11 +39,13 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Build the tokenizer of all questions, answers and prompts."""
     texts = [wording.text for wording in WORDINGS] + list(WORDS) + ANSWERS
     return word_tokenizer(texts, SPECIAL, max_length=256)
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Idefics3Processor:
+    """Build the processor: pictures at 64x64 in [-1, 1], questions by CHAT_TEMPLATE."""
     side = {"longest_edge": SIZE}
     image_processor = Idefics3ImageProcessor(
         size=side, max_image_size=side, do_image_splitting=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
@@ -53,6 +56,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Idefics3Processor:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Idefics3ForConditionalGeneration:
+    """Build the VLM with random weights."""
     size = {"hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "num_attention_heads": WIDTH // 32}
     special = {
         "pad_token_id": tokenizer.pad_token_id,

@@ -1,4 +1,4 @@
-"""Batches of records: dataclasses whose fields are tensors, or such batches themselves, all of one length."""
+"""Batches: dataclasses whose fields are tensors or other batches, all of the same length."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -9,14 +9,15 @@ from torch import Tensor
 
 
 class Batched:
-    """Indexing and joining of a dataclass whose fields all begin with the batch dimension."""
+    """Base class of a dataclass whose fields all have the batch as their first dimension."""
 
     def __getitem__(self, index: Tensor | slice) -> Self:
+        """Return the batch of the chosen rows; ``index`` is what a tensor's first dimension takes."""
         return type(self)(**{name: getattr(self, name)[index] for name in self._names()})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """One batch of several."""
+        """Join batches in the order given."""
         return cls(**{name: _join([getattr(part, name) for part in parts]) for name in cls._names()})
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The little language of the miniature's prompts."""
+"""The grammar of the miniature's prompts: "a house in a field", "a ball in front of a house"."""
 
 import re
 
@@ -20,14 +20,26 @@ WORDS = tuple(sorted({"a", *SUBJECTS, *" ".join([*PLACES, IN_FRONT]).split()}))
 
 
 def caption(near: int, far: int, place: str) -> str:
-    """The prompt of one or two subjects (indices into SUBJECTS, far NOBODY for one) at a place of PLACES."""
+    """Return the prompt of one or two subjects.
+
+    Args:
+        near: index into SUBJECTS.
+        far: index into SUBJECTS, or NOBODY for one subject.
+        place: a key of PLACES, for one subject; prompts of two name no place.
+    """
     if far != NOBODY:
         return f"a {SUBJECTS[near]} {IN_FRONT} a {SUBJECTS[far]}"
     return f"a {SUBJECTS[near]} {place}".rstrip()
 
 
 def captions(kind: Tensor, look: Tensor, generator: torch.Generator) -> list[str]:
-    """A prompt for each scene, one of the places that look the same drawn at random."""
+    """Write a prompt for each scene.
+
+    Args:
+        kind: [B, 2] index into SUBJECTS, or NOBODY.
+        look: [B] index into LOOKS; of the places that look so, one is drawn at random.
+        generator: random numbers, B of which are drawn.
+    """
     alike = {which: [place for place, shown in PLACES.items() if shown == which] for which in PLACES.values()}
     draws = torch.rand(len(look), generator=generator).tolist()
     return [
@@ -37,22 +49,22 @@ def captions(kind: Tensor, look: Tensor, generator: torch.Generator) -> list[str
 
 
 def describe(near: int, far: int) -> str:
-    """What is in the picture: "a house", "a ball and a house"."""
+    """Name the subjects of a picture: "a house", "a ball and a house"."""
     return " and ".join(f"a {SUBJECTS[kind]}" for kind in (near, far) if kind != NOBODY)
 
 
 def words(prompt: str) -> list[str]:
-    """The prompt's words as the tokenizer sees them."""
+    """Split a prompt into lower-case words, as the tokenizer does."""
     return re.findall(r"[a-z]+", prompt.lower())
 
 
 def unknown_words(prompt: str) -> list[str]:
-    """The words of a prompt that the miniature's generator has never seen."""
+    """Return the words of a prompt that the miniature's generator was not trained on."""
     return [word for word in words(prompt) if word not in WORDS]
 
 
 def parse(prompt: str) -> tuple[int, int, int] | None:
-    """(near, far, look) of a prompt of the grammar, None for any other text."""
+    """Return (near, far, look) of a prompt of the grammar, None for any other text."""
     found = re.fullmatch(rf"a (\w+)(?: {IN_FRONT} a (\w+)| (.+))?", " ".join(words(prompt)))
     if not found or found[1] not in SUBJECTS or (found[2] and found[2] not in SUBJECTS):
         return None

@@ -1,6 +1,6 @@
-"""A scene fitted to a picture: its numbers mean what the renderer means by them.
+"""Fitting a scene to a picture, by descending the distance between the picture and the scene's render.
 
-What is left over is what no scene of the world looks like.
+The distance that remains is what no scene of the world can explain.
 """
 
 from dataclasses import replace
@@ -11,10 +11,11 @@ from torch import Tensor
 from dualproc_cli.miniature.world.render import GROUND_SHADE, SKY_HAZE, render
 from dualproc_cli.miniature.world.scene import HORIZON, NOBODY, OUTLINE, SIZE, SUBJECTS, Scene
 
-# Mean square difference that a farther subject must explain. Otherwise one in twenty pictures of one subject
-# gets a second, small one for what is left over; as many true ones are found.
+# Mean square difference that a farther subject must explain. Without it, one in twenty pictures of one
+# subject gets a second, small one that explains a little noise; with it, as many true ones are found.
 FAR_COST = 4e-4
-# How far a step of the fit may move each parameter, so that all mean about as much in the picture.
+# Learning rate of each parameter: how far a step of the fit moves it. They are chosen so that a step of any
+# parameter changes the picture by about as much.
 FIT_RATES = {
     "horizon": 0.25,
     "outline": 0.15,
@@ -33,7 +34,7 @@ FIT_LIMITS = {
 
 
 def fit(scene: Scene, images: Tensor, steps: int) -> Scene:
-    """Projected Adam on the continuous parameters of each scene, towards images [B, 3, H, W]."""
+    """Descend to images [B, 3, H, W] by projected Adam on each scene's continuous parameters."""
     free = {name: getattr(scene, name).detach().clone().requires_grad_() for name in FIT_RATES}
     _project(free)
     optimizer = torch.optim.Adam([{"params": [value]} for value in free.values()], betas=(0.8, 0.95))
@@ -42,7 +43,7 @@ def fit(scene: Scene, images: Tensor, steps: int) -> Scene:
             group["lr"] = rate * (1 - step / steps)
         with torch.enable_grad():
             error = render(replace(scene, **free)).images - images
-            # Robust: what the scene cannot explain should not pull at what it can.
+            # A robust loss: large errors, which the scene cannot explain, pull no harder than small ones.
             loss = (torch.sqrt(error.square() + 0.01) - 0.1).mean((1, 2, 3)).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -53,16 +54,17 @@ def fit(scene: Scene, images: Tensor, steps: int) -> Scene:
 
 @torch.no_grad()
 def _project(free: dict[str, Tensor]) -> None:
-    """Back into the limits, in place: a clamp inside the render would leave no gradient to come back by."""
+    """Clamp to FIT_LIMITS, in place. A clamp inside the render would leave no gradient beyond the limits."""
     for name, (low, high) in FIT_LIMITS.items():
         free[name].clamp_(low, high)
 
 
 @torch.no_grad()
 def split(scene: Scene, images: Tensor) -> Scene:
-    """Of all rows, the one that best splits into sky and ground what no subject hides, with their colours.
+    """Set the horizon to the half row that best splits the picture, and sky and ground to the best colours.
 
-    Least squares over every half row: descent alone would stay at the remains of an earlier horizon.
+    Each row is fitted by least squares to the pixels that no subject hides. Descent alone would stay at the
+    remains of an earlier horizon.
     """
     seen = 1 - render(scene).subject.sum(1)  # [B, H, W]
     count, total = seen.sum(2), (seen[:, None] * images).sum(3)  # [B, H], [B, 3, H]
@@ -83,9 +85,17 @@ def split(scene: Scene, images: Tensor) -> Scene:
 def _least_squares(
     count: Tensor, total: Tensor, weight: Tensor, slope: Tensor, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Colours [B, 3, R] in [0, 1] that, times ``slope`` plus ``offset`` [R, H], come nearest to rows.
+    """Fit, for each of R horizons, a colour c so that ``slope * c + offset`` comes nearest to the pixel rows.
 
-    The rows of pixels are given as counts [B, H] and sums [B, 3, H]. Errors [B, R] leave out what R share.
+    Args:
+        count: [B, H] how many pixels of each row are seen.
+        total: [B, 3, H] the sum of their colours.
+        weight: [R, H] how much each row counts.
+        slope: [R, H].
+        offset: [R, H].
+
+    Returns:
+        Colours [B, 3, R] in [0, 1], and squared errors [B, R] up to a constant that all R share.
     """
     weighted = weight * slope
     wanted = (
@@ -100,7 +110,7 @@ def _least_squares(
 
 @torch.no_grad()
 def choose_subject(scene: Scene, images: Tensor, slot: int) -> Scene:
-    """Of all subjects, attribute on or off (and nobody, for the farther one), the one that fits best."""
+    """Set the subject and the attribute of one slot to those that fit best; the farther one may be NOBODY."""
     kinds = range(len(SUBJECTS)) if slot == 0 else range(NOBODY, len(SUBJECTS))
     states = torch.tensor([(kind, on) for kind in kinds for on in (False, True)])
     distances = torch.stack([distance(_with_subject(scene, slot, state), images) for state in states])
@@ -110,7 +120,7 @@ def choose_subject(scene: Scene, images: Tensor, slot: int) -> Scene:
 
 
 def _with_subject(scene: Scene, slot: int, state: Tensor) -> Scene:
-    """The scene with kind and attribute ``state`` [2] or [B, 2] in one slot."""
+    """Return the scene with kind and attribute ``state`` [2] or [B, 2] in one slot."""
     kind, on = scene.kind.clone(), scene.on.clone()
     kind[:, slot], on[:, slot] = state[..., 0], state[..., 1].bool()
     return replace(scene, kind=kind, on=on)
@@ -118,12 +128,12 @@ def _with_subject(scene: Scene, slot: int, state: Tensor) -> Scene:
 
 @torch.no_grad()
 def nearer(one: Scene, other: Scene, images: Tensor) -> Scene:
-    """For each picture, the one of two scenes that explains it better."""
+    """Return, for each picture, the one of two scenes that explains it better."""
     both = Scene.concatenate([one, other])
     count = torch.arange(len(images))
     return both[torch.where(distance(one, images) <= distance(other, images), count, count + len(images))]
 
 
 def distance(scene: Scene, images: Tensor) -> Tensor:
-    """Mean square difference [B] between images and the scenes rendered."""
+    """Return the mean square difference [B] between images and the scenes rendered."""
     return (render(scene).images - images).square().mean((1, 2, 3))

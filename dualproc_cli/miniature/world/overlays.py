@@ -1,4 +1,4 @@
-"""Visual prompts laid over scenes at random, as the VLM of the miniature learns to read them."""
+"""Random visual prompts over scenes, on which the miniature's VLM learns to read them."""
 
 from dataclasses import dataclass
 
@@ -7,55 +7,73 @@ from torch import Tensor
 
 from dualproc_cli.miniature.world.batched import Batched
 from dualproc_cli.miniature.world.render import Rendering
-from dualproc_cli.miniature.world.scene import FAMILY_COLORS, NOBODY, OUTLINE, SIZE, Scene, dress
+from dualproc_cli.miniature.world.scene import FAMILY_COLORS, NOBODY, OUTLINE, SIZE, Scene, apply_look
 from dualproc_cli.visual_prompt import layers
 
 KINDS = ("none", "horizontal", "vertical", "palette", "points", "box")
-SHARES = torch.tensor([0.08, 0.19, 0.15, 0.09, 0.31, 0.18])
+KIND_SHARES = torch.tensor([0.08, 0.19, 0.15, 0.09, 0.31, 0.18])
 RED = torch.tensor([1.0, 0.0, 0.0])
-PALETTE_SIZE = 0.12
+PALETTE_SIZE = 0.12  # share of the picture's height
 
 
 @dataclass
 class Overlays(Batched):
-    """One visual prompt a picture; fields of other kinds hold meaningless numbers. Pixels, RGB in [0, 1]."""
+    """One visual prompt for each of B pictures.
 
-    kind: Tensor  # [B] index into KINDS
-    row: Tensor  # [B] of the horizontal line
-    column: Tensor  # [B] of the vertical line
-    thickness: Tensor  # [B] of either
-    palette: Tensor  # [B, 3, 3]
-    points: Tensor  # [B, 2, 2] A and B, (x, y)
-    box: Tensor  # [B, 4] left, top, right, bottom
+    Every field has numbers for every picture; only those of the picture's kind are used. Positions and sizes
+    are in pixels, colours RGB in [0, 1].
+
+    Attributes:
+        kind: [B] index into KINDS.
+        row: [B] middle of the horizontal line.
+        column: [B] middle of the vertical line.
+        thickness: [B] of either line.
+        palette: [B, 3, 3] colours for sky, ground and subject.
+        points: [B, 2, 2] the points A and B, each (x, y).
+        box: [B, 4] left, top, right and bottom edge.
+    """
+
+    kind: Tensor
+    row: Tensor
+    column: Tensor
+    thickness: Tensor
+    palette: Tensor
+    points: Tensor
+    box: Tensor
 
     @property
     def is_horizontal(self) -> Tensor:
+        """Whether each is a horizontal line. [B] bool."""
         return self.kind == 1
 
     @property
     def is_vertical(self) -> Tensor:
+        """Whether each is a vertical line. [B] bool."""
         return self.kind == 2
 
     @property
     def is_palette(self) -> Tensor:
+        """Whether each is a palette. [B] bool."""
         return self.kind == 3
 
     @property
     def is_points(self) -> Tensor:
+        """Whether each is a pair of points. [B] bool."""
         return self.kind == 4
 
     @property
     def shows_both_points(self) -> Tensor:
-        """There are points, and neither hides the other's letter."""
+        """Whether each is a pair of points of which neither hides the other's letter. [B] bool."""
         apart = (self.points[:, 0] - self.points[:, 1]).norm(dim=1)
         return self.is_points & (apart > 2 * layers.POINT_RADIUS * SIZE)
 
     @property
     def is_box(self) -> Tensor:
+        """Whether each is a box. [B] bool."""
         return self.kind == 5
 
     def lay_over(self, images: Tensor) -> Tensor:
-        """The pictures [B, 3, H, W] with their visual prompts, drawn as a spec's are."""
+        """Lay the visual prompts over pictures [B, 3, H, W], drawn as a spec's are."""
         out = images.clone()
         size = (SIZE, SIZE)
         for kind in range(1, len(KINDS)):
@@ -78,7 +96,7 @@ class Overlays(Batched):
 
 
 def sample_overlays(scene: Scene, rendering: Rendering, rng: torch.Generator) -> Overlays:
-    """Draw visual prompts so that every question about them is as often true as false."""
+    """Sample visual prompts so that every question about them is as often true as false."""
     count = len(scene)
 
     def uniform(*shape: int) -> Tensor:
@@ -94,7 +112,7 @@ def sample_overlays(scene: Scene, rendering: Rendering, rng: torch.Generator) ->
     near, spread = uniform(), (SIZE * (0.1 + 0.8 * uniform()), SIZE * (0.06 + 0.88 * uniform()))
     row = torch.where(near < 0.45, scene.horizon + 1.0 * normal(), scene.horizon + 6 * normal())
     row = torch.where(near > 0.8, spread[0], row)
-    # A line that only shows a thickness lies anywhere, mostly at the foot of the picture.
+    # A quarter of the lines lie at the foot of the picture, as a line does that only shows a thickness.
     row = torch.where(uniform() < 0.25, SIZE * (0.88 + 0.1 * uniform()), row)
     column = torch.where(uniform() < 0.5, x + 1.5 * normal(), spread[1])
 
@@ -113,7 +131,7 @@ def sample_overlays(scene: Scene, rendering: Rendering, rng: torch.Generator) ->
     on_subject = torch.stack([x, middle], 1)[:, None] + 4 * normal(2, 2)
     points = torch.where((uniform(2) < 0.35)[..., None], on_subject.clamp(4, SIZE - 4), points)
     return Overlays(
-        kind=torch.multinomial(SHARES, count, replacement=True, generator=rng),
+        kind=torch.multinomial(KIND_SHARES, count, replacement=True, generator=rng),
         row=row.clamp(3, SIZE - 1),
         column=column.clamp(3, SIZE - 3),
         thickness=thickness,
@@ -124,17 +142,17 @@ def sample_overlays(scene: Scene, rendering: Rendering, rng: torch.Generator) ->
 
 
 def _sample_palettes(scene: Scene, rng: torch.Generator) -> Tensor:
-    """The scene's own colours, moved not at all, partly or all the way to another family or any colours."""
+    """Sample palettes [B, 3, 3]: the scene's own colours, or these moved partly or wholly to others."""
     count = len(scene)
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=rng)
 
     family = FAMILY_COLORS[torch.randint(len(FAMILY_COLORS), (count,), generator=rng)]
-    other = torch.where((uniform() < 0.5)[:, None, None], dress(family, scene.look), uniform(3, 3))
+    other = torch.where((uniform() < 0.5)[:, None, None], apply_look(family, scene.look), uniform(3, 3))
     draw = uniform()
     share = torch.where(draw < 0.45, 0.0, torch.where(draw < 0.75, 0.6 * uniform(), 1.0))
     which = torch.where((uniform() < 0.3)[:, None], (uniform(3) < 0.5).float(), torch.ones(3))
     moved = scene.colors + (share[:, None] * which)[..., None] * (other - scene.colors)
-    # The sky pales towards the horizon and the ground darkens: people pick their swatches from either end.
+    # The noise stands for where a swatch is picked: the sky pales towards the horizon, the ground darkens.
     return (moved + 0.012 * torch.randn(count, 3, 3, generator=rng)).clamp(0, 1)

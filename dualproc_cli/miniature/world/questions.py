@@ -1,7 +1,7 @@
 """What the miniature's VLM can be asked, and the true answers for scenes of the world.
 
-A question kind has one margin a picture: the log-odds of Yes, sure on both sides and soft around the
-tolerance. Its wordings ask it in either polarity.
+For each kind of question a picture has one margin: the log-odds of Yes, large on either side and near zero
+around the tolerance. The wordings of a kind ask for it or for its opposite.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,8 @@ from dualproc_cli.miniature.world.scene import ATTRIBUTES, NIGHT, NOBODY, SEA, S
 from dualproc_cli.miniature.world.subjects import EXTENT
 
 SURE = 5.0  # log-odds of a plain fact
-FARTHEST = (
-    12.0  # largest log-odds: they go on growing with the distance, so that its gradient shows the way back
-)
+# Largest log-odds. Up to it they grow with the distance, so that their gradient leads back from far away.
+MAX_LOG_ODDS = 12.0
 
 # Where a yes turns into a no: rows, CIEDE2000, pixels, columns, pixels that a subject may stick out of a box.
 TOLERANCE = {"horizon": 2.0, "palette": 8.0, "line-weight": 0.5, "on-line": 4.0, "inside": 1.5}
@@ -36,11 +35,17 @@ class Wording:
 
 
 class Margin(NamedTuple):
-    """What is true of B pictures for one kind of question, each [B]."""
+    """What is true of B pictures for one kind of question.
 
-    yes: Tensor  # log-odds that the kind is true
-    no: Tensor  # log-odds that its opposite is; where a subject is not there, neither is
-    weight: Tensor  # how much it is worth asking; 0: it cannot be
+    Attributes:
+        yes: [B] log-odds that the kind is true.
+        no: [B] log-odds that its opposite is true; where the subject is missing, neither is.
+        weight: [B] how often to ask, relative to the other kinds; 0 where it cannot be asked.
+    """
+
+    yes: Tensor
+    no: Tensor
+    weight: Tensor
 
 
 Wordings = tuple[tuple[str, ...], tuple[str, ...]]  # asking for a kind, and for its opposite
@@ -129,7 +134,7 @@ OPEN = {
 
 
 def _about(name: str) -> dict[str, Wordings]:
-    """All yes-no kinds about one subject."""
+    """Return the wordings of all yes-no kinds about one subject."""
     found = {
         kind.format(name): (tuple(text.format(name) for text in yes), tuple(text.format(name) for text in no))
         for kind, (yes, no) in ABOUT_SUBJECT.items()
@@ -163,7 +168,7 @@ YES_NO_KINDS = tuple(dict.fromkeys(w.kind for w in WORDINGS if w.kind not in OPE
 
 
 def margins(scene: Scene, rendering: Rendering, overlays: Overlays) -> dict[str, Margin]:
-    """What is true of each yes-no kind."""
+    """Return, for each yes-no kind, what is true of the pictures."""
     found = {
         kind: Margin(margin, -margin, weight.expand(len(scene)))
         for kind, (margin, weight) in _about_picture(scene, rendering, overlays).items()
@@ -176,7 +181,7 @@ def margins(scene: Scene, rendering: Rendering, overlays: Overlays) -> dict[str,
 def _about_picture(
     scene: Scene, rendering: Rendering, overlays: Overlays
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Log-odds and weights of the kinds that are about no particular subject."""
+    """Return log-odds and weights of the kinds that are not about one subject."""
     bare_line = overlays.is_horizontal.float()
     row, thickness = overlays.row, overlays.thickness
     return {
@@ -197,7 +202,7 @@ def _about_picture(
 
 
 def _about_subject(kind: int, scene: Scene, overlays: Overlays) -> dict[str, Margin]:
-    """The kinds about one subject."""
+    """Return the margins of the kinds about one subject."""
     name = SUBJECTS[kind]
     here = scene.kind == kind  # [B, 2]
     present, slot = here.any(1), here[:, 1:].long()
@@ -231,7 +236,7 @@ def _about_subject(kind: int, scene: Scene, overlays: Overlays) -> dict[str, Mar
 
 
 def open_answers(scene: Scene) -> dict[str, list[str]]:
-    """The true answers to the open kinds, one a picture."""
+    """Return the true answers to the open kinds, one for each picture."""
     looks = scene.look.tolist()
     return {
         "what": [describe(near, far) for near, far in scene.kind.tolist()],
@@ -242,29 +247,32 @@ def open_answers(scene: Scene) -> dict[str, list[str]]:
 
 
 def palette_distance(scene: Scene, palette: Tensor) -> Tensor:
-    """Mean CIEDE2000 [B] of sky, ground and subject, in that order, to palettes [B, 3, 3]."""
+    """Return the mean CIEDE2000 [B] of sky, ground and subject, in that order, to palettes [B, 3, 3]."""
     return ciede2000(scene.colors, palette).mean(1)
 
 
 def _within(distance: Tensor, tolerance: float) -> Tensor:
-    """Log-odds 5 at no distance, 0 at the tolerance, falling with its logarithm beyond."""
-    return (SURE - 6 * torch.log1p(1.301 * distance / tolerance)).clamp(min=-FARTHEST)
+    """Return log-odds: SURE at distance 0, 0 at the tolerance, falling with the logarithm beyond."""
+    return (SURE - 6 * torch.log1p(1.301 * distance / tolerance)).clamp(min=-MAX_LOG_ODDS)
 
 
 def _side(difference: Tensor, scale: float) -> Tensor:
-    return (3 * torch.asinh(difference / scale)).clamp(-FARTHEST, FARTHEST)
+    """Return log-odds with the sign of a difference, clear (2.6) where it is ``scale``."""
+    return (3 * torch.asinh(difference / scale)).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
 
 
 def _sure(truth: Tensor) -> Tensor:
+    """Return the log-odds of a plain fact."""
     return torch.where(truth, SURE, -SURE)
 
 
 def _fact(truth: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """A fact true of a quarter of the pictures, asked so that Yes and No come equally often."""
+    """Return log-odds and weights of a fact that is true of a quarter of the pictures: as often Yes as No."""
     return _sure(truth), torch.where(truth, 3 * share, share)
 
 
 def _closer(rendering: Rendering, overlays: Overlays) -> Tensor:
+    """Return the log-odds that what is at point A stands nearer than what is at point B."""
     rows = torch.arange(len(overlays.points))
     column, row = overlays.points.long().clamp(0, rendering.closeness.shape[-1] - 1).unbind(2)
     first, second = (rendering.closeness[rows, row[:, p], column[:, p]] for p in (0, 1))

@@ -1,8 +1,8 @@
-"""A small convolutional network that reads a scene off a picture, and the fit that makes the reading exact.
+"""The scene reader: a small convolutional network that reads a scene off a picture, refined by a fit.
 
 It shares nothing with the VLM: another architecture, another seed, other training pictures, no questions.
-What it reads is refined by descending the distance between the picture and the scene's own render, so that a
-number means what the renderer means by it, and what is left over is what no scene of the world looks like.
+What it reads is refined by descending the distance between the picture and the scene's render (`fit`), so
+that its numbers are those that the renderer would draw the picture from.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from dualproc_cli.miniature.world.fit import choose_subject, distance, fit, nearer, split
 from dualproc_cli.miniature.world.scene import LOOKS, NOBODY, SIZE, SUBJECTS, Scene
 
-FIT_STEPS = 24
+FIT_STEPS = 24  # in all: half of them before the subjects are chosen, half after
 
-# The numbers that describe a scene, as networks predict them: shifted and scaled to about one.
+# How many numbers describe a scene, by name. Networks predict them shifted and scaled to about one.
 SCENE_NUMBERS = {
     "horizon": 1, "outline": 1, "colors": 9, "place": 6, "on": 2,
     "near": len(SUBJECTS), "far": len(SUBJECTS) + 1, "look": len(LOOKS),
@@ -27,7 +27,7 @@ READER_NUMBERS = {**SCENE_NUMBERS, "sun": 1}
 
 
 class Reader(nn.Module):
-    """Pictures [B, 3, 64, 64] in [0, 1] to READER_NUMBERS, a dictionary of [B, size]."""
+    """The network of the scene reader: predicts the numbers of the scene that a picture shows."""
 
     def __init__(self, width: int = 40) -> None:
         super().__init__()
@@ -42,12 +42,13 @@ class Reader(nn.Module):
         )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Predict READER_NUMBERS, each [B, size], of pictures [B, 3, 64, 64] in [0, 1]."""
         numbers = self.head(self.stem(images - 0.5).flatten(1))
         return dict(zip(READER_NUMBERS, numbers.split(list(READER_NUMBERS.values()), 1), strict=True))
 
 
 def load_reader(folder: Path) -> Reader:
-    """The trained reader in a folder, frozen, in single precision."""
+    """Load the trained reader of a folder, frozen, in single precision."""
     reader = Reader()
     state = load_file(folder / "model.safetensors")
     reader.load_state_dict({name: value.float() for name, value in state.items()})
@@ -56,14 +57,19 @@ def load_reader(folder: Path) -> Reader:
 
 @dataclass
 class Reading:
-    """What was read off B pictures."""
+    """What was read off B pictures.
+
+    Attributes:
+        scene: the scenes that come nearest to the pictures.
+        residual: [B] root mean square difference between each picture and its scene rendered.
+    """
 
     scene: Scene
-    residual: Tensor  # [B] root mean square difference between the picture and the scene rendered
+    residual: Tensor
 
 
 def read(reader: Reader, images: Tensor) -> Reading:
-    """Read scenes off images [B, 3, 64, 64] in [0, 1]: the network's reading, then the fit."""
+    """Read scenes off images [B, 3, 64, 64] in [0, 1]: the network predicts, the fit refines."""
     with torch.no_grad():
         scene = scene_from_numbers(reader(images))
     as_read, as_split = (fit(start, images, FIT_STEPS // 2) for start in (scene, split(scene, images)))
@@ -76,7 +82,7 @@ def read(reader: Reader, images: Tensor) -> Reading:
 
 
 def scene_from_numbers(found: dict[str, Tensor]) -> Scene:
-    """Undo the shifts and scales of SCENE_NUMBERS."""
+    """Return the scene that predicted READER_NUMBERS describe; undoes `scene_numbers`."""
     place = found["place"].view(-1, 2, 3)
     far = found["far"].argmax(1)
     near = found["near"].argmax(1)
@@ -84,7 +90,6 @@ def scene_from_numbers(found: dict[str, Tensor]) -> Scene:
         kind=torch.stack([near, torch.where(far == len(SUBJECTS), NOBODY, far)], 1),
         look=found["look"].argmax(1),
         horizon=(found["horizon"][:, 0] + 4) * 8,
-        family=torch.zeros(len(near), dtype=torch.long),
         colors=(found["colors"].view(-1, 3, 3) + 2) / 4,
         outline=found["outline"][:, 0] + 2,
         x=(place[..., 0] + 2) * 16,
@@ -96,7 +101,7 @@ def scene_from_numbers(found: dict[str, Tensor]) -> Scene:
 
 
 def scene_numbers(scene: Scene) -> dict[str, Tensor]:
-    """The continuous ones of SCENE_NUMBERS of a scene, [B, size], and "sun"."""
+    """Return the continuous ones of a scene's READER_NUMBERS, each [B, size], as networks predict them."""
     place = torch.stack([scene.x / 16 - 2, scene.base / 16 - 2, 4 * scene.scale - 4], 2)
     return {
         "horizon": scene.horizon[:, None] / 8 - 4,

@@ -1,4 +1,4 @@
-"""Scenes of the procedural world as anti-aliased pictures, vectorised over the batch."""
+"""The renderer: draws scenes of the procedural world as anti-aliased pictures, vectorised over the batch."""
 
 from dataclasses import dataclass
 
@@ -11,27 +11,37 @@ from dualproc_cli.miniature.world.subjects import INK, SHAPES
 from dualproc_cli.visual_prompt.shapes import circle, coverage, grid, stroke
 
 SUN_RADIUS = 4.0
-# Column in pixels, and how far down the sky.
+# Column in pixels, and share of the way from the top to the horizon.
 STARS = ((5, 0.22), (14, 0.6), (23, 0.15), (33, 0.45), (43, 0.2), (51, 0.62), (60, 0.3))
 MOON, SUN = torch.tensor([0.99, 0.98, 0.90]), torch.tensor([1.0, 0.90, 0.45])
 GLOW = torch.tensor([[1.0, 0.93, 0.55]])
-SKY_HAZE, GROUND_SHADE = 0.18, 0.12  # at the horizon and at the bottom
+# Share of white in the sky at the horizon, and of black in the ground at the foot of the picture.
+SKY_HAZE, GROUND_SHADE = 0.18, 0.12
 
 
 @dataclass
 class Rendering(Batched):
-    """B pictures and what lies at each of their pixels."""
+    """B pictures, and what is visible at each of their pixels as a share in [0, 1].
 
-    images: Tensor  # [B, 3, H, W] in [0, 1]
-    subject: Tensor  # [B, 2, H, W] visible share of the nearer and the farther subject
-    ground: Tensor  # [B, H, W] visible share of the ground
-    ink: Tensor  # [B, H, W] visible share of the outlines
-    lights: Tensor  # [B, H, W] visible share of the sun, or of the moon and the stars
-    closeness: Tensor  # [B, H, W] rows below the horizon of whatever stands there; 0 in the sky
+    Attributes:
+        images: [B, 3, H, W] in [0, 1].
+        subject: [B, 2, H, W] share of the nearer and of the farther subject.
+        ground: [B, H, W] share of the ground.
+        ink: [B, H, W] share of the outlines.
+        lights: [B, H, W] share of the sun, or of the moon and the stars.
+        closeness: [B, H, W] rows by which what is seen there stands below the horizon; 0 in the sky.
+    """
+
+    images: Tensor
+    subject: Tensor
+    ground: Tensor
+    ink: Tensor
+    lights: Tensor
+    closeness: Tensor
 
 
 def render(scene: Scene) -> Rendering:
-    """Draw scenes: sky, sun or moon and stars, ground, the farther subject, the nearer one."""
+    """Draw scenes from back to front: sky, sun or moon and stars, ground, farther subject, nearer subject."""
     count = len(scene)
     x, y = grid(SIZE, SIZE)
     horizon = _column(scene.horizon)
@@ -53,7 +63,7 @@ def render(scene: Scene) -> Rendering:
 
 
 def _sky(scene: Scene, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The sky [B, 3, H, W], and where its lights are [B, H, W]."""
+    """Return the sky [B, 3, H, W] and the share of its lights [B, H, W]."""
     horizon = _column(scene.horizon)
     down = (y / horizon).clamp(0, 1)[:, None]
     sky = _color(scene.colors[:, 0])
@@ -81,7 +91,7 @@ def _ground(scene: Scene, y: Tensor) -> Tensor:
 def _draw_subjects(
     scene: Scene, slot: int, images: Tensor, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Paint one slot; returns the images and the slot's silhouette and ink [B, H, W]."""
+    """Paint the subjects of one slot; returns the images, and the slot's silhouette and ink [B, H, W]."""
     images = images.clone()
     silhouette, ink = (torch.zeros(len(scene), SIZE, SIZE) for _ in range(2))
     for kind, name in enumerate(SUBJECTS):

@@ -1,4 +1,4 @@
-"""The shapes of the four subjects, in units of their scale, on (0, 0) and growing towards negative y."""
+"""The shapes of the four subjects in units of their scale. They stand on (0, 0) and extend to negative y."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,24 +11,35 @@ from dualproc_cli.visual_prompt.shapes import box, capsule, circle, gable
 INK = torch.tensor([0.07, 0.06, 0.10])
 LIT, UNLIT = torch.tensor([1.0, 0.91, 0.48]), torch.tensor([0.17, 0.19, 0.27])
 BROWN = torch.tensor([0.45, 0.30, 0.20])
-# Half width and height of each subject without its outline.
+# Half the width, and the height, of each subject without its outline.
 EXTENT = {"house": (12.5, 24.5), "tree": (10.9, 26.1), "ball": (10.5, 21.0), "lamp": (6.8, 28.5)}
-SHADE = 0.62  # roofs, doors and caps are the subject's colour, darker
+SHADE = 0.62  # roofs, doors and caps have the subject's colour times this
 
 
 @dataclass
 class Shape:
-    """How to draw one kind of subject. Distances are [B, H, W], colours [B or 1, 3, 1, 1]."""
+    """How to draw subjects of one kind.
 
-    paint: list[tuple[Tensor, Tensor]]  # filled from back to front
-    edges: Tensor  # distance to the lines that the outline follows
-    marks: list[tuple[Tensor, Tensor]]  # painted over the outlines: what tells the attribute stays readable
-    silhouette: Tensor  # distance to the whole
-    glow: Tensor | None = None  # light around it, in [0, 1]
+    Distances [B, H, W] are negative inside a shape; colours are [B or 1, 3, 1, 1].
+
+    Attributes:
+        paint: distance and colour of the parts that are filled, from back to front.
+        edges: distance to the lines that the outline follows.
+        marks: distance and colour of the parts that are painted over the outlines, so that even thick ones do
+            not hide the attribute.
+        silhouette: distance to the whole subject.
+        glow: [B, H, W] light around the subject in [0, 1], None without any.
+    """
+
+    paint: list[tuple[Tensor, Tensor]]
+    edges: Tensor
+    marks: list[tuple[Tensor, Tensor]]
+    silhouette: Tensor
+    glow: Tensor | None = None
 
 
 def house(x: Tensor, y: Tensor, lit: Tensor, color: Tensor) -> Shape:
-    """A gabled house; its window is lit or dark."""
+    """Shape a gabled house; its window is lit or dark."""
     body, roof = box(x, y + 7, 9.5, 7), gable(x, y + 12.5, 12.5, 12)
     chimney = box(x - 6, y + 21, 1.7, 3.5)
     door, window = box(x + 4.2, y + 4.2, 2.5, 4.2), box(x - 4, y + 7, 3, 3)
@@ -42,7 +53,7 @@ def house(x: Tensor, y: Tensor, lit: Tensor, color: Tensor) -> Shape:
 
 
 def tree(x: Tensor, y: Tensor, bare: Tensor, color: Tensor) -> Shape:
-    """A tree with a round crown, or with five branches."""
+    """Shape a tree with a round crown or, if bare, with five branches."""
     trunk = box(x, y + 6, 1.9, 6)
     crown = _union(circle(x, y + 18.5, 7.6), circle(x + 5.5, y + 14, 5.4), circle(x - 5.5, y + 14, 5.4))
     branches = _union(
@@ -68,7 +79,7 @@ def tree(x: Tensor, y: Tensor, bare: Tensor, color: Tensor) -> Shape:
 
 
 def ball(x: Tensor, y: Tensor, smiling: Tensor, color: Tensor) -> Shape:
-    """A ball with a face, smiling or sad."""
+    """Shape a ball with a face, smiling or sad."""
     disc = circle(x, y + 10.5, 10.5)
     eyes = _union(circle(x + 3.8, y + 13.2, 1.6), circle(x - 3.8, y + 13.2, 1.6))
     smile = torch.maximum(circle(x, y + 9.5, 4.8).abs() - 0.95, 8.3 - (y + 16.0))
@@ -83,7 +94,7 @@ def ball(x: Tensor, y: Tensor, smiling: Tensor, color: Tensor) -> Shape:
 
 
 def lamp(x: Tensor, y: Tensor, lit: Tensor, color: Tensor) -> Shape:
-    """A street lamp, lit or not."""
+    """Shape a street lamp, lit or not."""
     pole, foot = box(x, y + 8, 1.5, 8), box(x, y + 1.2, 4.5, 1.2)
     head, cap = box(x, y + 19.5, 4.8, 4.8), gable(x, y + 24, 6.8, 4.5)
     pane = box(x, y + 19.5, 3.4, 3.4)
@@ -111,7 +122,7 @@ def _union(*distances: Tensor) -> Tensor:
 
 
 def _outside(shape: Tensor, cover: Tensor) -> Tensor:
-    """The edge of ``shape`` where ``cover`` does not hide it."""
+    """Return the distance to the edge of ``shape`` where ``cover`` does not hide it."""
     return torch.maximum(shape.abs(), -cover)
 
 

@@ -11,13 +11,13 @@ WORD = Regex(r"\w+|[^\w\s]")
 def word_tokenizer(
     texts: Iterable[str], special: list[str], max_length: int, template: str | None = None
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer that knows the words of ``texts``; any other word is ``<unk>``.
+    """Build a tokenizer that knows the words of ``texts``; any other word is ``<unk>``.
 
     Args:
-        texts: whose words make the vocabulary.
-        special: further special tokens beside <pad>, <unk>, <bos> and <eos>.
-        max_length: longest text in tokens.
-        template: of special tokens around a text, as ``"$A <eos>"``.
+        texts: texts whose words make the vocabulary.
+        special: special tokens besides <pad>, <unk>, <bos> and <eos>.
+        max_length: length of the longest text in tokens.
+        template: which special tokens surround a text ``$A``, as in ``"$A <eos>"``; None for none.
     """
     base = ["<pad>", "<unk>", "<bos>", "<eos>"]
     split = pre_tokenizers.Split(WORD, "removed", invert=True)
