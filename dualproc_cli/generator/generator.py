@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import adapter, self_test
 from dualproc_cli.generator.adapter_file import AdapterFile, to_rest
+from dualproc_cli.generator.adapter_types import ADAPTER_TYPES
 from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.compiling import uncompiled
-from dualproc_cli.generator.differentiate import draw
+from dualproc_cli.generator.conventions import Conventions
+from dualproc_cli.generator.differentiate import run_pipeline
 from dualproc_cli.generator.economy import economize, saved_elsewhere
 from dualproc_cli.generator.workarounds import Workaround
 from dualproc_cli.models.load_errors import first_line
@@ -44,7 +46,7 @@ class Generator:
         device: torch.device,
         revision: str | None,
         workarounds: tuple[Workaround, ...],
-        conventions: self_test.Conventions | None = None,
+        conventions: Conventions | None = None,
     ) -> None:
         """``conventions`` spare it the self-test, which learns them."""
         self.pipeline, self.component, self.spec = pipeline, component, spec
@@ -52,11 +54,11 @@ class Generator:
         self.denoiser: nn.Module = getattr(pipeline, component)
         self._arguments = Arguments(pipeline, spec)
         self._loaded = 0
-        self._rank, self._alpha = 0, 0.0
+        self._learned = AdapterSpec()
         self._rungs: tuple[str, ...] = ()
-        self.conventions = conventions or self_test.Conventions(width=spec.width, height=spec.height)
+        self.conventions = conventions or Conventions(width=spec.width, height=spec.height)
         if conventions is None:
-            self.conventions = self_test.measure(self)
+            self.conventions = self_test.find_conventions(self)
 
     def render(
         self,
@@ -118,7 +120,9 @@ class Generator:
         forked = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
         with forked, saved_elsewhere(self._rungs if gradient else (), self.device):
             torch.manual_seed(seeds[0])
-            return draw(self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps)
+            return run_pipeline(
+                self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps
+            )
 
     def economize(self, rungs: Sequence[str]) -> None:
         """Need less memory, as ``rungs`` of the ladder in `dualproc_cli.memory` say."""
@@ -165,8 +169,9 @@ class Generator:
         targets = (
             adapter.auto_targets(self.denoiser) if spec.target_modules == "auto" else spec.target_modules
         )
-        self._rank, self._alpha = spec.rank, spec.scale * spec.rank
-        adapter.inject(self.denoiser, LEARNED, self._rank, self._alpha, targets, seed)
+        self._learned = spec
+        config = ADAPTER_TYPES[spec.type].config(spec.rank, spec.alpha, targets)
+        adapter.inject(self.denoiser, LEARNED, config, seed)
         for parameter in self.adapter_parameters():
             parameter.requires_grad_(True)
 
@@ -192,7 +197,8 @@ class Generator:
 
     def save_adapter(self, folder: Path) -> Path:
         """Write the learning adapter to ``folder`` as plain diffusers loads it; returns the file."""
-        return AdapterFile(self.component, self._rank, self._alpha, self.adapter_state()).write(folder)
+        spec, state = self._learned, self.adapter_state()
+        return AdapterFile(self.component, spec.type, spec.rank, spec.alpha, state).write(folder)
 
     def load_adapters(self, adapters: Sequence[tuple[Path, float]]) -> None:
         """Load saved adapters, each multiplied by its own scale; they add up, also with those loaded before.
@@ -209,7 +215,7 @@ class Generator:
             if scale == 0:
                 continue
             name = f"loaded-{self._loaded}"
-            adapter.inject(self.denoiser, name, file.rank, file.alpha, file.target_modules, seed=0)
+            adapter.inject(self.denoiser, name, file.config, seed=0)
             self._fill(name, file.tensors, str(folder))
             for layer in adapter.layers(self.denoiser):
                 layer.set_scale(name, scale)
@@ -236,14 +242,13 @@ class Generator:
                 f"{name} ({self.spec.model}) has a {self.component}; use the model named in its bundle"
             )
         modules = dict(self.denoiser.named_modules())
-        for target in file.target_modules:
-            module, down = modules.get(target), file.tensors[f"{target}.lora_A.weight"]
-            up = file.tensors[f"{target}.lora_B.weight"]
-            if module is None or _features(module) != (down.shape[1], up.shape[0]):
+        for target, features in file.layers.items():
+            module = modules.get(target)
+            if module is None or _features(module) != features:
                 found = "no such layer" if module is None else "a layer of {} x {}".format(*_features(module))
                 raise UserError(
                     f"{folder}: the adapter was made for another generator: it adapts {target} with "
-                    f"{down.shape[1]} x {up.shape[0]}, and {name} ({self.spec.model}) has {found}; use the "
+                    f"{features[0]} x {features[1]}, and {name} ({self.spec.model}) has {found}; use the "
                     "model named in its bundle"
                 )
 
