@@ -109,7 +109,7 @@ def check_gradients(generator: Tested, tensors: dict[str, nn.Parameter]) -> None
     if missing and _matter(generator, tensors, missing, plain):
         _fail(generator, f"no gradient reaches {len(missing)} of its weights: {', '.join(missing)}")
     if not all(gradient.isfinite().all() for gradient in gradients if gradient is not None):
-        _fail(generator, f"its gradients overflow in {generator.spec.dtype}")
+        _fail(generator, f"its gradients are not finite in {generator.spec.dtype}")
 
 
 def _matter(generator: Tested, tensors: dict[str, nn.Parameter], missing: list[str], plain: Tensor) -> bool:
