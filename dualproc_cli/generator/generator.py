@@ -195,6 +195,10 @@ class Generator:
         """Inside the block, pictures are exactly the base generator's."""
         return adapter.suspended(self.denoiser)
 
+    def call_arguments(self) -> dict[str, Any]:
+        """Return what plain diffusers is called with, beside prompt and seed, to draw the same pictures."""
+        return self._arguments.beside_prompt_and_seed(self.spec)
+
     def save_adapter(self, folder: Path) -> Path:
         """Write the learning adapter to ``folder`` as plain diffusers loads it; returns the file."""
         spec, state = self._learned, self.adapter_state()
