@@ -277,7 +277,7 @@ def test_what_the_hub_adds_is_ignored(bundle):
 def test_foreign_path_in_the_manifest(bundle, path):
     files = json.loads((bundle / "bundle.json").read_text())["files"]
     edit_manifest(bundle, files=files | {path: "0" * 64})
-    assert "leads out of the bundle" in refusal(bundle)
+    assert "which a bundle cannot hold" in refusal(bundle)
 
 
 def test_newer_format(bundle):

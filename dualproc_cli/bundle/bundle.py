@@ -25,7 +25,7 @@ IGNORED = {".git", ".gitattributes", ".gitignore", ".cache", ".huggingface", ".D
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A learned control: an adapter, the spec it was learned from, and the record of its run.
+    """A learned control: an adapter, the spec that it was learned from, and the record of its run.
 
     Usage::
 
@@ -35,7 +35,7 @@ class Bundle:
     Attributes:
         source: what the user named, a folder or a zip file.
         folder: where the files are.
-        manifest: all of ``bundle.json``.
+        manifest: the contents of ``bundle.json``.
     """
 
     source: Path
@@ -70,15 +70,15 @@ class Bundle:
         return bundle
 
     def verify(self) -> None:
-        """Check that every file is there, unchanged, and that there is no other.
+        """Check that every file is there and unchanged, and that there are no others.
 
         Raises:
-            UserError: naming the first file that is not as it should be.
+            UserError: names the first file that is not as it should be.
         """
         listed = self.manifest.files
         if foreign := [path for path in listed if not is_inside(path) or path == MANIFEST]:
             raise UserError(
-                f"{self.source}: {MANIFEST} lists {foreign[0]!r}, which leads out of the bundle; do not use it"
+                f"{self.source}: {MANIFEST} lists {foreign[0]!r}, which a bundle cannot hold; do not use it"
             )
         present = _present(self.folder)
         missing = sorted({*listed, *REQUIRED} - present)
@@ -143,7 +143,7 @@ class Bundle:
 def _untrusted(data: Any) -> Any:
     """Copy the plain values of a spec, with ``trust_remote_code`` false wherever it stands in them."""
     if isinstance(data, dict):
-        return {key: key != TRUST and _untrusted(value) for key, value in data.items()}
+        return {key: False if key == TRUST else _untrusted(value) for key, value in data.items()}
     return [_untrusted(item) for item in data] if isinstance(data, list) else data
 
 

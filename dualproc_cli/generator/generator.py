@@ -32,10 +32,12 @@ class Generator:
         pipeline: the diffusers pipeline.
         component: the name of its denoiser, ``transformer`` or ``unet``.
         denoiser: the denoiser itself, which alone carries adapters.
-        device: where it all lives.
-        revision: the commit that a hub model was resolved to, or which weights the miniature has; None for a
-            local folder.
-        workarounds: what had to be changed in the pipeline, with the reasons.
+        spec: of the generator.
+        device: where all of it is.
+        revision: the commit that a hub model was resolved to, or of the miniature's weights; None for a local
+            folder.
+        workarounds: the changes that the pipeline needed.
+        conventions: how the pipeline hands out its pictures.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class Generator:
         workarounds: tuple[Workaround, ...],
         conventions: Conventions | None = None,
     ) -> None:
-        """``conventions`` spare it the self-test, which learns them."""
+        """Wrap a loaded pipeline; without ``conventions``, the self-test finds them by drawing."""
         self.pipeline, self.component, self.spec = pipeline, component, spec
         self.device, self.revision, self.workarounds = device, revision, workarounds
         self.denoiser: nn.Module = getattr(pipeline, component)
@@ -115,8 +117,8 @@ class Generator:
         self, prompts: Sequence[str], seeds: Sequence[int], gradient: GradientSpec | None, **options: Any
     ) -> tuple[Any, int]:
         arguments = self._arguments.make(prompts, seeds, as_list=self.conventions.batches, **options)
-        # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image): inside, it is that of the
-        # picture's seed, and outside nothing is felt of it.
+        # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image). During the call the state
+        # is that of the picture's seed; afterwards it is what it was before.
         forked = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
         with forked, saved_elsewhere(self._rungs if gradient else (), self.device):
             torch.manual_seed(seeds[0])
@@ -165,7 +167,7 @@ class Generator:
             ) from error
 
     def attach(self, spec: AdapterSpec, seed: int) -> None:
-        """Add the adapter that learns, as `add_adapter` does, and check nothing."""
+        """Add the adapter that learns as `add_adapter` does, without checking its gradients."""
         targets = (
             adapter.auto_targets(self.denoiser) if spec.target_modules == "auto" else spec.target_modules
         )
@@ -176,11 +178,11 @@ class Generator:
             parameter.requires_grad_(True)
 
     def adapter_parameters(self) -> list[nn.Parameter]:
-        """The weights that learn, float32."""
+        """Return the weights that learn, float32."""
         return list(adapter.tensors(self.denoiser, LEARNED).values())
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """A copy of the learning adapter's weights on the CPU, for a checkpoint."""
+        """Return a copy of the learning adapter's weights on the CPU, for a checkpoint."""
         return to_rest(adapter.tensors(self.denoiser, LEARNED))
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
@@ -192,7 +194,7 @@ class Generator:
         self._fill(LEARNED, state, "checkpoint")
 
     def without_adapter(self) -> AbstractContextManager[None]:
-        """Inside the block, pictures are exactly the base generator's."""
+        """Draw exactly the base generator's pictures inside the block."""
         return adapter.suspended(self.denoiser)
 
     def call_arguments(self) -> dict[str, Any]:
@@ -200,12 +202,12 @@ class Generator:
         return self._arguments.beside_prompt_and_seed(self.spec)
 
     def save_adapter(self, folder: Path) -> Path:
-        """Write the learning adapter to ``folder`` as plain diffusers loads it; returns the file."""
+        """Write the learning adapter to ``folder`` as plain diffusers loads it, and return its path."""
         spec, state = self._learned, self.adapter_state()
         return AdapterFile(self.component, spec.type, spec.rank, spec.alpha, state).write(folder)
 
     def load_adapters(self, adapters: Sequence[tuple[Path, float]]) -> None:
-        """Load saved adapters, each multiplied by its own scale; they add up, also with those loaded before.
+        """Load saved adapters, each multiplied by its own scale, in addition to those loaded before.
 
         All are checked before the first is loaded. An adapter at scale 0 leaves the pictures as they were.
 

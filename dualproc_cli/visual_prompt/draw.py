@@ -1,4 +1,4 @@
-"""A visual prompt of a spec as a layer, and the layer laid over generated pictures."""
+"""Drawing a spec's visual prompt as a layer, and laying the layer over generated pictures."""
 
 from pathlib import Path
 
