@@ -1,4 +1,4 @@
-"""The visual prompts of a spec: what is laid over a picture before the VLM sees it.
+"""The visual prompts of a spec, which are laid over a picture before the VLM sees it.
 
 Positions and sizes are fractions of the picture, the origin at its top left.
 """
