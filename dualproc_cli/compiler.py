@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualproc_cli.picture_files import load_picture
 from dualproc_cli.spec import (
     ImagePrompt,
     JitterSpec,
@@ -18,7 +19,7 @@ from dualproc_cli.spec import (
     RegionSpec,
     VisualPromptSpec,
 )
-from dualproc_cli.visual_prompt import Window, composite, draw, picture, window
+from dualproc_cli.visual_prompt import Window, composite, draw_layer, window
 from dualproc_cli.vlm import AnswerScorer, Vlm, load_processor
 
 
@@ -212,9 +213,9 @@ def views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[Vie
         size = max(round(vlm.image_scale * rows), 1), max(round(vlm.image_scale * columns), 1)
         layer = beside = None
         if isinstance(prompt, ImagePrompt) and prompt.mode == "beside":
-            beside = picture(prompt, loaded.folder).to(vlm.device)
+            beside = load_picture(loaded.folder / prompt.path).to(vlm.device)
         elif prompt is not None:
-            layer = draw(prompt, height, width, loaded.folder).to(vlm.device)
+            layer = draw_layer(prompt, height, width, loaded.folder).to(vlm.device)
         wordings = [
             (text, question) for question in questions for text in (question.question, *question.paraphrases)
         ]

@@ -1,19 +1,16 @@
-"""Pictures as files: tensors to PNG and back, and labelled grids."""
+"""Pictures for people: tensors to PNG, and labelled grids."""
 
 import io
 import itertools
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
 
 SMALLEST_TILE, LARGEST_TILE = 128, 512  # pixels of a picture's shorter side in a grid
@@ -49,29 +46,6 @@ def save_png(picture: Tensor | Image.Image, path: Path) -> None:
     data = io.BytesIO()
     (to_pil(picture) if isinstance(picture, Tensor) else picture).save(data, "PNG")
     write_atomically(path, data.getvalue())
-
-
-def load_picture(path: Path) -> Tensor:
-    """Read a picture as [3, H, W] in [0, 1], upright, on white where it is transparent.
-
-    Raises:
-        UserError: there is no such file, or it is no picture of sane size.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                picture = ImageOps.exif_transpose(file).convert("RGBA")
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path}: not a picture (expected PNG, JPEG or WebP)") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{path}: too large (expected at most {Image.MAX_IMAGE_PIXELS} pixels)") from error
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow reports a damaged PNG as a SyntaxError
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise UserError(f"{path}: cannot be read as a picture ({reason})") from error
-    white = Image.new("RGBA", picture.size, "white")
-    pixels = np.asarray(Image.alpha_composite(white, picture).convert("RGB"))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
 def slugs(prompts: Sequence[str]) -> list[str]:

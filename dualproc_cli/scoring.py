@@ -7,7 +7,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from dualproc_cli.compiler import CompositeLoss, compile_loss
-from dualproc_cli.pictures import load_picture
+from dualproc_cli.picture_files import load_picture
 from dualproc_cli.spec import LoadedSpec
 from dualproc_cli.vlm import load_vlm
 

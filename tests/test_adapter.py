@@ -225,12 +225,21 @@ def change(path: Path, edit) -> None:
     [
         (lambda path: path.unlink(), "no such file"),
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "not a readable safetensors file"),
-        (lambda path: save_file({"transformer.x.lora_A.weight": torch.zeros(1)}, path), "no rank and alpha"),
-        (lambda path: change(path, lambda tensors: tensors.popitem()), "no LoRA of rank 2 alone"),
-        (lambda path: change(path, lambda tensors: tensors.update(x=torch.zeros(1))), "no rank and alpha"),
+        (
+            lambda path: save_file({"transformer.x.lora_A.weight": torch.zeros(1)}, path),
+            "do not give the rank",
+        ),
+        (
+            lambda path: change(path, lambda tensors: tensors.popitem()),
+            "not those of a lora adapter",
+        ),
+        (
+            lambda path: change(path, lambda tensors: tensors.update(x=torch.zeros(1))),
+            "do not give the rank",
+        ),
         (
             lambda path: change(path, lambda tensors: [tensor.resize_(1, 1) for tensor in tensors.values()]),
-            "no LoRA of rank 2 alone",
+            "not those of a lora adapter",
         ),
     ],
 )

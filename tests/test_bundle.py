@@ -1,6 +1,7 @@
 """Bundles: what is written, and everything that is refused when it is read again."""
 
 import json
+import re
 import shutil
 import stat
 import subprocess
@@ -8,15 +9,24 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
-from dualproc_cli.bundle import Bundle, Outcome, Revisions, StepMetrics, archive, write_bundle
+from dualproc_cli.__main__ import app
+from dualproc_cli.bundle import Bundle, Manifest, Outcome, Revisions, StepMetrics, archive, write_bundle
 from dualproc_cli.bundle.card import model_card
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import digest
-from dualproc_cli.spec import load_spec
+from dualproc_cli.generator import load_generator
+from dualproc_cli.pictures import to_pil
+from dualproc_cli.spec import canonical, load_spec
+from dualproc_cli.vlm import load_vlm
+
+CPU = torch.device("cpu")
 
 SPEC = """\
 # how a user wrote it
@@ -28,22 +38,43 @@ visual_prompts:
 questions:
   - {name: alike, question: "Is it | like the painting?", answer: "Yes", visual_prompt: painting}
 learn: {seed: 7}
+evaluate: {vlm: {model: org/judge, trust_remote_code: true}}
 """
+UNKNOWN = Revisions(generator=None, vlm=None, evaluate_vlm=None)
 
 
-def metrics(count):
+def metrics(count, question="alike"):
     return [
         StepMetrics(
             step=step,
             loss=1 / step,
             keep=0.1,
-            losses={"alike": 1 / step},
-            probabilities={"alike": 1 - 1 / step},
+            losses={question: 1 / step},
+            probabilities={question: 1 - 1 / step},
             gradient_norm=0.5,
             learning_rate=1e-4,
         )
         for step in range(1, count + 1)
     ]
+
+
+def write(output, loaded, generator):
+    """Write the bundle of a generator's adapter, as learning does."""
+    steps = metrics(1, loaded.spec.questions[0].name)
+    for question in loaded.spec.questions:
+        steps[0].probabilities[question.name] = 0.5
+    write_bundle(
+        output,
+        loaded,
+        save_adapter=generator.save_adapter,
+        arguments=generator.call_arguments(),
+        revisions=Revisions(generator=generator.revision, vlm=None, evaluate_vlm=None),
+        memory=(),
+        metrics=steps,
+        outcome=Outcome(reason="steps", step=1, seconds=1.5),
+        grid=Image.new("RGB", (4, 4)),
+        samples={},
+    )
 
 
 @pytest.fixture
@@ -61,7 +92,9 @@ def bundle(loaded, tmp_path):
         output,
         loaded,
         save_adapter=lambda folder: (folder / "pytorch_lora_weights.safetensors").write_bytes(b"weights"),
-        revisions=Revisions(generator="c0ffee", vlm=None),
+        arguments={"width": 64, "guidance_scale": 0.0},
+        revisions=Revisions(generator="c0ffee", vlm=None, evaluate_vlm="decaf"),
+        memory=("checkpoint-vae",),
         metrics=metrics(20),
         outcome=Outcome(reason="steps", step=20, seconds=1.5),
         grid=Image.new("RGB", (4, 4)),
@@ -95,6 +128,7 @@ def test_bundle_records_the_run(bundle, loaded):
     assert manifest.overrides == {"learn.steps": 20}
     assert manifest.origins["learn.seed"] == "spec"
     assert manifest.seed == 7
+    assert manifest.memory == ["checkpoint-vae"]
     assert manifest.metrics == metrics(20)
     assert (bundle / "spec.yaml").read_text() == SPEC
     assert opened.spec.learn == loaded.spec.learn
@@ -110,9 +144,37 @@ def test_bundle_records_the_run(bundle, loaded):
 
 
 def test_models_are_pinned_and_their_code_is_not_trusted(bundle):
-    generator = Bundle.open(bundle).spec.generator
-    assert generator.revision == "c0ffee"
-    assert not generator.trust_remote_code
+    spec = Bundle.open(bundle).spec
+    assert spec.generator.revision == "c0ffee"
+    assert spec.evaluate.vlm.revision == "decaf"
+    assert "true" not in re.findall(r'"trust_remote_code": (\w+)', canonical(spec))
+    assert len(re.findall("trust_remote_code", canonical(spec))) == 3
+
+
+def test_evaluating_a_bundle_does_not_run_code_of_its_models(tmp_path, small_spec, vlm_folder):
+    judge, ran = Path(shutil.copytree(vlm_folder, tmp_path / "judge")), tmp_path / "ran"
+    kinds = {
+        "AutoConfig": "Idefics3Config",
+        "AutoModelForImageTextToText": "Idefics3ForConditionalGeneration",
+    }
+    (judge / "own.py").write_text(
+        f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n"
+        f"from transformers import {', '.join(kinds.values())}\n"
+    )
+    config = json.loads((judge / "config.json").read_text())
+    config["auto_map"] = {auto: f"own.{kind}" for auto, kind in kinds.items()}
+    (judge / "config.json").write_text(json.dumps(config))
+    trusting = [f"evaluate.vlm.model={judge}", "evaluate.vlm.trust_remote_code=true", "evaluate.seeds=1"]
+    loaded = load_spec(small_spec(tmp_path), trusting)
+    generator = load_generator(loaded.spec.generator, CPU)
+    generator.add_adapter(loaded.spec.learn.adapter, 0)
+    write(tmp_path / "bundle", loaded, generator)
+
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "bundle"), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert not ran.exists()
+    load_vlm(loaded.spec.evaluate.vlm, CPU)  # as the spec's own user would
+    assert ran.exists()
 
 
 def test_card_is_a_model_card(bundle, loaded):
@@ -123,16 +185,39 @@ def test_card_is_a_model_card(bundle, loaded):
     assert front["library_name"] == "diffusers"
     assert "license" not in front
     assert r"| Is it \| like the painting? | Yes | 0.54 | 0.94 |" in body
-    code = body.split("```python\n")[1].split("```")[0]
-    compile(code, "card", "exec")
-    assert "revision='c0ffee'" in code
+    assert "    width=64,\n    guidance_scale=0.0,\n" in body
+    assert "revision='c0ffee', trust_remote_code=True" in body
+
+
+def test_code_of_the_card_draws_the_pictures_of_sample(tmp_path):
+    loaded = load_spec(Path(__file__).parent.parent / "specs" / "horizon-position.yaml")
+    generator = load_generator(loaded.spec.generator, CPU)
+    generator.add_adapter(loaded.spec.learn.adapter, 0)
+    with torch.no_grad():
+        for parameter in generator.adapter_parameters():
+            parameter.normal_(0, 0.02, generator=torch.Generator().manual_seed(len(parameter)))
+    write(tmp_path / "bundle", loaded, generator)
+    prompt = loaded.spec.prompts.train[0]
+    options = f"--control {tmp_path / 'bundle'} --seed 0 -n 1 -o {tmp_path / 'pictures'} --device cpu"
+    sampled = CliRunner().invoke(app, ["sample", prompt, *options.split()])
+    assert sampled.exit_code == 0, sampled.output
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0]
+    code = code.replace("PATH_OF_THIS_FOLDER", str(tmp_path / "bundle"))
+    drawn: dict = {}
+    exec(code.replace("torch.cuda.is_available()", "False"), drawn)  # on the CPU, in float32
+    (path,) = (tmp_path / "pictures").glob("*.png")
+    assert np.array_equal(np.asarray(drawn["image"]), np.asarray(Image.open(path)))
+    with generator.without_adapter():
+        base = to_pil(generator.render([prompt], [0])[0])
+    assert not np.array_equal(np.asarray(base), np.asarray(drawn["image"]))
 
 
 def test_card_quotes_a_prompt_for_the_shell(loaded):
     prompts = loaded.spec.prompts.model_copy(update={"train": loaded.spec.prompts.train[::-1]})
     spec = loaded.spec.model_copy(update={"prompts": prompts})
     outcome = Outcome(reason="stop_at", step=5, seconds=1)
-    card = model_card(spec, metrics(5), outcome, Revisions(generator=None, vlm=None))
+    card = model_card(spec, metrics(5), outcome, UNKNOWN, {})
     assert r'dualproc sample "say \"hello\" for \$5" --control' in card
 
 
@@ -192,7 +277,7 @@ def test_what_the_hub_adds_is_ignored(bundle):
 def test_foreign_path_in_the_manifest(bundle, path):
     files = json.loads((bundle / "bundle.json").read_text())["files"]
     edit_manifest(bundle, files=files | {path: "0" * 64})
-    assert "no path inside a bundle" in refusal(bundle)
+    assert "which a bundle cannot hold" in refusal(bundle)
 
 
 def test_newer_format(bundle):
@@ -204,6 +289,15 @@ def test_newer_format(bundle):
 def test_malformed_manifest(bundle, text):
     (bundle / "bundle.json").write_text(text)
     assert "bundle.json" in refusal(bundle)
+
+
+@pytest.mark.parametrize("field", sorted(Manifest.model_fields.keys() - {"format"}))
+def test_missing_field_of_the_manifest(bundle, field):
+    path = bundle / "bundle.json"
+    data = json.loads(path.read_text())
+    del data[field]
+    path.write_text(json.dumps(data))
+    assert refusal(bundle) == f"{path}: {field}: Field required; the file was changed or damaged"
 
 
 def test_changed_spec_in_the_manifest(bundle):
@@ -276,7 +370,9 @@ def test_failed_write_leaves_the_old_bundle(bundle, loaded):
             bundle,
             loaded,
             save_adapter=no_room,
-            revisions=Revisions(generator=None, vlm=None),
+            arguments={},
+            revisions=UNKNOWN,
+            memory=(),
             metrics=metrics(5),
             outcome=Outcome(reason="steps", step=5, seconds=1),
             grid=Image.new("RGB", (4, 4)),

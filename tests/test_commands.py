@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from dualproc_cli import __version__
 from dualproc_cli.__main__ import app
 from dualproc_cli.generator import load_generator
-from dualproc_cli.pictures import Section, Strip, labelled_grid, load_picture, save_png, slugs
+from dualproc_cli.picture_files import load_picture
+from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png, slugs
 from dualproc_cli.spec import GeneratorSpec
 
 COMMANDS = [
@@ -287,7 +288,7 @@ def test_score_sees_the_visual_prompt(home, tmp_path):
 def test_score_refuses_what_is_no_picture(home, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     assert "not a picture" in refused("score", tmp_path / "text.png", "--spec", home / "spec.yaml")
-    assert "No such file" in refused("score", tmp_path / "none.png", "--spec", home / "spec.yaml")
+    assert "no such file" in refused("score", tmp_path / "none.png", "--spec", home / "spec.yaml")
 
 
 # Bundles

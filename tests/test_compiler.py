@@ -23,7 +23,7 @@ from dualproc_cli.spec import (
     RegionSpec,
     VlmSpec,
 )
-from dualproc_cli.visual_prompt import Window, composite, draw, window
+from dualproc_cli.visual_prompt import Window, composite, draw_layer, window
 from dualproc_cli.vlm import AnswerScorer, AnswerScores, load_vlm
 
 RED_LINE = LinePrompt(position=0.65)
@@ -193,7 +193,7 @@ def test_questions_are_asked_about_their_own_view(vlm, folder, images):
         64,
     )
     report = compiled(images)
-    under = composite(images, draw(RED_LINE, 64, 64, folder))
+    under = composite(images, draw_layer(RED_LINE, 64, 64, folder))
     bare = AnswerScorer(vlm, ["Is it night?"], [["Yes"]])(images).log_likelihood[0]
     line = AnswerScorer(vlm, ["Is the horizon at the red line?"], [["Yes", "No"]])(under).log_likelihood[0]
     torch.testing.assert_close(report.losses["bare"], -bare.mean().detach())
@@ -234,7 +234,7 @@ def test_a_region_is_asked_about_alone(vlm, folder, images):
     assert [view.window.size for view in criterion.views] == [(64, 33), (64, 64)]
 
     report = criterion(images)
-    part = composite(images, draw(RED_LINE, 64, 64, folder))[..., 31:]
+    part = composite(images, draw_layer(RED_LINE, 64, 64, folder))[..., 31:]
     alone = AnswerScorer(vlm, ["Is it night?"], [["Yes"]])(part).log_likelihood[0][:, 0]
     torch.testing.assert_close(report.probabilities["q"], alone.exp())
     grad = gradient(alone.sum(), images)

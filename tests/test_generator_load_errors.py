@@ -119,4 +119,4 @@ def test_a_missing_package_is_named_while_drawing(monkeypatch):
 
     monkeypatch.setattr(generator.pipeline.vae, "decode", fail)
     with pytest.raises(UserError, match=r"it needs a package that is missing: pip install ftfy$"):
-        self_test.measure(generator)
+        self_test.find_conventions(generator)

@@ -29,14 +29,14 @@ def test_tensors_between_minus_one_and_one_are_recognised():
     processor.postprocess = lambda image, output_type: (
         image if output_type == "pt" else own(image, output_type)
     )
-    generator.conventions = self_test.measure(generator)
+    generator.conventions = self_test.find_conventions(generator)
     assert generator.conventions.low == -1
     torch.testing.assert_close(generator.render(["a house"], [1]), expected)
     processor.postprocess = lambda image, output_type: (
         7 * image if output_type == "pt" else own(image, output_type)
     )
     with pytest.raises(UserError, match="neither"):
-        self_test.measure(generator)
+        self_test.find_conventions(generator)
 
 
 def test_the_self_test_names_weights_without_gradient():
@@ -60,7 +60,7 @@ def test_a_pipeline_that_draws_nothing_from_a_prompt_is_refused(monkeypatch):
     generator = load()
     monkeypatch.setattr(generator.pipeline.vae, "decode", lambda *_, **__: 1 / 0)
     with pytest.raises(UserError, match=r"draws no picture of 64 x 64 from a prompt \(division by zero"):
-        self_test.measure(generator)
+        self_test.find_conventions(generator)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ ROOMS = (
     "spec",
     "metrics",
     "known_models",
+    "picture_files",
     "visual_prompt",
     "miniature",
     "models",

@@ -5,15 +5,16 @@ import torch
 from PIL import Image
 
 from dualproc_cli.errors import UserError
+from dualproc_cli.picture_files import load_picture
 from dualproc_cli.spec import BoxPrompt, ImagePrompt, LinePrompt, PalettePrompt, PointSpec, PointsPrompt, rgb
-from dualproc_cli.visual_prompt import composite, draw, layers, picture
+from dualproc_cli.visual_prompt import composite, draw_layer, layers
 
 RED, WHITE = torch.tensor([1.0, 0.0, 0.0]), torch.ones(3)
 SIZES = [(64, 64), (512, 512), (48, 80)]
 
 
 def drawn(prompt, height=64, width=64, folder=None):
-    layer = draw(prompt, height, width, folder)
+    layer = draw_layer(prompt, height, width, folder)
     assert layer.shape == (4, height, width)
     assert layer.min() >= 0
     assert layer.max() <= 1
@@ -181,18 +182,47 @@ def test_transparent_picture_is_blended_evenly(folder):
     assert torch.allclose(layer[:3, 32, 32], GREEN)
 
 
+def test_only_white_is_transparent_in_a_solid_picture(tmp_path):
+    image = Image.new("RGB", (8, 8), "white")
+    image.paste("#fdfbf0", (0, 0, 4, 8))  # cream
+    image.putpixel((7, 7), (255, 255, 254))
+    image.save(tmp_path / "cream.png")
+    layer = drawn(ImagePrompt(path="cream.png", mode="solid"), 8, 8, tmp_path)
+    expected = torch.zeros(8, 8)
+    expected[:, :4] = expected[7, 7] = 1
+    assert torch.equal(layer[3], expected)
+    assert torch.allclose(layer[:3, 0, 0], torch.tensor(rgb("#fdfbf0")))
+
+
+@pytest.mark.parametrize("mode", ["solid", "transparent"])
+def test_picture_is_drawn_upright(tmp_path, mode):
+    image = Image.new("RGB", (16, 8), "red")
+    image.paste("blue", (8, 0, 16, 8))
+    image.save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side: a quarter turn clockwise makes it upright
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    upright, turned = (
+        drawn(ImagePrompt(path=path, mode=mode), 8, 16, tmp_path) for path in ("upright.png", "turned.png")
+    )
+    assert torch.equal(turned, upright)
+
+
 @pytest.mark.parametrize("path", ["white.png", "nothing.png"])
 def test_picture_beside_keeps_its_size_and_is_white_where_transparent(folder, path):
-    beside = picture(ImagePrompt(path=path, mode="beside"), folder)
+    beside = load_picture(folder / path)
     wanted = torch.ones(3, 48, 48)
     wanted[:, 12:36, 12:36] = GREEN[:, None, None]
     assert torch.equal(beside, wanted)
 
 
-@pytest.mark.parametrize("path", ["broken.png", "missing.png"])
-def test_unreadable_picture(folder, path):
-    with pytest.raises(UserError, match=rf"{path}: not a readable picture .*expected a PNG"):
-        draw(ImagePrompt(path=path), 64, 64, folder)
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [("broken.png", "is not a picture of a known format"), ("missing.png", "no such file")],
+)
+def test_unreadable_picture(folder, path, problem):
+    with pytest.raises(UserError, match=rf"{path}: {problem} \(expected a readable PNG"):
+        draw_layer(ImagePrompt(path=path), 64, 64, folder)
 
 
 # Laying over

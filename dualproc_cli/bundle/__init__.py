@@ -4,7 +4,7 @@
     bundle.spec.prompts.held_out
     generator.load_adapters([(bundle.folder, 1.0)])
 
-No torch is imported here.
+This room does not import torch.
 """
 
 from dualproc_cli.bundle.bundle import Bundle

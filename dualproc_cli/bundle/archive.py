@@ -17,11 +17,11 @@ def unpack(archive: Path) -> Path:
     """Unpack a zipped bundle into a new temporary folder, which the caller removes.
 
     Returns:
-        the temporary folder; the bundle is it, or its only entry (see `bundle_root`).
+        The temporary folder, in which `bundle_root` finds the bundle.
 
     Raises:
-        UserError: no zip file, a damaged one, or one that would write outside the folder, link elsewhere, or
-            fill the disk.
+        UserError: the file is not a zip file or is damaged, or it would write outside the folder, link
+            elsewhere or fill the disk.
     """
     scratch = Path(tempfile.mkdtemp(prefix="dualproc-bundle-"))
     try:
@@ -31,7 +31,7 @@ def unpack(archive: Path) -> Path:
             for entry in entries:
                 target = scratch / entry.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
-                # Reading stops at the declared size, so that the sum checked above holds.
+                # Reading stops at the declared size, which was checked above.
                 with file.open(entry) as source, target.open("xb") as sink:
                     shutil.copyfileobj(source, sink)
     except UserError:
@@ -54,7 +54,7 @@ def unpack(archive: Path) -> Path:
 
 
 def bundle_root(folder: Path) -> Path:
-    """``folder``, or its only entry if that is the bundle: many zip a folder rather than what is in it."""
+    """Return ``folder``, or its only entry if that is the bundle, for zips of a whole folder."""
     inside = list(folder.iterdir())
     if not (folder / MANIFEST).exists() and len(inside) == 1 and (inside[0] / MANIFEST).is_file():
         return inside[0]
@@ -72,7 +72,7 @@ def _check(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
 
 
 def is_inside(path: str) -> bool:
-    """Whether ``path`` is a relative path with forward slashes that stays in its folder, on every system."""
+    """Return whether a relative path with forward slashes stays in its folder, on every system."""
     parts = PurePosixPath(path).parts
     return (
         bool(parts)

@@ -1,4 +1,4 @@
-"""Opening a bundle: what is read has been verified."""
+"""Opening a bundle, and verifying it before anything in it is used."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,6 +17,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.files import digest
 from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, spec_digest
 
+TRUST = "trust_remote_code"  # the key of every model in a spec that lets the model's own code run
 REQUIRED = (ADAPTER, SPEC, README)
 # What git, the Hugging Face hub and file managers leave in a folder; nothing reads it.
 IGNORED = {".git", ".gitattributes", ".gitignore", ".cache", ".huggingface", ".DS_Store"}
@@ -23,7 +25,7 @@ IGNORED = {".git", ".gitattributes", ".gitignore", ".cache", ".huggingface", ".D
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A learned control: an adapter, the spec it was learned from, and the record of its run.
+    """A learned control: an adapter, the spec that it was learned from, and the record of its run.
 
     Usage::
 
@@ -33,7 +35,7 @@ class Bundle:
     Attributes:
         source: what the user named, a folder or a zip file.
         folder: where the files are.
-        manifest: all of ``bundle.json``.
+        manifest: the contents of ``bundle.json``.
     """
 
     source: Path
@@ -44,7 +46,7 @@ class Bundle:
     def open(cls, path: Path) -> "Bundle":
         """Open and verify the bundle at ``path``, a folder or a ``.zip``.
 
-        A zip is unpacked into a temporary folder, which goes when the bundle is no longer used.
+        A zip is unpacked into a temporary folder, which is removed when the bundle is no longer used.
 
         Raises:
             UserError: there is no bundle, or it is not as it was written (see `verify`).
@@ -68,15 +70,15 @@ class Bundle:
         return bundle
 
     def verify(self) -> None:
-        """Check that every file is there, unchanged, and that there is no other.
+        """Check that every file is there and unchanged, and that there are no others.
 
         Raises:
-            UserError: naming the first file that is not as it should be.
+            UserError: names the first file that is not as it should be.
         """
         listed = self.manifest.files
         if foreign := [path for path in listed if not is_inside(path) or path == MANIFEST]:
             raise UserError(
-                f"{self.source}: {MANIFEST} lists {foreign[0]!r}, no path inside a bundle; do not use it"
+                f"{self.source}: {MANIFEST} lists {foreign[0]!r}, which a bundle cannot hold; do not use it"
             )
         present = _present(self.folder)
         missing = sorted({*listed, *REQUIRED} - present)
@@ -102,20 +104,22 @@ class Bundle:
     def loaded(self) -> LoadedSpec:
         """The resolved spec as it was learned, whatever the presets have become since.
 
-        Hub models are pinned to the commits of the run. Code that comes with a model is not trusted, whatever
-        the spec says: that is for who runs it to decide, not for who made the bundle.
+        Hub models are pinned to the commits of the run. Code that comes with a model is never trusted,
+        whatever the spec says: whoever opens a bundle decides that, and not whoever made it.
         """
-        spec, revisions = ControlSpec.model_validate(self.manifest.spec), self.manifest.revisions
-        generator = {"trust_remote_code": False, "revision": revisions.generator or spec.generator.revision}
-        vlm = {"trust_remote_code": False, "revision": revisions.vlm or spec.vlm.revision}
-        pinned = spec.model_copy(
-            update={
-                "generator": spec.generator.model_copy(update=generator),
-                "vlm": spec.vlm.model_copy(update=vlm),
-            }
+        data = _untrusted(ControlSpec.model_validate(self.manifest.spec).model_dump(mode="json"))
+        revisions = self.manifest.revisions
+        models = (
+            (data["generator"], revisions.generator),
+            (data["vlm"], revisions.vlm),
+            (data["evaluate"]["vlm"], revisions.evaluate_vlm),
         )
+        for model, revision in models:
+            if model and revision:
+                model["revision"] = revision
         text = (self.folder / SPEC).read_text("utf-8")
-        return LoadedSpec(pinned, self.folder, text, dict(self.manifest.origins))
+        spec = ControlSpec.model_validate(data)
+        return LoadedSpec(spec, self.folder, text, dict(self.manifest.origins))
 
     def _check_spec(self) -> None:
         where = f"{self.source}: {MANIFEST}: spec"
@@ -136,18 +140,25 @@ class Bundle:
                 )
 
 
+def _untrusted(data: Any) -> Any:
+    """Copy the plain values of a spec, with ``trust_remote_code`` false wherever it stands in them."""
+    if isinstance(data, dict):
+        return {key: False if key == TRUST else _untrusted(value) for key, value in data.items()}
+    return [_untrusted(item) for item in data] if isinstance(data, list) else data
+
+
 def _normal(path: str) -> str:
     return Path(os.path.normpath(path)).as_posix()
 
 
 def _present(folder: Path) -> set[str]:
-    """Paths of all files below ``folder``, with forward slashes."""
+    """Return the paths of all files below ``folder``, with forward slashes."""
     found = set()
     for parent, folders, files in os.walk(folder):
         if Path(parent) == folder:
             folders[:] = [name for name in folders if name not in IGNORED]
             files = [name for name in files if name not in IGNORED]
-        # A link to a folder is not walked into; it counts as a file, which is listed nowhere.
+        # A link to a folder is not followed; it counts as a file, and no manifest lists it.
         links = [name for name in folders if Path(parent, name).is_symlink()]
         found |= {Path(parent, name).relative_to(folder).as_posix() for name in (*files, *links)}
     return found

@@ -1,7 +1,7 @@
 """``README.md`` of a bundle: a model card as the Hugging Face hub reads it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,31 +56,41 @@ CODE = """\
 import torch
 from diffusers import DiffusionPipeline
 {import_miniature}
-pipe = DiffusionPipeline.from_pretrained({source}{revision}{trust})
+device = "cuda" if torch.cuda.is_available() else "cpu"
+pipe = DiffusionPipeline.from_pretrained({source}, dtype={dtype}{revision}{trust}).to(device)
 pipe.load_lora_weights("PATH_OF_THIS_FOLDER")
 image = pipe(
     {prompt!r},
-    width={spec.width},
-    height={spec.height},
-    num_inference_steps={spec.steps},
-    guidance_scale={spec.guidance_scale},
+{arguments}
     generator=torch.Generator().manual_seed(0),
 ).images[0]
 """
 
 REASONS = {
     "steps": "all {} steps were taken",
-    "stop_at": "stopped after {} steps, where it held above the spec's stop_at",
+    "stop_at": "stopped after {} steps, when it held above the spec's stop_at",
     "interrupted": "interrupted; this is the best state, of step {}",
-    "out-of-memory": "stopped for want of memory; this is the best state, of step {}",
-    "not-finite": "stopped by a loss that was no number; this is the best state, of step {}",
+    "out-of-memory": "stopped because memory ran out; this is the best state, of step {}",
+    "not-finite": "stopped by a loss that was not finite; this is the best state, of step {}",
 }
 
 
 def model_card(
-    spec: ControlSpec, metrics: Sequence[StepMetrics], outcome: Outcome, revisions: Revisions
+    spec: ControlSpec,
+    metrics: Sequence[StepMetrics],
+    outcome: Outcome,
+    revisions: Revisions,
+    arguments: Mapping[str, Any],
 ) -> str:
-    """The card: front matter, what the control does, how to use it, what it learned. It claims no licence."""
+    """Return the card: what the control does, how to use it, what it learned. It claims no licence.
+
+    Args:
+        spec: of the control.
+        metrics: of every step of the run.
+        outcome: how the run ended.
+        revisions: the commits that the models were resolved to.
+        arguments: what the pipeline is called with, beside prompt and seed, to draw as dualproc does.
+    """
     prompt = spec.prompts.train[0]
     return CARD.format(
         front_matter=yaml.safe_dump(_front_matter(spec), sort_keys=False, allow_unicode=True),
@@ -90,7 +100,7 @@ def model_card(
         vlm=_named(spec.vlm.model),
         grid=GRID,
         prompt=_quoted(prompt),
-        code=_code(spec.generator, revisions.generator, prompt),
+        code=_code(spec.generator, revisions.generator, prompt, arguments),
         questions="\n".join(_row(spec, index, metrics) for index in range(len(spec.questions))),
         outcome=REASONS[outcome.reason].format(outcome.step),
     )
@@ -117,15 +127,17 @@ def _named(model: str) -> str:
     return f"[{model}](https://huggingface.co/{model})" if _on_hub(model) else f"`{model}`"
 
 
-def _code(spec: GeneratorSpec, revision: str | None, prompt: str) -> str:
+def _code(spec: GeneratorSpec, revision: str | None, prompt: str, arguments: Mapping[str, Any]) -> str:
     miniature = spec.model == MINIATURE
+    auto = 'torch.bfloat16 if device == "cuda" else torch.float32'
     return CODE.format(
+        dtype=auto if spec.dtype == "auto" else f"torch.{spec.dtype}",
+        arguments="\n".join(f"    {name}={value!r}," for name, value in arguments.items()),
         import_miniature="from dualproc_cli.miniature import generator_folder\n" if miniature else "",
         source=f"generator_folder({revision!r})" if miniature else repr(spec.model),
         revision=f", revision={revision!r}" if revision and not miniature else "",
         trust=", trust_remote_code=True" if spec.trust_remote_code else "",
         prompt=prompt,
-        spec=spec,
     )
 
 
@@ -137,5 +149,5 @@ def _row(spec: ControlSpec, index: int, metrics: Sequence[StepMetrics]) -> str:
 
 
 def _quoted(prompt: str) -> str:
-    """``prompt`` as one argument for a shell."""
+    """Return ``prompt`` as one argument for a shell."""
     return '"' + re.sub(r'([\\"$`])', r"\\\1", " ".join(prompt.split())) + '"'

@@ -1,4 +1,4 @@
-"""What lies where in a bundle."""
+"""The names of the files in a bundle."""
 
 ADAPTER = "pytorch_lora_weights.safetensors"
 SPEC = "spec.yaml"

@@ -40,46 +40,72 @@ class StepMetrics(_Part):
 
 
 class Outcome(_Part):
-    """How the run ended that the adapter comes from."""
+    """How the run ended that the adapter comes from.
+
+    Attributes:
+        reason: why it ended.
+        step: how many steps the adapter has learned.
+        seconds: wall time from the run's last start: loading, learning, drawing.
+    """
 
     reason: Literal["steps", "stop_at", "interrupted", "not-finite", "out-of-memory"]
     step: int
-    """The adapter is that after so many steps."""
     seconds: float
-    """Wall time of the run, from its last start: loading, learning, drawing."""
 
 
 class Revisions(_Part):
-    """The commits that hub models were resolved to, or the miniature's weights; None for local folders."""
+    """The commits of the models of the run: of the hub, or the miniature's weights; None if there is none.
+
+    Attributes:
+        generator: of the generator.
+        vlm: of the VLM.
+        evaluate_vlm: of the second VLM, which judges and was not trained against.
+    """
 
     generator: str | None
     vlm: str | None
+    evaluate_vlm: str | None
 
 
 class Manifest(_Part):
-    """All of ``bundle.json``."""
+    """All of ``bundle.json``.
+
+    Attributes:
+        format: version of this format.
+        name: of the control.
+        spec: the resolved spec, with every default and preset written out.
+        spec_digest: SHA-256 of its canonical form.
+        overrides: what ``--set`` said, by dotted key; ``spec.yaml`` does not hold it.
+        origins: where each value of the resolved spec came from, by dotted key.
+        revisions: of the models.
+        memory: the memory strategies in force while learning, in the order in which they were taken.
+        versions: of the libraries, dualproc and Python.
+        seed: of everything that was drawn at random.
+        outcome: how the run ended.
+        metrics: of every step.
+        files: SHA-256 of every other file, by its path with forward slashes.
+    """
 
     format: int
     name: str
     spec: dict[str, Any]
-    """The resolved spec, every default and preset written out."""
     spec_digest: str
     overrides: dict[str, Any]
-    """What ``--set`` said, by dotted key; ``spec.yaml`` is without it."""
     origins: dict[str, str]
-    """Where each value of the resolved spec came from."""
     revisions: Revisions
+    memory: list[str]
     versions: dict[str, str]
     seed: int
-    memory: list[str]
-    """The memory strategies that were in force."""
     outcome: Outcome
     metrics: list[StepMetrics]
     files: dict[str, str] = Field(min_length=1)
-    """SHA-256 of every other file, by its path with forward slashes."""
 
     def to_json(self) -> str:
-        """Readable JSON, and strict: a number that is none stands as null nowhere, it is refused."""
+        """Return readable JSON.
+
+        Raises:
+            ValueError: a number is NaN or infinite, which JSON cannot hold.
+        """
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
@@ -122,6 +148,6 @@ def progress(metrics: Sequence[StepMetrics], question: str) -> tuple[float, floa
 
 
 def library_versions() -> dict[str, str]:
-    """Version of each library that decides what is learned, ours and Python's."""
+    """Return the version of each library that decides what is learned, of dualproc and of Python."""
     libraries = {name: version(name) for name in LIBRARIES}
     return {"dualproc": __version__, "python": python_version(), **libraries}

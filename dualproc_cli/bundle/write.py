@@ -21,22 +21,24 @@ def write_bundle(
     loaded: LoadedSpec,
     *,
     save_adapter: Callable[[Path], Any],
+    arguments: Mapping[str, Any],
     revisions: Revisions,
-    metrics: Sequence[StepMetrics],
     memory: Sequence[str],
+    metrics: Sequence[StepMetrics],
     outcome: Outcome,
     grid: Image.Image,
     samples: Mapping[str, Image.Image],
 ) -> None:
-    """Write a bundle to the folder ``output``, all of it or nothing; what is there is replaced.
+    """Write a bundle to the folder ``output``, all of it or nothing; an older one there is replaced.
 
     Args:
         output: of the bundle.
         loaded: the spec it was learned from.
         save_adapter: writes the adapter's file into the folder it is given.
-        revisions: what the spec's models were resolved to.
-        metrics: of every step of the run.
+        arguments: what the pipeline is called with, beside prompt and seed, to draw as dualproc does.
+        revisions: the commits that the spec's models were resolved to.
         memory: names of the memory strategies that were in force.
+        metrics: of every step of the run.
         outcome: how the run ended.
         grid: the pictures before and after, side by side.
         samples: pictures drawn with the control, by file name.
@@ -57,7 +59,7 @@ def write_bundle(
         grid.save(folder / GRID)
         for name, picture in samples.items():
             picture.save(folder / SAMPLES / name)
-        (folder / README).write_text(model_card(spec, metrics, outcome, revisions), "utf-8")
+        (folder / README).write_text(model_card(spec, metrics, outcome, revisions, arguments), "utf-8")
         manifest = Manifest(
             format=FORMAT,
             name=spec.name,
@@ -66,9 +68,9 @@ def write_bundle(
             overrides=_overrides(spec, loaded.origins),
             origins=loaded.origins,
             revisions=revisions,
+            memory=list(memory),
             versions=library_versions(),
             seed=spec.learn.seed,
-            memory=list(memory),
             outcome=outcome,
             metrics=list(metrics),
             files={path: digest(folder / path) for path in _files(folder)},
@@ -85,7 +87,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _overrides(spec: ControlSpec, origins: Mapping[str, str]) -> dict[str, Any]:
-    """The values that ``--set`` gave, by dotted key."""
+    """Return the values that ``--set`` gave, by dotted key."""
     return {
         key: _value(spec.model_dump(mode="json"), key) for key, origin in origins.items() if origin == "--set"
     }

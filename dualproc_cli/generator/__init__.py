@@ -1,4 +1,4 @@
-"""The generator: a frozen diffusers pipeline, differentiated through its own call, with a LoRA adapter.
+"""The generator: a frozen diffusers pipeline, differentiated through its own call, with an adapter.
 
 Usage::
 

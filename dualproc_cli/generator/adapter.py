@@ -1,20 +1,17 @@
-"""LoRA adapters in a denoiser: where they go, how they start, which of them are in force.
-
-LoRA (Hu et al. 2022): W' = W + scale * B A with A [rank, in] and B [out, rank]. B starts at zero, so that
-a new adapter changes nothing.
-"""
+"""Adapters in a denoiser: where they go, how they start, which of them are in force."""
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import PeftConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from dualproc_cli.errors import UserError
+from dualproc_cli.generator.adapter_types import file_name
 
 # Projections of a transformer block that modulate a normalisation instead of processing tokens.
 MODULATION = re.compile(r"norm|modulation|_mod(\.|$)")
@@ -23,11 +20,11 @@ PARTS = re.compile(r"\.(base_layer|lora_\w+)(\.|$)")
 
 
 def auto_targets(denoiser: nn.Module) -> list[str]:
-    """Names of the attention and feed-forward projections of ``denoiser``, whatever its architecture.
+    """Return the names of the attention and feed-forward projections of a denoiser of any architecture.
 
-    These are the linear layers of every transformer block, a block being what holds an attention module,
-    except those that modulate its normalisations. So the projections at the denoiser's own ends are left
-    alone, and a fused block's ``proj_mlp`` and ``proj_out`` (Flux) are found.
+    These are the linear layers of every transformer block (any module that holds an attention module), except
+    those that modulate its normalisations. The projections at the denoiser's own ends are left out; those of
+    a fused block (Flux's ``proj_mlp`` and ``proj_out``) are included.
     """
     modules = dict(denoiser.named_modules())
     blocks = {
@@ -44,24 +41,20 @@ def auto_targets(denoiser: nn.Module) -> list[str]:
     ]
 
 
-def inject(
-    denoiser: nn.Module, name: str, rank: int, alpha: float, target_modules: Sequence[str], seed: int
-) -> None:
-    """Add an adapter called ``name``, frozen, with float32 weights whatever the base's, beside those there.
+def inject(denoiser: nn.Module, name: str, config: PeftConfig, seed: int) -> None:
+    """Add an adapter called ``name`` to those there: frozen, its weights in float32 whatever the base's.
 
     Args:
         denoiser: a transformer or UNet; its own weights are left as they are.
         name: of the adapter, without dots.
-        rank: of the update.
-        alpha: the update is multiplied by alpha / rank.
-        target_modules: names of linear layers, or what their names end with after a dot.
-        seed: of A's random start, drawn on the CPU and so the same on every device.
+        config: of the adapter (see `adapter_types`); its target modules are names of linear layers, or what
+            their names end with after a dot.
+        seed: of the adapter's random start, drawn on the CPU and so the same on every device.
 
     Raises:
-        UserError: no module has such a name, or one that has cannot carry a LoRA.
+        UserError: no module has such a name, or one that has it cannot carry the adapter.
     """
     in_force = [*active(denoiser), name]
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(target_modules))  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _same_requires_grad(denoiser):
         torch.default_generator.manual_seed(seed)
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # adapters compose on purpose
@@ -80,21 +73,18 @@ def inject(
 
 
 def tensors(denoiser: nn.Module, name: str) -> dict[str, nn.Parameter]:
-    """The weights of adapter ``name``, under their names in an adapter file (``MODULE.lora_A.weight``)."""
-    return {
-        key.replace(f".{name}.", "."): parameter
-        for key, parameter in denoiser.named_parameters()
-        if ".lora_" in key and f".{name}." in key
-    }
+    """Return the weights of adapter ``name``, under their names in an adapter file."""
+    named = ((file_name(key, name), parameter) for key, parameter in denoiser.named_parameters())
+    return {key: parameter for key, parameter in named if key is not None}
 
 
 def layers(denoiser: nn.Module) -> list[LoraLayer]:
-    """Every layer that carries adapters."""
+    """Return every layer that carries adapters."""
     return [module for module in denoiser.modules() if isinstance(module, LoraLayer)]
 
 
 def active(denoiser: nn.Module) -> list[str]:
-    """Names of the adapters in force."""
+    """Return the names of the adapters in force."""
     return list(
         dict.fromkeys(name for layer in layers(denoiser) for name in layer.active_adapters if name in layer.r)
     )
@@ -108,7 +98,7 @@ def _activate(denoiser: nn.Module, names: list[str]) -> None:
 
 @contextmanager
 def suspended(denoiser: nn.Module) -> Iterator[None]:
-    """No adapter is in force inside the block: the denoiser is the base, exactly."""
+    """Switch all adapters off inside the block, where the denoiser is exactly the base's."""
     with _same_requires_grad(denoiser):
         try:
             for layer in layers(denoiser):
@@ -121,7 +111,7 @@ def suspended(denoiser: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _same_requires_grad(denoiser: nn.Module) -> Iterator[None]:
-    # peft makes every adapter that it puts in force trainable, those that were only loaded too.
+    # peft makes every adapter that it puts in force trainable, also those that were only loaded.
     before = [(parameter, parameter.requires_grad) for parameter in denoiser.parameters()]
     try:
         yield
@@ -132,6 +122,6 @@ def _same_requires_grad(denoiser: nn.Module) -> Iterator[None]:
 
 def _block(attention: str, modules: dict[str, nn.Module]) -> str:
     parent = attention.rpartition(".")[0]
-    # A list of attentions, or the denoiser itself, is no block: the attention stands alone there.
+    # An attention inside a list, or at the denoiser's top level, has no block around it: it is its own.
     alone = not parent or isinstance(modules[parent], nn.ModuleList)
     return attention if alone else parent

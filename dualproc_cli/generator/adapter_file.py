@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
+from dualproc_cli.generator.adapter_types import ADAPTER_TYPES, recognised
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
 # Where diffusers looks for the adapter's configuration; without it, it takes alpha to be the rank.
@@ -19,24 +21,45 @@ METADATA_KEY = "lora_adapter_metadata"
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """A LoRA adapter at rest."""
+    """An adapter as it is stored.
+
+    Attributes:
+        component: which component of the pipeline it adapts, ``transformer`` or ``unet``.
+        type: a key of `ADAPTER_TYPES`.
+        rank: of the low-rank update.
+        alpha: the update is multiplied by alpha / rank.
+        tensors: every tensor that the type has for a layer, for each adapted layer (``MODULE.lora_A.weight``
+            [rank, in], ``MODULE.lora_B.weight`` [out, rank]), float32, on the CPU.
+    """
 
     component: str
-    """Which component of the pipeline it adapts, ``transformer`` or ``unet``."""
+    type: str
     rank: int
     alpha: float
-    """The update B A is multiplied by alpha / rank."""
     tensors: dict[str, Tensor]
-    """``MODULE.lora_A.weight`` [rank, in] and ``MODULE.lora_B.weight`` [out, rank], float32, on the CPU."""
 
     @property
-    def target_modules(self) -> list[str]:
-        """Full names of the adapted modules, sorted."""
-        return sorted({key.rpartition(".lora_")[0] for key in self.tensors})
+    def layers(self) -> dict[str, tuple[int, int]]:
+        """The inputs and outputs of every adapted layer, by its full name, sorted.
+
+        Raises:
+            ValueError: the tensors are not those of an adapter of this type and rank.
+        """
+        return ADAPTER_TYPES[self.type].layers(self.tensors, self.rank)
+
+    @property
+    def config(self) -> LoraConfig:
+        """peft's configuration of the adapter."""
+        return ADAPTER_TYPES[self.type].config(self.rank, self.alpha, list(self.layers))
 
     def write(self, folder: Path) -> Path:
         """Write the adapter into ``folder``, atomically; the same adapter gives the same bytes."""
-        config = {"r": self.rank, "lora_alpha": self.alpha, "target_modules": self.target_modules}
+        config = {
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "target_modules": list(self.layers),
+            **ADAPTER_TYPES[self.type].options,
+        }
         metadata = {
             "format": "pt",
             "rank": str(self.rank),
@@ -54,7 +77,7 @@ class AdapterFile:
         """Read the adapter of ``folder``.
 
         Raises:
-            UserError: there is none, it is damaged, or its metadata lacks what `write` puts there.
+            UserError: there is none, it is damaged, or it was not written by `write`.
         """
         path = folder / FILE_NAME
         try:
@@ -70,31 +93,30 @@ class AdapterFile:
         try:
             config = json.loads(metadata[METADATA_KEY])
             (component,) = {key.partition(".")[0] for key in (*config, *named)}
-            rank, alpha = int(config[f"{component}.r"]), float(config[f"{component}.lora_alpha"])
-        except (KeyError, ValueError) as error:
+            config = {key.removeprefix(f"{component}."): value for key, value in config.items()}
+            rank, alpha = int(config["r"]), float(config["lora_alpha"])
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path}: its metadata give no rank and alpha of one component; learn it again"
+                f"{path}: its metadata do not give the rank and alpha of one component; learn it again"
             ) from error
-        file = cls(component, rank, alpha, {key.partition(".")[2]: value for key, value in named.items()})
-        if not file.is_whole:
-            raise UserError(f"{path}: its tensors are no LoRA of rank {rank} alone; learn it again")
+        tensors = {key.partition(".")[2]: value for key, value in named.items()}
+        file = cls(component, recognised(config), rank, alpha, tensors)
+        try:
+            _ = file.layers
+        except ValueError as error:
+            raise UserError(
+                f"{path}: its tensors are not those of a {file.type} adapter of rank {rank} ({error}); "
+                "learn it again"
+            ) from error
         return file
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether there is an A and a B of the stated rank for every module, and nothing else."""
-        pairs = [(f"{target}.lora_A.weight", f"{target}.lora_B.weight") for target in self.target_modules]
-        return {key for pair in pairs for key in pair} == self.tensors.keys() and all(
-            self.tensors[down].shape[:1] == self.tensors[up].shape[1:2] == (self.rank,) for down, up in pairs
-        )
 
 
 def _ordered(data: bytes) -> bytes:
-    """``data``, a safetensors file, with its metadata in order.
+    """Return ``data``, a safetensors file, with its header's keys sorted.
 
-    The library writes them in the order of a hash table that is another one each time, and the same adapter
-    would have another digest each time. The format: 8 bytes of header length, the header as JSON padded with
-    spaces, the tensors (addressed from the header's end).
+    The library writes the metadata in the order of a hash table, which differs from run to run, so that the
+    same adapter would have a different digest each time. The format is 8 bytes of header length, the header
+    as JSON padded with spaces, and the tensors, which are addressed from the header's end.
     """
     length = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
@@ -103,7 +125,7 @@ def _ordered(data: bytes) -> bytes:
 
 
 def to_rest(tensors: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
-    """Copies of adapter weights that outlive the learning: float32, contiguous, on the CPU."""
+    """Return copies of adapter weights as they are stored: float32, contiguous, on the CPU."""
     return {
         key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
         for key, tensor in tensors.items()

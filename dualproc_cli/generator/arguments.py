@@ -1,4 +1,4 @@
-"""What a pipeline is called with: the spec's wishes under the names that this pipeline has for them."""
+"""What a pipeline is called with: the spec's values under the names that this pipeline has for them."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from dualproc_cli.spec import GeneratorSpec
 
 
 class Arguments:
-    """Makes the arguments of a pipeline's ``__call__``; a pipeline is offered only what it takes."""
+    """The arguments of one pipeline's ``__call__``, which is passed only those that it takes."""
 
     def __init__(self, pipeline: DiffusionPipeline, spec: GeneratorSpec) -> None:
         self.takes: Mapping[str, inspect.Parameter] = inspect.signature(type(pipeline).__call__).parameters
@@ -44,7 +44,7 @@ class Arguments:
         output_type: str,
         as_list: bool,
     ) -> dict[str, Any]:
-        """Arguments for one picture per prompt and seed.
+        """Return the arguments for one picture per prompt and seed.
 
         Args:
             prompts: B prompts; one alone where not ``as_list``.
@@ -71,12 +71,20 @@ class Arguments:
             offered["negative_prompt"] = [" "] * len(prompts)  # without one there is no guidance
         return {name: value for name, value in offered.items() if name in self.takes}
 
+    def beside_prompt_and_seed(self, spec: GeneratorSpec) -> dict[str, Any]:
+        """Return what is always passed for a picture of ``spec``: values that Python code can spell out."""
+        size = {"width": spec.width, "height": spec.height}
+        made = self.make([""], [0], steps=spec.steps, output_type="pil", as_list=False, **size)
+        return {
+            name: value for name, value in made.items() if name not in ("prompt", "generator", "output_type")
+        }
+
     def _default(self, name: str) -> Any:
         return self.takes[name].default if name in self.takes else None
 
 
 def _max_sequence_length(pipeline: DiffusionPipeline, takes: Mapping[str, inspect.Parameter]) -> int | None:
-    """The pipeline's own limit of prompt tokens, or its longest tokenizer's where that is shorter."""
+    """Return the pipeline's limit of prompt tokens, or that of its longest tokenizer where it is shorter."""
     default = takes["max_sequence_length"].default if "max_sequence_length" in takes else None
     tokenizers = [part for name, part in pipeline.components.items() if name.startswith("tokenizer") and part]
     # A multimodal model's processor holds its tokenizer.

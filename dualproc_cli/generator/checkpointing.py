@@ -1,6 +1,6 @@
-"""Gradient checkpointing for any denoiser: its blocks run again in the backward pass and keep little.
+"""Gradient checkpointing for any denoiser: its blocks keep only their inputs and run again for backward.
 
-The denoisers' own ``enable_gradient_checkpointing`` is not used: some have none (HunyuanDiT, Lumina), and in
+diffusers' own ``enable_gradient_checkpointing`` is not used: HunyuanDiT and Lumina have none, and in
 diffusers 0.42 Chroma's draws another picture and HunyuanImage's raises.
 """
 
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def blocks(denoiser: nn.Module) -> list[nn.Module]:
-    """The outermost members of the lists that ``denoiser`` is made of: transformer blocks, U-Net levels."""
+    """Return the outermost members of a denoiser's module lists: transformer blocks, U-Net levels."""
     found: list[nn.Module] = []
     for module in denoiser.children():
         found += module if isinstance(module, nn.ModuleList) else blocks(module)
@@ -23,7 +23,7 @@ def blocks(denoiser: nn.Module) -> list[nn.Module]:
 
 
 def checkpoint_blocks(denoiser: nn.Module) -> None:
-    """Make the blocks of ``denoiser`` keep their inputs alone, and run again for the backward pass."""
+    """Make the blocks of ``denoiser`` keep only their inputs and run again in the backward pass."""
     for block in blocks(denoiser):
         block.forward = _again(block)
 
@@ -50,8 +50,8 @@ def _again(block: nn.Module) -> Any:
 
 @contextmanager
 def _in_place(processors: list[tuple[nn.Module, Any]]) -> Iterator[None]:
-    # Perturbed-attention guidance puts its own processors into attention modules for the length of a call,
-    # and the backward pass comes later.
+    # Perturbed-attention guidance replaces attention processors during a call. The backward pass comes later,
+    # when they are no longer there.
     before = [(module, module.processor) for module, _ in processors]
     try:
         for module, processor in processors:

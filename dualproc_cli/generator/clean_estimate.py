@@ -1,4 +1,4 @@
-"""The clean picture that a scheduler predicts in the middle of its way: the estimator of x0-jump."""
+"""The clean picture that a scheduler predicts at one of its steps: the estimator of x0-jump."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,12 +21,12 @@ def clean_estimate(
     sample: Tensor,
     **options: Any,
 ) -> Tensor:
-    """Predict the clean latents x0 from the noisy ones at the current step, as the scheduler itself would.
+    """Predict the clean latents x0 from the noisy ones at the current step, as the scheduler itself does.
 
     Args:
         scheduler: a diffusers scheduler whose timesteps are set.
         step: its own ``step`` method, which is called where it reports x0.
-        model_output: what the denoiser said about ``sample``, after guidance (the shape of ``sample``).
+        model_output: the denoiser's output for ``sample``, after guidance, in the shape of ``sample``.
         timestep: one of ``scheduler.timesteps``.
         sample: noisy latents of any shape.
         options: further arguments of ``step``.
@@ -84,6 +84,6 @@ def _from_alphas(scheduler: Any, model_output: Tensor, timestep: Tensor, sample:
 
 
 def _place(scheduler: Any, timestep: Tensor) -> None:
-    # Schedulers find their place among the timesteps only when they step for the first time.
+    # Schedulers look up their step index only when they step for the first time.
     if scheduler.step_index is None:
         scheduler._init_step_index(timestep)

@@ -1,4 +1,4 @@
-"""The denoiser's repeated blocks compiled: one compilation serves all blocks of a kind."""
+"""Compiling the denoiser's repeated blocks: one compilation serves all blocks of a class."""
 
 from contextlib import AbstractContextManager
 from typing import Any
@@ -9,13 +9,13 @@ from dualproc_cli.errors import UserError
 
 
 def compile_blocks(denoiser: Any) -> None:
-    """Let the blocks that ``denoiser`` says it repeats be compiled when they are first called.
+    """Compile the blocks that ``denoiser`` repeats, each when it is first called.
 
-    diffusers' own ``compile_repeated_blocks`` compiles the call around a block's ``forward``. What is put
-    around that later, as gradient checkpointing is, would be compiled with it, and cannot be.
+    diffusers' own ``compile_repeated_blocks`` compiles the call around a block's ``forward``, and with it
+    what is wrapped around ``forward`` later. Gradient checkpointing is, and cannot be compiled.
 
     Raises:
-        UserError: it names no blocks that it repeats.
+        UserError: the denoiser's class does not name its repeated blocks.
     """
     names = getattr(denoiser, "_repeated_blocks", None)
     blocks = [module for module in denoiser.modules() if type(module).__name__ in (names or ())]
@@ -28,5 +28,5 @@ def compile_blocks(denoiser: Any) -> None:
 
 
 def uncompiled() -> AbstractContextManager[Any]:
-    """Inside the block nothing is compiled: for what is drawn once, or at another size than all else."""
+    """Run without compilation inside the block: for what is drawn once, or at a size of its own."""
     return torch.compiler.set_stance("force_eager")

@@ -23,7 +23,7 @@ from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import GradientSpec
 
 
-def draw(
+def run_pipeline(
     pipeline: DiffusionPipeline,
     denoiser: nn.Module,
     arguments: dict[str, Any],

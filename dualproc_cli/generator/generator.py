@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import adapter, self_test
 from dualproc_cli.generator.adapter_file import AdapterFile, to_rest
+from dualproc_cli.generator.adapter_types import ADAPTER_TYPES
 from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.compiling import uncompiled
-from dualproc_cli.generator.differentiate import draw
+from dualproc_cli.generator.conventions import Conventions
+from dualproc_cli.generator.differentiate import run_pipeline
 from dualproc_cli.generator.workarounds import Workaround
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
@@ -29,10 +31,12 @@ class Generator:
         pipeline: the diffusers pipeline.
         component: the name of its denoiser, ``transformer`` or ``unet``.
         denoiser: the denoiser itself, which alone carries adapters.
-        device: where it all lives.
-        revision: the commit that a hub model was resolved to, or which weights the miniature has; None for a
-            local folder.
-        workarounds: what had to be changed in the pipeline, with the reasons.
+        spec: of the generator.
+        device: where all of it is.
+        revision: the commit that a hub model was resolved to, or of the miniature's weights; None for a local
+            folder.
+        workarounds: the changes that the pipeline needed.
+        conventions: how the pipeline hands out its pictures.
         saving: makes the context in which what the backward pass needs is saved.
         strategies: names of the memory strategies that were applied, for messages.
     """
@@ -45,20 +49,20 @@ class Generator:
         device: torch.device,
         revision: str | None,
         workarounds: tuple[Workaround, ...],
-        conventions: self_test.Conventions | None = None,
+        conventions: Conventions | None = None,
     ) -> None:
-        """``conventions`` spare it the self-test, which learns them."""
+        """Wrap a loaded pipeline; without ``conventions``, the self-test finds them by drawing."""
         self.pipeline, self.component, self.spec = pipeline, component, spec
         self.device, self.revision, self.workarounds = device, revision, workarounds
         self.denoiser: nn.Module = getattr(pipeline, component)
         self._arguments = Arguments(pipeline, spec)
         self._loaded = 0
-        self._rank, self._alpha = 0, 0.0
+        self._learned = AdapterSpec()
         self.saving: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.strategies: list[str] = []
-        self.conventions = conventions or self_test.Conventions(width=spec.width, height=spec.height)
+        self.conventions = conventions or Conventions(width=spec.width, height=spec.height)
         if conventions is None:
-            self.conventions = self_test.measure(self)
+            self.conventions = self_test.find_conventions(self)
 
     def render(
         self,
@@ -115,12 +119,14 @@ class Generator:
         self, prompts: Sequence[str], seeds: Sequence[int], gradient: GradientSpec | None, **options: Any
     ) -> tuple[Any, int]:
         arguments = self._arguments.make(prompts, seeds, as_list=self.conventions.batches, **options)
-        # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image): inside, it is that of the
-        # picture's seed, and outside nothing is felt of it.
+        # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image). During the call the state
+        # is that of the picture's seed; afterwards it is what it was before.
         forked = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
         with forked, self.saving() if gradient else nullcontext():
             torch.manual_seed(seeds[0])
-            return draw(self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps)
+            return run_pipeline(
+                self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps
+            )
 
     def release_text_encoders(self, prompts: Sequence[str]) -> None:
         """Encode ``prompts``, of which the embeddings stay, and move the text encoders to main memory.
@@ -158,21 +164,22 @@ class Generator:
             ) from error
 
     def attach(self, spec: AdapterSpec, seed: int) -> None:
-        """Add the adapter that learns, as `add_adapter` does, and check nothing."""
+        """Add the adapter that learns as `add_adapter` does, without checking its gradients."""
         targets = (
             adapter.auto_targets(self.denoiser) if spec.target_modules == "auto" else spec.target_modules
         )
-        self._rank, self._alpha = spec.rank, spec.scale * spec.rank
-        adapter.inject(self.denoiser, LEARNED, self._rank, self._alpha, targets, seed)
+        self._learned = spec
+        config = ADAPTER_TYPES[spec.type].config(spec.rank, spec.alpha, targets)
+        adapter.inject(self.denoiser, LEARNED, config, seed)
         for parameter in self.adapter_parameters():
             parameter.requires_grad_(True)
 
     def adapter_parameters(self) -> list[nn.Parameter]:
-        """The weights that learn, float32."""
+        """Return the weights that learn, float32."""
         return list(adapter.tensors(self.denoiser, LEARNED).values())
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """A copy of the learning adapter's weights on the CPU, for a checkpoint."""
+        """Return a copy of the learning adapter's weights on the CPU, for a checkpoint."""
         return to_rest(adapter.tensors(self.denoiser, LEARNED))
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
@@ -184,15 +191,20 @@ class Generator:
         self._fill(LEARNED, state, "checkpoint")
 
     def without_adapter(self) -> AbstractContextManager[None]:
-        """Inside the block, pictures are exactly the base generator's."""
+        """Draw exactly the base generator's pictures inside the block."""
         return adapter.suspended(self.denoiser)
 
+    def call_arguments(self) -> dict[str, Any]:
+        """Return what plain diffusers is called with, beside prompt and seed, to draw the same pictures."""
+        return self._arguments.beside_prompt_and_seed(self.spec)
+
     def save_adapter(self, folder: Path) -> Path:
-        """Write the learning adapter to ``folder`` as plain diffusers loads it; returns the file."""
-        return AdapterFile(self.component, self._rank, self._alpha, self.adapter_state()).write(folder)
+        """Write the learning adapter to ``folder`` as plain diffusers loads it, and return its path."""
+        spec, state = self._learned, self.adapter_state()
+        return AdapterFile(self.component, spec.type, spec.rank, spec.alpha, state).write(folder)
 
     def load_adapters(self, adapters: Sequence[tuple[Path, float]]) -> None:
-        """Load saved adapters, each multiplied by its own scale; they add up, also with those loaded before.
+        """Load saved adapters, each multiplied by its own scale, in addition to those loaded before.
 
         All are checked before the first is loaded. An adapter at scale 0 leaves the pictures as they were.
 
@@ -206,7 +218,7 @@ class Generator:
             if scale == 0:
                 continue
             name = f"loaded-{self._loaded}"
-            adapter.inject(self.denoiser, name, file.rank, file.alpha, file.target_modules, seed=0)
+            adapter.inject(self.denoiser, name, file.config, seed=0)
             self._fill(name, file.tensors, str(folder))
             for layer in adapter.layers(self.denoiser):
                 layer.set_scale(name, scale)
@@ -233,14 +245,13 @@ class Generator:
                 f"{name} ({self.spec.model}) has a {self.component}; use the model named in its bundle"
             )
         modules = dict(self.denoiser.named_modules())
-        for target in file.target_modules:
-            module, down = modules.get(target), file.tensors[f"{target}.lora_A.weight"]
-            up = file.tensors[f"{target}.lora_B.weight"]
-            if module is None or _features(module) != (down.shape[1], up.shape[0]):
+        for target, features in file.layers.items():
+            module = modules.get(target)
+            if module is None or _features(module) != features:
                 found = "no such layer" if module is None else "a layer of {} x {}".format(*_features(module))
                 raise UserError(
                     f"{folder}: the adapter was made for another generator: it adapts {target} with "
-                    f"{down.shape[1]} x {up.shape[0]}, and {name} ({self.spec.model}) has {found}; use the "
+                    f"{features[0]} x {features[1]}, and {name} ({self.spec.model}) has {found}; use the "
                     "model named in its bundle"
                 )
 

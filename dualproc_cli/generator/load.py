@@ -18,9 +18,10 @@ from transformers.utils import logging as transformers_logging
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator.compiling import compile_blocks
+from dualproc_cli.generator.conventions import Conventions
 from dualproc_cli.generator.generator import Generator
 from dualproc_cli.generator.load_errors import refuse
-from dualproc_cli.generator.self_test import Conventions, count_idle_timesteps
+from dualproc_cli.generator.self_test import count_idle_timesteps
 from dualproc_cli.generator.text_embedding_cache import cache_text_embeddings
 from dualproc_cli.generator.workarounds import apply_workarounds
 from dualproc_cli.models.build import LEFT_OUT, Weights, build_pipeline, shape_of

@@ -25,7 +25,7 @@ def refuse(spec: GeneratorSpec, error: BaseException) -> NoReturn:
 
 
 def missing_package(error: BaseException | None) -> str | None:
-    """The package whose absence ``error`` is about, as pip calls it, or None."""
+    """Return the package whose absence caused ``error``, as pip calls it, or None."""
     for cause in load_errors.causes(error):
         # diffusers imports optional packages where they are installed, and uses some (ftfy) without asking.
         if isinstance(cause, NameError) and cause.name in BACKENDS_MAPPING:
@@ -34,16 +34,16 @@ def missing_package(error: BaseException | None) -> str | None:
 
 
 def scheduler_advice(error: BaseException | None) -> str:
-    """Which schedulers work, where ``error`` came out of the model's own; nothing where it did not."""
+    """Return advice that names working schedulers if the model's own raised ``error``, or an empty text."""
     frames = traceback.extract_tb(error.__traceback__) if error else []
     blamed = any(frame.name in ("_set_timesteps", "_step") for frame in frames)
     return f"; schedulers that work: {', '.join(working_schedulers())}" if blamed else ""
 
 
 def working_schedulers(check: str = "images") -> list[str]:
-    """Names of the scheduler classes that passed ``check`` in the matrix, as packaged."""
+    """Return the names of the scheduler classes that passed ``check`` in the packaged matrix."""
     passed = [
-        entry.name.partition(",")[0] + "Scheduler"  # what follows are its options
+        entry.name.partition(",")[0] + "Scheduler"  # its options follow the comma
         for entry in read_matrix() or ()
         if entry.kind == "scheduler" and entry.checks.get(check) == PASSED
     ]

@@ -1,57 +1,56 @@
 """What a generator is asked before it is trusted: how it hands out pictures, whether gradients are whole."""
 
-from __future__ import annotations
-
 import itertools
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator.compiling import uncompiled
+from dualproc_cli.generator.conventions import Conventions
 from dualproc_cli.generator.load_errors import missing_package, scheduler_advice
 from dualproc_cli.models.load_errors import first_line
-from dualproc_cli.spec import GradientSpec
-
-if TYPE_CHECKING:
-    from dualproc_cli.generator.generator import Generator
+from dualproc_cli.spec import GeneratorSpec, GradientSpec
 
 PROMPT = "a picture"
 LONGER = "a picture of a house"
 SMALL = 128  # pixels; large models are asked at this size, which takes a moment
-STEPS = 2  # some schedulers behave otherwise on their first step
-VISIBLE = 1e-2  # a difference that rounding does not make in half precision (2.5 of 255 levels)
-ANY = 1e-3  # a difference that the same computation does not make twice
+STEPS = 2  # some schedulers behave differently on their first step
+VISIBLE = 1e-2  # more than half precision's rounding (2.5 of 255 levels)
+ANY = 1e-3  # more than two runs of the same computation differ
 
 
-@dataclass(frozen=True)
-class Conventions:
-    """How a pipeline hands out its pictures, learned by trying."""
+class Tested(Protocol):
+    """What the self-test needs of a `Generator`."""
 
-    width: int
-    """Of the pictures that the self-test draws, in pixels."""
-    height: int
-    low: float = 0.0
-    """What black is: 0, or -1 for the pipelines whose tensors are in [-1, 1]. White is 1."""
-    idle_timesteps: int = 0
-    """Entries of the scheduler's timesteps that are no steps (SANA-Sprint keeps a last boundary there)."""
-    batches: bool = True
-    """Whether it draws several pictures at a time, each as it would alone."""
+    spec: GeneratorSpec
+    pipeline: DiffusionPipeline
+    conventions: Conventions
 
-    def picture(self, images: Tensor) -> Tensor:
-        """The pipeline's tensors [B, 3 or 4, H, W] as images [B, 3, H, W], float32, in [0, 1].
-
-        Transparent pictures (Qwen-Image 2.1) are laid on white.
-        """
-        images = ((images.float() - self.low) / (1 - self.low)).clamp(0, 1)
-        color, opacity = images[:, :3], images[:, 3:]
-        return color * opacity + (1 - opacity) if opacity.numel() else color
+    def call(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        gradient: GradientSpec | None = None,
+        steps: int,
+        width: int | None = None,
+        height: int | None = None,
+        output_type: str = "pt",
+    ) -> tuple[Any, int]:
+        """Call the pipeline: its raw pictures, and how many scheduler steps it took."""
+        ...
 
 
-def measure(generator: Generator) -> Conventions:
-    """Draw a small picture as tensor and as array, and learn the conventions from them.
+def find_conventions(generator: Tested) -> Conventions:
+    """Draw a small picture as tensor and as array, and find the pipeline's conventions from them.
+
+    Args:
+        generator: whose ``conventions`` are replaced while they are being tried.
 
     Raises:
         UserError: the pipeline draws no picture from a prompt, or one in an unknown range.
@@ -65,7 +64,7 @@ def measure(generator: Generator) -> Conventions:
             images, taken = _try(generator, "pt")
             arrays, _ = _try(generator, "np")
         except Exception as error:
-            # Whatever a pipeline raises here, a prompt is all it was given.
+            # A pipeline may raise anything here; all that it was given is a prompt.
             failure = failure or error
             continue
         low = _black(generator, images, torch.as_tensor(arrays))
@@ -84,18 +83,18 @@ def measure(generator: Generator) -> Conventions:
     ) from failure
 
 
-def count_idle_timesteps(generator: Generator) -> int:
-    """How many of the scheduler's timesteps are no steps; nobody looks at the picture."""
+def count_idle_timesteps(generator: Tested) -> int:
+    """Return how many of the scheduler's timesteps the pipeline never steps through, whatever it draws."""
     _, taken = _draw(generator, [PROMPT])
     return _idle(generator, taken)
 
 
-def check_gradients(generator: Generator, tensors: dict[str, nn.Parameter]) -> None:
+def check_gradients(generator: Tested, tensors: dict[str, nn.Parameter]) -> None:
     """Check that recording a graph leaves the picture alone and gradients reach every weight that matters.
 
     Args:
-        generator: whose adapter is new, so that B is zero.
-        tensors: the adapter's weights by name, A and B of every layer.
+        generator: whose adapter is new and so without effect.
+        tensors: the adapter's weights by name.
 
     Raises:
         UserError: naming what failed.
@@ -110,28 +109,27 @@ def check_gradients(generator: Generator, tensors: dict[str, nn.Parameter]) -> N
     if missing and _matter(generator, tensors, missing, plain):
         _fail(generator, f"no gradient reaches {len(missing)} of its weights: {', '.join(missing)}")
     if not all(gradient.isfinite().all() for gradient in gradients if gradient is not None):
-        _fail(generator, f"its gradients overflow in {generator.spec.dtype}")
+        _fail(generator, f"its gradients are not finite in {generator.spec.dtype}")
 
 
-def _matter(
-    generator: Generator, tensors: dict[str, nn.Parameter], missing: list[str], plain: Tensor
-) -> bool:
+def _matter(generator: Tested, tensors: dict[str, nn.Parameter], missing: list[str], plain: Tensor) -> bool:
     # A last block may compute text features that nobody reads: its weights have no gradient and need none.
-    updates = [tensors[name] for name in missing if ".lora_B." in name]
+    weights = [tensors[name] for name in missing]
+    before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
-        for update in updates:
-            update.fill_(1)
+        for weight in weights:
+            weight.add_(1)
         difference = _difference(plain, _small(generator, None))
-        for update in updates:
-            update.zero_()
+        for weight, value in zip(weights, before, strict=True):
+            weight.copy_(value)
     return difference > ANY
 
 
-def _small(generator: Generator, gradient: GradientSpec | None) -> Tensor:
+def _small(generator: Tested, gradient: GradientSpec | None) -> Tensor:
     return _draw(generator, [PROMPT], gradient=gradient)[0]
 
 
-def _try(generator: Generator, output_type: str) -> tuple[Any, int]:
+def _try(generator: Tested, output_type: str) -> tuple[Any, int]:
     images, taken = _draw(generator, [PROMPT], output_type=output_type)
     size = generator.conventions.height, generator.conventions.width
     expected = [(1, channels, *size) if output_type == "pt" else (1, *size, channels) for channels in (3, 4)]
@@ -140,38 +138,38 @@ def _try(generator: Generator, output_type: str) -> tuple[Any, int]:
     return images, taken
 
 
-def _idle(generator: Generator, taken: int) -> int:
+def _idle(generator: Tested, taken: int) -> int:
     return len(generator.pipeline.components["scheduler"].timesteps) - taken
 
 
-def _batches(generator: Generator, alone: Tensor) -> bool:
-    # The longer prompt goes first: pipelines that pad the other without a mask are found out too.
+def _batches(generator: Tested, alone: Tensor) -> bool:
+    # The longer prompt goes first, which also finds pipelines that pad the other one without a mask.
     try:
         together, _ = _draw(generator, [LONGER, PROMPT])
     except Exception:  # anything may happen to a pipeline that is made for one prompt
         return False
     if len(together) != 2:
         return False
-    # A batch of another size is rounded otherwise, which does not show in the mean.
+    # A batch of another size is rounded differently, which the mean hardly shows.
     difference = (together[1:].float() - alone.float()).abs().mean().item()
     return difference <= (ANY if generator.pipeline.dtype == torch.float32 else VISIBLE)
 
 
-def _draw(generator: Generator, prompts: list[str], **options: Any) -> tuple[Any, int]:
+def _draw(generator: Tested, prompts: list[str], **options: Any) -> tuple[Any, int]:
     size, steps = generator.conventions, min(generator.spec.steps, STEPS)
     seeds = list(range(len(prompts)))[::-1]
     with uncompiled():
         return generator.call(prompts, seeds, steps=steps, width=size.width, height=size.height, **options)
 
 
-def _black(generator: Generator, images: Tensor, arrays: Tensor) -> float:
+def _black(generator: Tested, images: Tensor, arrays: Tensor) -> float:
     # Arrays [1, H, W, 3] are in [0, 1] everywhere, since diffusers makes its PIL pictures of them.
     expected = arrays.permute(0, 3, 1, 2).float()
     error = {}
     for low in (0.0, -1.0):
         error[low] = (((images.float().cpu() - low) / (1 - low)).clamp(0, 1) - expected).abs().mean().item()
     low = min(error, key=error.__getitem__)
-    if not error[low] <= VISIBLE:  # not a number, where half precision overflows
+    if not error[low] <= VISIBLE:  # also where half precision overflows to NaN
         _fail(generator, f"its tensors are in neither [0, 1] nor [-1, 1] (off by {error[low]:.2g})")
     return low
 
@@ -180,12 +178,12 @@ def _difference(one: Tensor, other: Tensor) -> float:
     return (one.detach().float() - other.detach().float()).abs().max().item()
 
 
-def _name(generator: Generator) -> str:
+def _name(generator: Tested) -> str:
     scheduler = generator.pipeline.components["scheduler"]
     return f"{type(generator.pipeline).__name__} with {type(scheduler).__name__}"
 
 
-def _fail(generator: Generator, reason: str) -> None:
+def _fail(generator: Tested, reason: str) -> None:
     raise UserError(
         f"generator.model: {generator.spec.model}: {_name(generator)} failed its self-test: "
         f"{reason}; choose another model, or report this with the versions of diffusers and torch"

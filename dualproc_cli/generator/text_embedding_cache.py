@@ -12,12 +12,12 @@ from torch import Tensor, nn
 def cache_text_embeddings(encoder: nn.Module) -> None:
     """Make a frozen text encoder keep its outputs, prompt by prompt.
 
-    Works below the pipeline's ``encode_prompt``, whose outputs differ from pipeline to pipeline: here a batch
-    of prompts is a batch of rows of token ids [B, L] and masks [B, L], and each row's output is kept under
-    the row's own bytes. So a prompt costs one forward pass however the batches mix, and its embedding does
-    not depend on the batch. Calls that are no such batch reach the encoder unchanged.
+    The cache sits below the pipeline's ``encode_prompt``, whose outputs differ from pipeline to pipeline.
+    Here a batch of prompts is a batch of rows of token ids [B, L] and masks [B, L], and each row's output is
+    kept under the row's own bytes. So each prompt costs one forward pass whatever batches it is in, and its
+    embedding does not depend on the batch. Other calls reach the encoder unchanged.
 
-    The outputs stay where the inputs are for as long as the encoder lives, which itself may be moved away.
+    The outputs stay on the inputs' device as long as the encoder lives, which may itself be moved elsewhere.
     """
     forward = encoder.forward
     memory: dict[Hashable, Any] = {}
@@ -42,7 +42,7 @@ def cache_text_embeddings(encoder: nn.Module) -> None:
 
 
 def _at_home(encoder: nn.Module, forward: Any, inputs: list[tuple[int | str, Any]]) -> Any:
-    """Call ``forward`` where the encoder is, and bring what it gives to where the inputs are."""
+    """Call ``forward`` on the encoder's device, and return its output on the inputs' device."""
     away = next(value.device for _, value in inputs if isinstance(value, Tensor))
     home = next((parameter.device for parameter in encoder.parameters()), away)
     moved = send_to_device(inputs, home)
@@ -54,7 +54,7 @@ def _at_home(encoder: nn.Module, forward: Any, inputs: list[tuple[int | str, Any
 
 
 def _rows(inputs: list[tuple[int | str, Any]]) -> int | None:
-    """The number of rows that all input tensors share, or None where they are no batch of rows."""
+    """Return the number of rows that all input tensors share, or None if they are not a batch of rows."""
     tensors = [value for _, value in inputs if isinstance(value, Tensor)]
     plain = all(value is None or isinstance(value, (Tensor, bool, int, float, str)) for _, value in inputs)
     sizes = {tensor.shape[_batch_dimension(tensor)] if tensor.ndim else None for tensor in tensors}
@@ -66,7 +66,7 @@ def _row(value: Any, row: int) -> Any:
 
 
 def _batch_dimension(tensor: Tensor) -> int:
-    # Position ids of language models that see pictures: [3, B, L], for time, height and width.
+    # Position ids of vision-language models are [3, B, L]: time, height and width.
     return 1 if tensor.ndim == 3 and tensor.dtype == torch.long else 0
 
 
@@ -85,4 +85,4 @@ def _batch(rows: list[Any]) -> Any:
         return type(first)(**{name: _batch([row[name] for row in rows]) for name in first})
     if isinstance(first, (tuple, list)):
         return type(first)(_batch(list(values)) for values in zip(*rows, strict=True))
-    return None  # a decoder's key-value cache, which nobody reads from a text encoder
+    return None  # such as a decoder's key-value cache, which pipelines do not read

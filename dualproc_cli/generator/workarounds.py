@@ -1,4 +1,4 @@
-"""What single pipelines need before they can be differentiated, as data: each workaround with its reason."""
+"""Changes that some pipelines need before they can be differentiated, each with its reason."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
-# Arguments that a pipeline is called with where it takes them.
+# Arguments that every pipeline is called with, if it takes them.
 CALL_ARGUMENTS = {
     # PixArt, SANA and others would draw at the nearest of their trained sizes and resize the picture.
     "use_resolution_binning": False,
@@ -17,26 +17,31 @@ CALL_ARGUMENTS = {
     "enable_prompt_rewrite": False,
     # ERNIE-Image too, with a language model of its own.
     "use_pe": False,
-    # Ideogram's guidance is a schedule for its own number of steps, which excludes a guidance scale.
+    # Ideogram's default is a schedule for its own number of steps, which excludes a guidance scale.
     "guidance_schedule": None,
-    # Qwen-Image 2.1 computes the prompt's keys in the first step and keeps them: with a graph that begins
-    # later, what the adapter does to them would have no gradient.
+    # Qwen-Image 2.1 computes the prompt's keys in the first step and keeps them. With a graph that begins
+    # later, no gradient would reach the adapter through them.
     "use_kv_cache": False,
 }
 
 
 @dataclass(frozen=True)
 class Workaround:
-    """A change to a loaded pipeline, made once."""
+    """A change that is made once to a loaded pipeline.
+
+    Attributes:
+        name: what changes, in a few words.
+        reason: why.
+        apply: takes the pipeline and its denoiser, and returns whether there was anything to change.
+    """
 
     name: str
     reason: str
     apply: Callable[[DiffusionPipeline, nn.Module], bool]
-    """Takes the pipeline and its denoiser, and says whether there was anything to change."""
 
 
 def apply_workarounds(pipeline: DiffusionPipeline, denoiser: nn.Module) -> tuple[Workaround, ...]:
-    """Apply what ``pipeline`` needs; returns the workarounds that changed something."""
+    """Apply the workarounds that ``pipeline`` needs, and return those that changed something."""
     return tuple(workaround for workaround in WORKAROUNDS if workaround.apply(pipeline, denoiser))
 
 
@@ -50,7 +55,7 @@ def _drop_watermark(pipeline: DiffusionPipeline, denoiser: nn.Module) -> bool:
 def _train_experts(pipeline: DiffusionPipeline, denoiser: nn.Module) -> bool:
     experts = [module for module in denoiser.modules() if hasattr(module, "moe_infer")]
     for module in experts:
-        module.training = True  # this module alone: its children stay in eval mode
+        module.training = True  # only this module: its children stay in eval mode
     return bool(experts)
 
 

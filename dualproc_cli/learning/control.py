@@ -21,6 +21,7 @@ from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
 from dualproc_cli.learning.run import Ending, run
 from dualproc_cli.memory import MemoryPlan, plan_learning
+from dualproc_cli.models.source import find_model
 from dualproc_cli.spec import LoadedSpec
 from dualproc_cli.vlm import Vlm
 
@@ -114,7 +115,10 @@ def _finish(
             place.bundle,
             loaded,
             save_adapter=generator.save_adapter,
-            revisions=Revisions(generator=generator.revision, vlm=vlm.revision),
+            arguments=generator.call_arguments(),
+            revisions=Revisions(
+                generator=generator.revision, vlm=vlm.revision, evaluate_vlm=_second_revision(loaded)
+            ),
             metrics=learner.metrics,
             memory=plan.names,
             outcome=outcome,
@@ -126,6 +130,15 @@ def _finish(
             f"{place.bundle}: could not be written ({error.strerror or error}); all that was learned is in "
             f"{place.checkpoint}: make room and go on with --resume"
         ) from error
+
+
+def _second_revision(loaded: LoadedSpec) -> str | None:
+    """The revision of the second VLM, as far as it is known without loading it."""
+    second = loaded.spec.evaluate.vlm
+    try:
+        return find_model(second).revision if second else None
+    except FileNotFoundError:  # evaluating says so
+        return None
 
 
 @contextmanager

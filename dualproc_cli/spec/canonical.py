@@ -1,4 +1,4 @@
-"""One form for equal specs, its digest, and the JSON Schema of the language."""
+"""The canonical form of a spec, its digest, and the JSON Schema of the language."""
 
 import hashlib
 import json
@@ -8,14 +8,14 @@ from typing import Any
 
 from dualproc_cli.spec.model import ControlSpec
 
-# JSON may hold these as they are; YAML folds or refuses them.
+# JSON may hold these characters as they are; YAML folds or refuses them.
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def canonical(spec: ControlSpec) -> str:
-    """The spec as one line of JSON with sorted keys and every default written out.
+    """Return the spec as one line of JSON with sorted keys and every default written out.
 
-    It is YAML too: loaded as a spec, it gives an equal one, whatever the presets have become since.
+    The line is YAML too. Loaded as a spec, it gives an equal one, whatever the presets have become since.
     """
     text = json.dumps(
         spec.model_dump(mode="json"),
@@ -28,7 +28,7 @@ def canonical(spec: ControlSpec) -> str:
 
 
 def spec_digest(spec: ControlSpec) -> str:
-    """SHA-256 of the canonical form, as 64 hexadecimal digits."""
+    """Return the SHA-256 of the canonical form, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical(spec).encode()).hexdigest()
 
 
@@ -44,5 +44,5 @@ def _schema_text() -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a control spec. What it rejects, ``load_spec`` rejects."""
+    """Return the JSON Schema (draft 2020-12) of a control spec; ``load_spec`` rejects what it rejects."""
     return json.loads(_schema_text())

@@ -13,7 +13,13 @@ KeyPath: TypeAlias = tuple[str | int, ...]  # ("questions", 0, "weight"); dotted
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A position in a file (line and column from 1), or another source such as a ``--set`` (both 0)."""
+    """A position in a file, or another source of values.
+
+    Attributes:
+        source: the file's path, or what the source is called, such as ``--set learn.steps=50``.
+        line: from 1; 0 if the source is not a file.
+        column: from 1; 0 if the source is not a file.
+    """
 
     source: str
     line: int = 0
@@ -25,7 +31,14 @@ class Place:
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One mistake: where, in which key, what is wrong and what was expected."""
+    """One mistake in a spec.
+
+    Attributes:
+        place: where it is.
+        key: the dotted key, or an empty text.
+        problem: what is wrong.
+        expected: what was expected instead.
+    """
 
     place: Place
     key: str
@@ -35,26 +48,29 @@ class Fault:
     def __str__(self) -> str:
         parts = [str(self.place), self.key, f"{self.problem} (expected {self.expected})"]
         line = ": ".join(part for part in parts if part)
-        # A file may hold any character; none may break the line or reach the terminal as a command.
+        # A file may hold any character. Escaped, none breaks the line or reaches the terminal as a command.
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 class SpecError(UserError):
-    """All mistakes of a spec, one a line."""
+    """All mistakes of a spec, one a line.
+
+    Attributes:
+        faults: the mistakes of the file in reading order, then those of the command line.
+    """
 
     def __init__(self, faults: Iterable[Fault]) -> None:
-        # What the command line says comes after what the file says; a file's faults in reading order.
         self.faults = sorted(set(faults), key=lambda fault: (not fault.place.line, fault))
         super().__init__("\n".join(map(str, self.faults)))
 
 
 def dotted(path: KeyPath) -> str:
-    """``questions.0.weight``, as ``--set`` takes it."""
+    """Return a path as ``--set`` takes it: ``questions.0.weight``."""
     return ".".join(map(str, path))
 
 
 def shown(value: Any) -> str:
-    """A value as a message names it: short, on one line, as YAML would have it."""
+    """Return a value as a message names it: short, on one line, in YAML's notation."""
     match value:
         case dict():
             return "a mapping"
@@ -66,12 +82,12 @@ def shown(value: Any) -> str:
 
 
 def shortened(text: str, limit: int = 60) -> str:
-    """The text on one line, cut where it is long."""
+    """Return the text on one line, cut if it is long."""
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """``; did you mean 'steps'?``, or nothing where no known word is near."""
+    """Return ``; did you mean 'steps'?``, or an empty text if no known word is near."""
     near = get_close_matches(word, known, n=1, cutoff=0.55)
     return f"; did you mean '{near[0]}'?" if near else ""

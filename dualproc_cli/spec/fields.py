@@ -1,4 +1,4 @@
-"""What the keys of a control spec are made of: the base model and the constrained types."""
+"""The base model and the constrained types of a control spec's keys."""
 
 from typing import Annotated, Any
 
@@ -18,41 +18,41 @@ EXPECTED_OF_PATTERN = {
 
 
 class SpecModel(BaseModel):
-    """A part of a spec: immutable, and without keys that it does not know."""
+    """A part of a spec: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @field_validator("*")
     @classmethod
     def _no_negative_zero(cls, value: Any) -> Any:
-        # -0.0 equals 0.0 but prints differently: it would give two digests to one spec.
+        # -0.0 equals 0.0 but prints differently, which would give equal specs two digests.
         return value + 0.0 if isinstance(value, float) else value
 
 
 def number(**limits: Any) -> Any:
-    """Constraints of a number: finite, within ``limits`` (ge, gt, le, lt), never made from text."""
+    """Constrain a number: finite, within ``limits`` (ge, gt, le, lt), not written as text."""
     return Field(strict=True, allow_inf_nan=False, **limits)
 
 
 def whole(**limits: Any) -> Any:
-    """Constraints of a whole number within ``limits`` (as above, or multiple_of); 4.0 and true are none."""
+    """Constrain a whole number to ``limits`` (as above, or multiple_of); 4.0 and true are refused."""
     return Field(strict=True, **limits)
 
 
 def not_a_truth_value(value: Any) -> Any:
-    """Refuses true where 1 is meant: they are equal in Python."""
+    """Return ``value``, refusing true where 1 is meant: they are equal in Python."""
     if isinstance(value, bool):
         raise PydanticCustomError("int_type", "Input should be a whole number")
     return value
 
 
 def rgb(color: str) -> tuple[float, float, float]:
-    """Red, green and blue in [0, 1] of a CSS colour name or of ``#rgb`` or ``#rrggbb``.
+    """Return red, green and blue in [0, 1] of a CSS colour name or of ``#rgb`` or ``#rrggbb``.
 
     Raises:
-        ValueError: no such colour.
+        ValueError: there is no such colour.
     """
-    from PIL import ImageColor  # a spec without colours need not wait for Pillow
+    from PIL import ImageColor  # imported here, because a spec without colours does without Pillow
 
     red, green, blue = ImageColor.getrgb(color)[:3]
     return red / 255, green / 255, blue / 255
@@ -75,7 +75,7 @@ Flag = Annotated[bool, Field(strict=True)]
 Fraction = Annotated[float, number(ge=0, le=1)]  # of the picture's width or height
 Side = Annotated[int, whole(ge=8, le=4096, multiple_of=8)]  # pixels
 
-# An answer is taken as it is written: unquoted Yes is a truth value to YAML 1.1, "Yes" to whoever wrote it.
+# Answers are taken as written: an unquoted Yes is a truth value in YAML 1.1, but its author means "Yes".
 Answer = Annotated[
     Text,
     WithJsonSchema({"type": ["string", "boolean", "number"], "pattern": SOME_TEXT, "maxLength": MAX_TEXT}),

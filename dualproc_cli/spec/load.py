@@ -1,4 +1,4 @@
-"""A spec file to a validated, fully resolved control spec, with the origin of each value."""
+"""From a spec file to a validated, resolved control spec, with the origin of each value."""
 
 import copy
 import functools
@@ -24,12 +24,19 @@ MAX_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A control spec and where it came from."""
+    """A control spec and where it came from.
+
+    Attributes:
+        spec: with every default and preset filled in.
+        folder: to which the paths of pictures are relative.
+        text: of the file, as it was written.
+        origins: ``spec``, ``preset``, ``default`` or ``--set`` for each value, by dotted key.
+    """
 
     spec: ControlSpec
-    folder: Path  # image paths are relative to it
-    text: str  # of the file, as it was written
-    origins: dict[str, str]  # dotted key of every value -> spec | preset | default | --set
+    folder: Path
+    text: str
+    origins: dict[str, str]
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
@@ -37,10 +44,10 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
 
     Args:
         path: a YAML file.
-        overrides: ``key.path=value`` each, typed like YAML; they win over the file.
+        overrides: ``key.path=value`` each, the value in YAML; they replace values of the file.
 
     Raises:
-        SpecError: with every fault of the file and the overrides, one ``file:line:column: key: problem
+        SpecError: every fault of the file and of the overrides, one ``file:line:column: key: problem
             (expected ...)`` a line.
     """
     text = _read(path)
@@ -83,12 +90,12 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].split(b"\n")[-1].decode("utf-8", "ignore")
         number = data.count(b"\n", 0, error.start) + 1
-        problem = f"the byte 0x{data[error.start]:02x} is no UTF-8"
+        problem = f"the byte 0x{data[error.start]:02x} is not UTF-8"
         raise refuse(problem, "text saved as UTF-8", number, len(line) + 1) from error
 
 
 def _take_answers_as_written(tree: Tree) -> None:
-    """Make ``answer: Yes`` the text Yes: YAML 1.1 takes it for a truth value, and 12 for a number."""
+    """Turn answers back into text: YAML 1.1 reads Yes as a truth value, and 12 as a number."""
     for path, entry in tree.entries.items():
         is_answer = path[0:1] == ("questions",) and (
             path[2:] == ("answer",) or path[2:3] == ("alternatives",)
@@ -105,9 +112,9 @@ def _validate(tree: Tree) -> tuple[ControlSpec | None, list[tuple[KeyPath, Fault
 
 
 def _without(paths: list[KeyPath], data: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the values without those at ``paths``, but with all indices and names of visual prompts."""
+    """Copy the values without those at ``paths``; list indices and names of visual prompts stay."""
     data = copy.deepcopy(data)
-    for path in sorted(paths, key=len, reverse=True):  # what is inside before what is around it
+    for path in sorted(paths, key=len, reverse=True):  # inner values before those around them
         container = _at(path[:-1], data)
         if path[:-1] == ("visual_prompts",):
             container[path[-1]] = {}
@@ -123,7 +130,7 @@ def _at(path: KeyPath, data: Any) -> Any:
 
 
 def _origins(spec: ControlSpec, tree: Tree) -> dict[str, str]:
-    """Origin of every leaf; a list of texts or numbers is one leaf, and --set if any of its items is."""
+    """Return the origin of every leaf; a list of texts is one leaf, and --set if any of its items is."""
     origins = dict.fromkeys(leaves(spec.model_dump()), "default")
     for path, entry in tree.entries.items():
         for cut in range(len(path), 0, -1):
@@ -133,7 +140,7 @@ def _origins(spec: ControlSpec, tree: Tree) -> dict[str, str]:
 
 
 def leaves(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Paths of the values that are no mapping and no list of mappings, in the spec's order."""
+    """Yield the paths of all values except mappings and lists of mappings, in the spec's order."""
     if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from leaves(item, (*path, key))

@@ -149,8 +149,9 @@ class Question(SpecModel):
 
 
 class AdapterSpec(SpecModel):
-    """The LoRA adapter that is learned."""
+    """The adapter that is learned."""
 
+    type: Literal["lora"] = Field(default="lora", description="lora: a low-rank update, W + scale B A.")
     rank: Annotated[int, whole(ge=1, le=1024)] = Field(default=16, description="Rank of the low-rank update.")
     scale: Annotated[float, number(gt=0, le=1000)] = Field(
         default=5.0, description="Factor of the low-rank update: LoRA's alpha is scale times rank." + _PRESET
@@ -159,6 +160,11 @@ class AdapterSpec(SpecModel):
         default="auto",
         description="auto (attention and feed-forward projections), or what names of such modules end with.",
     )
+
+    @property
+    def alpha(self) -> float:
+        """The numerator of the update's factor, alpha / rank."""
+        return self.scale * self.rank
 
 
 class GradientSpec(SpecModel):
@@ -233,7 +239,7 @@ class LearnSpec(SpecModel):
     checkpoint_every: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
         default=25, description="Steps between checkpoints."
     )
-    adapter: AdapterSpec = Field(default=AdapterSpec(), description="The LoRA adapter that is learned.")
+    adapter: AdapterSpec = Field(default=AdapterSpec(), description="The adapter that is learned.")
     gradient: GradientSpec = Field(
         default=GradientSpec(), description="Which part of the drawing is differentiated."
     )

@@ -1,4 +1,4 @@
-"""``--set key.path=value``: any key of a spec from the command line, typed like YAML."""
+"""``--set key.path=value``: any key of a spec from the command line, the value in YAML."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ ORIGIN = "--set"
 def override(tree: Tree, setting: str) -> list[Fault]:
     """Put one setting into the tree.
 
-    A key that the language does not know is put in like any other; validation names it, and ``--set``.
+    Unknown keys are put in like any other; validation reports them as coming from ``--set``.
 
     Args:
         tree: the spec's values; changed in place.
         setting: ``key.path=value``; a number in the path is an index into a list, from 0.
 
     Returns:
-        The faults of the setting: no such place in the spec, or a value that is no YAML.
+        The faults of the setting: the spec has no such place, or the value is not YAML.
     """
     place = Place(f"{ORIGIN} {shortened(setting)}")
     key, equals, text = setting.partition("=")
@@ -54,7 +54,7 @@ def override(tree: Tree, setting: str) -> list[Fault]:
 
 
 def _step(container: Any, part: str) -> str | int | None:
-    """The key or the index that ``part`` is in ``container``; None where there is none such."""
+    """Return ``part`` as a key or an index of ``container``; None if it cannot be one."""
     if isinstance(container, dict):
         return part
     if isinstance(container, list) and part.isdecimal() and part.isascii() and int(part) < len(container):
@@ -71,5 +71,5 @@ def _no_such_place(place: Place, path: tuple[str | int, ...], container: Any, pa
         )
         return Fault(place, dotted(path), f"is a list without an item {shortened(part)}", expected)
     return Fault(
-        place, dotted(path), f"is no mapping, so it has no key {shortened(part)}", "a key of the spec"
+        place, dotted(path), f"is not a mapping and has no key {shortened(part)}", "a key of the spec"
     )

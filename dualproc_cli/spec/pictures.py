@@ -1,48 +1,92 @@
-"""Whether the picture of a visual prompt may be used: inside the spec's folder, readable, of sane size."""
+"""Picture files: reading them, and whether the picture of a visual prompt may be used.
+
+Every picture that a user names is read by `read_picture`. Pillow is imported only where there is one.
+"""
+
+from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # others are refused: some of Pillow's readers run programs
 SMALLEST, LARGEST = 8, 8192  # pixels a side
+READABLE = "a readable PNG, JPEG or WebP file"
+INSIDE = "a file inside the spec's folder, by a relative path"
+
+
+class PictureFault(ValueError):
+    """A picture file that cannot be used.
+
+    Attributes:
+        problem: what is wrong with it.
+        expected: what was expected instead.
+    """
+
+    def __init__(self, problem: str, expected: str) -> None:
+        super().__init__(problem, expected)
+        self.problem, self.expected = problem, expected
+
+
+def read_picture(file: Path) -> Image.Image:
+    """Read a PNG, JPEG or WebP file: in RGB, upright as its EXIF data say, on white where it is transparent.
+
+    Raises:
+        PictureFault: the file is missing, of another format, damaged or larger than 8192 pixels a side.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    sane = f"at most {LARGEST} pixels a side"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes, which are checked here, and of odd metadata
+            with Image.open(file, formats=FORMATS) as image:
+                if max(image.size) > LARGEST:
+                    raise PictureFault(f"is {image.width}x{image.height} pixels", sane)
+                picture = ImageOps.exif_transpose(image).convert("RGBA")
+    except PictureFault:
+        raise
+    except FileNotFoundError as error:
+        raise PictureFault("no such file", READABLE) from error
+    except UnidentifiedImageError as error:
+        raise PictureFault("is not a picture of a known format", READABLE) from error
+    except Image.DecompressionBombError as error:
+        raise PictureFault("has far too many pixels", sane) from error
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        raise PictureFault(f"cannot be read ({reason})", READABLE) from error
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture).convert("RGB")
 
 
 def picture_fault(path: str, folder: Path) -> tuple[str, str] | None:
-    """What is wrong with the picture at ``path`` and what was expected, or None.
+    """Return what is wrong with the picture of a visual prompt and what was expected, or None.
 
     Args:
         path: as the spec gives it, relative to ``folder``.
         folder: where the spec lies.
     """
-    inside = "a file inside the spec's folder, by a relative path"
     if "\0" in path:
-        return "holds a null character", inside
+        return "holds a null character", INSIDE
     if Path(path).is_absolute():
-        return f"is an absolute path: {path}", inside
+        return f"is an absolute path: {path}", INSIDE
     try:
         home = folder.resolve()
         file = (home / path).resolve()  # follows links, so that none leads out
         if not file.is_relative_to(home):
-            return f"leaves the spec's folder: {path}", inside
+            return f"leaves the spec's folder: {path}", INSIDE
         if not file.is_file():
-            return f"no such file: {file}", inside
+            return f"no such file: {file}", INSIDE
     except (OSError, RuntimeError) as error:  # a name too long, a loop of links
-        return f"cannot be opened: {path} ({error})", inside
-    return _content_fault(file)
-
-
-def _content_fault(file: Path) -> tuple[str, str] | None:
-    from PIL import Image  # only specs with pictures wait for Pillow
-
-    sane = f"{SMALLEST} to {LARGEST} pixels a side"
-    readable = "a readable PNG, JPEG or WebP file"
+        return f"cannot be opened: {path} ({error})", INSIDE
     try:
-        with warnings.catch_warnings(), Image.open(file, formats=FORMATS) as image:
-            if not all(SMALLEST <= side <= LARGEST for side in image.size):
-                return f"is {image.width}x{image.height} pixels: {file}", sane
-            image.load()
-    except Image.DecompressionBombError:
-        return f"has far too many pixels: {file}", sane
-    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
-        return f"cannot be read: {file} ({error or type(error).__name__})", readable
+        picture = read_picture(file)
+    except PictureFault as fault:
+        return f"{fault.problem}: {file}", fault.expected
+    if min(picture.size) < SMALLEST:
+        problem = f"is {picture.width}x{picture.height} pixels: {file}"
+        return problem, f"{SMALLEST} to {LARGEST} pixels a side"
     return None

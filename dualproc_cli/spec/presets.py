@@ -16,12 +16,12 @@ ORIGIN = "preset"
 
 @cache
 def presets() -> dict[str, dict[str, Any]]:
-    """Model id -> the part of a spec that suits it."""
+    """Return, for each model id, the part of a spec that suits it."""
     return yaml.safe_load(PRESETS.read_text("utf-8"))
 
 
 def fill_in(tree: Tree) -> None:
-    """Give the tree the values of its generator's preset wherever it has none of its own."""
+    """Add the values of the generator's preset to the tree where it has none of its own."""
     generator = tree.data.get("generator", {})
     model = generator.get("model", MINIATURE) if isinstance(generator, dict) else None
     if isinstance(model, str):
@@ -33,7 +33,7 @@ def _fill(tree: Tree, path: KeyPath, data: dict[str, Any], preset: dict[str, Any
     for key, value in preset.items():
         if isinstance(value, dict):
             section = data.setdefault(key, {})
-            if isinstance(section, dict):  # otherwise the spec is at fault there, which validation says
+            if isinstance(section, dict):  # otherwise validation reports the fault
                 _fill(tree, (*path, key), section, value)
         elif key not in data:
             data[key] = value

@@ -1,6 +1,7 @@
 """How the values of a spec relate to each other and to the files around it.
 
-The checks run on plain values, of which the faulty ones have been taken out: one mistake hides no other.
+The checks run on plain values from which the faulty ones were removed, so that one mistake does not hide
+another.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ WHOLE = {name: field.default for name, field in RegionSpec.model_fields.items()}
 
 
 def relations(data: dict[str, Any], folder: Path) -> Iterator[Finding]:
-    """Everything in ``data`` that contradicts something else in it or in ``folder``.
+    """Yield everything in ``data`` that contradicts something else in it or in ``folder``.
 
     Args:
         data: well-typed values of a spec; any may be absent, an item of a list None, a visual prompt empty.
@@ -36,7 +37,7 @@ def relations(data: dict[str, Any], folder: Path) -> Iterator[Finding]:
     yield from _prompts(data)
     yield from _questions(data)
     for name, prompt in data.get("visual_prompts", {}).items():
-        if "type" in prompt:  # otherwise nothing is known of its other values
+        if "type" in prompt:  # otherwise its other values cannot be interpreted
             yield from _visual_prompt(("visual_prompts", name), prompt, folder)
     yield from _learning(data)
     yield from _measures(data)
@@ -115,12 +116,12 @@ def _measures(data: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _items(values: list[Any]) -> Iterator[tuple[int, Any]]:
-    """Index and value of the items that are there."""
+    """Return index and value of the items that are not None."""
     return ((index, value) for index, value in enumerate(values) if value is not None)
 
 
 def _repeated(path: KeyPath, values: list[Any], key: str | None = None) -> Iterator[Finding]:
-    """The values that were there before, at ``path.index`` or ``path.index.key``."""
+    """Yield each value that stands earlier in the list too, at ``path.index`` or ``path.index.key``."""
     for index, value in _items(values):
         if value in values[:index]:
             yield (*path, index, *([key] if key else [])), f"{shown(value)} is there twice", "each only once"

@@ -1,7 +1,7 @@
-"""YAML text to plain values that remember where they were written.
+"""Reading YAML text as plain values whose positions are known.
 
-What ``yaml.safe_load`` reads of YAML 1.1, with two differences that bring it to YAML 1.2: ``1e-4`` is a
-number, and a date is text. Duplicate keys, foreign tags and documents that expand beyond reason are refused.
+This is the YAML 1.1 of ``yaml.safe_load``, with two rules of YAML 1.2: ``1e-4`` is a number, and a date is
+text. Duplicate keys, foreign tags and documents that expand beyond reason are refused.
 """
 
 import re
@@ -18,7 +18,7 @@ from dualproc_cli.spec.faults import Fault, KeyPath, Place, SpecError, dotted, s
 
 MAX_DEPTH = 24  # levels of nesting; the language has five
 MAX_EXPANDED = 500_000  # characters and nodes once every alias is written out
-MAX_NUMBER = 100  # characters: a longer one would take Python a while to convert
+MAX_NUMBER = 100  # characters; converting a much longer number takes Python a while
 
 _TAG = "tag:yaml.org,2002:"
 _CONVERTED = {_TAG + kind for kind in ("int", "float", "bool", "null")}
@@ -30,30 +30,42 @@ Locate: TypeAlias = Callable[[yaml.Mark | None], Place]
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a value of a spec comes from."""
+    """Where a value of a spec comes from.
+
+    Attributes:
+        key: the place of its key.
+        value: the place of the value itself.
+        origin: ``spec``, ``preset`` or ``--set``.
+        text: a scalar as it was written; None for mappings and lists.
+    """
 
     key: Place
     value: Place
-    origin: str  # spec | preset | --set
-    text: str | None = None  # a scalar as it was written
+    origin: str
+    text: str | None = None
 
 
 @dataclass
 class Tree:
-    """Plain values (dict, list, str, int, float, bool, None) and the entry of each of them."""
+    """Plain values and where each of them comes from.
+
+    Attributes:
+        data: dict, list, str, int, float, bool or None.
+        entries: of each value, by its path.
+    """
 
     data: Any = None
     entries: dict[KeyPath, Entry] = field(default_factory=dict)
 
     def entry(self, path: KeyPath) -> Entry:
-        """The entry at ``path``, or that of the nearest value around it."""
+        """Return the entry at ``path``, or that of the nearest value around it."""
         while path not in self.entries:
             path = path[:-1]
         return self.entries[path]
 
 
 def read_yaml(text: str, locate: Locate, origin: str) -> tuple[Tree, list[Fault]]:
-    """Values of a YAML text, with the faults that leave the rest of it readable (such as a duplicate key).
+    """Read a YAML text, with the faults that leave the rest of it readable (such as a duplicate key).
 
     Args:
         text: one YAML document.
@@ -61,7 +73,7 @@ def read_yaml(text: str, locate: Locate, origin: str) -> tuple[Tree, list[Fault]
         origin: what to call this source, "spec" or "--set".
 
     Raises:
-        SpecError: the text is no YAML, or expands beyond reason.
+        SpecError: the text is not YAML, or expands beyond reason.
     """
     try:
         loader = _Loader(text)
@@ -92,7 +104,7 @@ def read_yaml(text: str, locate: Locate, origin: str) -> tuple[Tree, list[Fault]
 class _Loader(yaml.SafeLoader):
     """Composes nodes, and refuses a document as soon as it is nested or expanded too far.
 
-    A node is measured when it is complete. An alias to one that is not complete stands inside it.
+    A node is measured when it is complete; an alias to an incomplete node stands inside that node.
     """
 
     def __init__(self, text: str) -> None:
@@ -131,14 +143,14 @@ class _Loader(yaml.SafeLoader):
         return 1 + max((levels for levels, _ in measures), default=0), 1 + sum(size for _, size in measures)
 
 
-# PyYAML wants a dot and a sign in 1.0e-4; what everybody writes is 1e-4.
+# PyYAML reads 1.0e-4 as a number, but not 1e-4.
 _Loader.add_implicit_resolver(
     _TAG + "float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
 
 class _Builder:
-    """Nodes to values. Every alias becomes a value of its own, so that an override changes one place only."""
+    """Turns nodes into values. Each alias becomes a value of its own, so an override changes one place."""
 
     def __init__(self, locate: Locate, origin: str) -> None:
         self.locate, self.origin = locate, origin
@@ -175,7 +187,7 @@ class _Builder:
         else:
             try:
                 return SafeConstructor().construct_object(node)
-            except (ValueError, KeyError, IndexError):  # an explicit tag on what is none, such as !!int x
+            except (ValueError, KeyError, IndexError):  # an explicit tag that does not fit, such as !!int x
                 kind = node.tag.removeprefix(_TAG)
                 self._fault(
                     path, node, f"cannot be read as {kind}: {shortened(node.value)}", f"a valid {kind}"
@@ -183,7 +195,7 @@ class _Builder:
         return None
 
     def _pairs(self, path: KeyPath, mapping: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """The nodes of each key and its value; own keys win over merged ones, earlier merges over later."""
+        """Return each key's nodes; own keys win over merged ones, and earlier merges over later ones."""
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in mapping.value:
@@ -192,11 +204,9 @@ class _Builder:
                     if isinstance(source, yaml.MappingNode):
                         merged = self._pairs(path, source) | merged
                     else:
-                        self._fault(
-                            (*path, "<<"), source, "merges what is no mapping", "an alias of a mapping"
-                        )
+                        self._fault((*path, "<<"), source, "merges something else", "an alias of a mapping")
             elif not isinstance(key, yaml.ScalarNode):
-                self._fault(path, key, "has a key that is no single word", "text before the colon")
+                self._fault(path, key, "has a list or a mapping as a key", "text before the colon")
             elif (name := self._whole_characters(path, key)) in own:
                 first = self.locate(own[name][0].start_mark)
                 self._fault((*path, name), key, f"is given twice, first at {first}", "every key once")
@@ -205,7 +215,7 @@ class _Builder:
         return merged | own
 
     def _whole_characters(self, path: KeyPath, node: yaml.ScalarNode) -> str:
-        """The node's text, with the halves joined by which JSON escapes a rare character."""
+        """Return the node's text, with surrogate pairs joined, by which JSON escapes rare characters."""
         halves = node.value.encode("utf-16-le", "surrogatepass")
         try:
             return halves.decode("utf-16-le")

@@ -1,4 +1,4 @@
-"""Pydantic's errors as faults: which key, what is wrong with it, what was expected."""
+"""Translating Pydantic's errors into faults: which key, what is wrong with it, what was expected."""
 
 from collections.abc import Iterator
 
@@ -35,10 +35,10 @@ _AT_KEY = {"extra_forbidden", "missing", "union_tag_not_found"}
 
 
 def translate(error: ValidationError, tree: Tree) -> Iterator[tuple[KeyPath, Fault]]:
-    """The path and the fault of every error, the fault placed at the key or the value that is wrong."""
+    """Yield the path and the fault of every error, placed at the key or the value that is wrong."""
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
-            continue  # pydantic counts the right items only, and each wrong one has its own error
+            continue  # pydantic counts only the valid items, and each invalid one has its own error
         path, at_key = _path(detail)
         entry = tree.entry(path)
         problem, expected = _describe(detail, path, tree)
@@ -46,7 +46,7 @@ def translate(error: ValidationError, tree: Tree) -> Iterator[tuple[KeyPath, Fau
 
 
 def _path(detail: ErrorDetails) -> tuple[KeyPath, bool]:
-    """The key path of an error, and whether the key itself is at fault rather than its value.
+    """Return the key path of an error, and whether the key itself is at fault rather than its value.
 
     Pydantic's location also names the member of a union that was tried, and ends in ``[key]`` for a key.
     """
@@ -64,7 +64,7 @@ def _path(detail: ErrorDetails) -> tuple[KeyPath, bool]:
 
 
 def _describe(detail: ErrorDetails, path: KeyPath, tree: Tree) -> tuple[str, str]:
-    """What is wrong with a value, and what was expected."""
+    """Return what is wrong with a value, and what was expected."""
     value, limits = detail["input"], detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
@@ -82,7 +82,7 @@ def _describe(detail: ErrorDetails, path: KeyPath, tree: Tree) -> tuple[str, str
             )
         case "string_type" if isinstance(value, bool | int | float):
             written = tree.entry(path).text or shown(value)
-            return f"is {written}, which YAML does not take for text", f'quotes around it: "{written}"'
+            return f"is {written}, which is not text in YAML", f'quotes around it: "{written}"'
         case "string_pattern_mismatch":
             return f"is {shown(value)}", EXPECTED_OF_PATTERN[limits["pattern"]]
         case "string_too_long":
@@ -102,6 +102,6 @@ def _none_of(value: object, choices: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _phrase(description: str) -> str:
-    """A description as it stands within a sentence."""
+    """Return a description as a part of a sentence."""
     first = description[0].lower() if description[1].islower() else description[0]
     return first + description[1:].rstrip(".")

@@ -1,4 +1,4 @@
-"""The visual prompts of a spec: what is laid over a picture before the VLM sees it.
+"""The visual prompts of a spec, which are laid over a picture before the VLM sees it.
 
 Positions and sizes are fractions of the picture, the origin at its top left.
 """
@@ -85,8 +85,8 @@ class ImagePrompt(SpecModel):
     path: Text = Field(description="PNG, JPEG or WebP file, relative to the spec and inside its folder.")
     mode: Literal["solid", "transparent", "beside"] = Field(
         default="solid",
-        description="solid: laid over, white is transparent; transparent: blended by opacity; "
-        "beside: given to the VLM as a second picture.",
+        description="solid: laid over, and only pure white (255, 255, 255) is transparent; "
+        "transparent: laid over, blended by opacity; beside: given to the VLM as a second picture.",
     )
     opacity: Fraction = Field(default=0.5, description="Opacity in mode transparent.")
 

@@ -1,4 +1,4 @@
-"""Which keys the language knows where, read off its JSON Schema."""
+"""The keys that the language knows at each place, from its JSON Schema."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,12 @@ VISUAL_PROMPT_TYPES = ("line", "palette", "points", "box", "image")
 
 
 def keys_at(path: KeyPath, data: Any) -> dict[str, str]:
-    """The keys of the mapping at ``path`` and what they mean; the spec's values decide between unions."""
+    """Return the keys of the mapping at ``path`` with their descriptions.
+
+    Args:
+        path: of a mapping in the spec.
+        data: the spec's values, which select the members of unions.
+    """
     schema = json_schema()
     node = _resolve(schema, data, schema)
     for part in path:
@@ -19,10 +24,10 @@ def keys_at(path: KeyPath, data: Any) -> dict[str, str]:
             node = node["items"]
         elif "properties" in node:
             node = node["properties"][part]
-        else:  # the visual prompts: any name, one kind of value
+        else:  # the visual prompts: their names are free
             node = node.get("additionalProperties") or next(iter(node["patternProperties"].values()))
         node = _resolve(node, data, schema)
-    # A part that is described like its model refers to it for the description.
+    # A key without a description of its own has that of its model.
     properties = {
         key: value if "description" in value else _resolve(value, None, schema)
         for key, value in node["properties"].items()
@@ -31,7 +36,7 @@ def keys_at(path: KeyPath, data: Any) -> dict[str, str]:
 
 
 def hint(word: str, siblings: list[str]) -> str:
-    """``; did you mean ...?`` for an unknown key: the same word elsewhere, or a near one beside it."""
+    """Return ``; did you mean ...?`` for an unknown key: the same word elsewhere, or a similar sibling."""
     schema = json_schema()
     elsewhere = next((key for key in _dotted_keys(schema, schema) if f".{key}".endswith(f".{word}")), None)
     return f"; did you mean '{elsewhere}'?" if elsewhere else did_you_mean(word, siblings)

@@ -1,13 +1,12 @@
-"""A visual prompt of a spec as a layer, and the layer laid over generated pictures."""
+"""Drawing a spec's visual prompt as a layer, and laying the layer over generated pictures."""
 
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor, resize
+from torchvision.transforms.functional import resize
 
-from dualproc_cli.errors import UserError
+from dualproc_cli.picture_files import load_picture
 from dualproc_cli.spec import (
     BoxPrompt,
     ImagePrompt,
@@ -19,11 +18,9 @@ from dualproc_cli.spec import (
 )
 from dualproc_cli.visual_prompt import layers
 
-WHITE = 0.95  # a `solid` picture is transparent where every channel is above this
 
-
-def draw(prompt: VisualPromptSpec, height: int, width: int, folder: Path) -> Tensor:
-    """Draw ``prompt`` at the picture's own resolution.
+def draw_layer(prompt: VisualPromptSpec, height: int, width: int, folder: Path) -> Tensor:
+    """Draw a visual prompt at the resolution of the picture that it is laid over.
 
     Args:
         prompt: any visual prompt that is composited (an image in mode ``beside`` is not).
@@ -33,6 +30,9 @@ def draw(prompt: VisualPromptSpec, height: int, width: int, folder: Path) -> Ten
 
     Returns:
         RGBA layer [4, H, W] in [0, 1], float32, straight alpha.
+
+    Raises:
+        UserError: the file of an image prompt cannot be read.
     """
     match prompt:
         case LinePrompt():
@@ -58,36 +58,18 @@ def draw(prompt: VisualPromptSpec, height: int, width: int, folder: Path) -> Ten
 def composite(images: Tensor, layer: Tensor) -> Tensor:
     """Lay an RGBA layer [4, H, W] over images [B, 3, H, W] in [0, 1].
 
-    x' = (1 - alpha) x + alpha c: the gradient into a pixel is exactly its transparency, so it is zero under
-    an opaque pixel.
+    x' = (1 - alpha) x + alpha c. The gradient of x' with respect to x is 1 - alpha: zero under an opaque
+    pixel.
     """
     color, alpha = layer[:3].to(images), layer[3:].to(images)
     return torch.lerp(images, color.expand_as(images), alpha.expand_as(images))
 
 
-def picture(prompt: ImagePrompt, folder: Path) -> Tensor:
-    """The picture [3, h, w] in [0, 1] of an image prompt, in its own size; transparency becomes white.
-
-    Raises:
-        UserError: the file is missing or no picture.
-    """
-    path = folder / prompt.path
-    try:
-        with Image.open(path) as image:
-            rgba = image.convert("RGBA")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path}: not a readable picture ({error}); expected a PNG, JPEG or WebP file"
-        ) from error
-    pixels = pil_to_tensor(rgba).float() / 255
-    return 1 - pixels[3:] * (1 - pixels[:3])
-
-
 def _image_layer(prompt: ImagePrompt, height: int, width: int, folder: Path) -> Tensor:
-    pixels = picture(prompt, folder)
-    if prompt.mode == "solid":  # the paper's code: white is transparent, everything else opaque
-        opaque = (pixels.amin(0, keepdim=True) < WHITE).float()
-        # Colours are resized weighted by opacity, or the white around them would bleed into their edges.
+    pixels = load_picture(folder / prompt.path)
+    if prompt.mode == "solid":  # as in the paper's code, white is transparent and everything else opaque
+        opaque = (pixels < 1).any(0, keepdim=True).float()
+        # Colours are resized weighted by their opacity, or the white around them would bleed into them.
         alpha = _resize(opaque, height, width)
         color = _resize(pixels * opaque, height, width) / alpha.clamp(min=1e-6)
     else:

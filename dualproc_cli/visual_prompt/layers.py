@@ -21,7 +21,16 @@ RULE = 0.1  # white rule between the picture and the palette, in palette sizes
 def line(
     position: Tensor, thickness: Tensor, color: Tensor, horizontal: bool, height: int, width: int
 ) -> Tensor:
-    """A line from edge to edge, centred at ``position``; ``thickness`` is a fraction of the side it cuts."""
+    """Draw a line from edge to edge.
+
+    Args:
+        position: [B], of the line's middle.
+        thickness: [B], a fraction of the side that the line cuts.
+        color: [B, 3].
+        horizontal: whether it runs from left to right, or from top to bottom.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+    """
     x, y = grid(height, width)
     along, side = (y, height) if horizontal else (x, width)
     alpha = band(along - _pixels(position, side), _pixels(thickness, side))
@@ -29,7 +38,7 @@ def line(
 
 
 def box_outline(edges: Tensor, color: Tensor, height: int, width: int) -> Tensor:
-    """An empty box; ``edges`` [B, 4] are left, top, right, bottom."""
+    """Draw an empty box; ``edges`` [B, 4] are left, top, right, bottom, and the stroke lies inside them."""
     x, y = grid(height, width)
     left, top, right, bottom = (edges * torch.tensor([width, height, width, height]))[..., None, None].unbind(
         1
@@ -40,7 +49,7 @@ def box_outline(edges: Tensor, color: Tensor, height: int, width: int) -> Tensor
 
 
 def points(positions: Tensor, labels: tuple[str, ...], color: Tensor, height: int, width: int) -> Tensor:
-    """Discs with a white letter inside; ``positions`` [B, P, 2] are (x, y), one label a point."""
+    """Draw discs with a white label inside; ``positions`` [B, P, 2] are (x, y), ``labels`` one a point."""
     x, y = grid(height, width)
     radius = max(POINT_RADIUS * min(height, width), 2.0)
     rgb = color[:, :, None, None].expand(-1, -1, height, width)
@@ -48,7 +57,7 @@ def points(positions: Tensor, labels: tuple[str, ...], color: Tensor, height: in
     for point, label in enumerate(labels):
         centre_x, centre_y = _pixels(positions[:, point, 0], width), _pixels(positions[:, point, 1], height)
         disc = coverage(circle(x - centre_x, y - centre_y, radius))
-        # The disc hides earlier points' letters, then carries its own.
+        # The disc hides the labels of earlier points and then carries its own.
         rgb = rgb + disc[:, None] * (color[:, :, None, None] - rgb)
         letter = _place(_glyph(label, round(1.7 * radius)), positions[:, point], height, width)[:, None]
         rgb = rgb + letter * (1 - rgb)
@@ -57,7 +66,15 @@ def points(positions: Tensor, labels: tuple[str, ...], color: Tensor, height: in
 
 
 def palette(colors: Tensor, edge: str, size: float, height: int, width: int) -> Tensor:
-    """A strip of swatches along one edge, a white rule between it and the picture; ``colors`` [B, K, 3]."""
+    """Draw a strip of swatches along one edge, with a white rule between it and the picture.
+
+    Args:
+        colors: [B, K, 3], from left to right or from top to bottom.
+        edge: ``bottom``, ``top``, ``left`` or ``right``.
+        size: depth of the strip, the rule included, as a fraction of the side that it cuts.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+    """
     across, along = (height, width) if edge in ("top", "bottom") else (width, height)
     depth = max(round(size * across), 2)
     index = (torch.arange(along) * colors.shape[1]) // along
@@ -81,8 +98,8 @@ def _layer(color: Tensor, alpha: Tensor) -> Tensor:
 
 @lru_cache
 def _glyph(label: str, size: int) -> Tensor:
-    """Coverage [h, w] of a label cut to its ink, ``size`` pixels high if it is a capital."""
-    scale = 4  # drawn larger and averaged down, or strokes of about a pixel would break up
+    """Return the coverage [h, w] of a label, cut to its ink; a capital letter is ``size`` pixels high."""
+    scale = 4  # drawn larger and averaged down, because strokes of about a pixel break up
     font = ImageFont.load_default(size * scale * 1.25)
     left, top, right, bottom = (round(edge) for edge in font.getbbox(label))
     canvas = Image.new("L", (right - left + 2 * scale, bottom - top + 2 * scale))
@@ -93,7 +110,7 @@ def _glyph(label: str, size: int) -> Tensor:
 
 
 def _place(glyph: Tensor, centres: Tensor, height: int, width: int) -> Tensor:
-    """The glyph at whole pixels around ``centres`` [B, 2], cut at the borders: coverage [B, H, W]."""
+    """Return the coverage [B, H, W] of a glyph at whole pixels around ``centres`` [B, 2], cut at borders."""
     rows, columns = glyph.shape
     top = (centres[:, 1] * height - rows / 2).round().long()
     left = (centres[:, 0] * width - columns / 2).round().long()

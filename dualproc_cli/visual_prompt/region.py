@@ -7,7 +7,7 @@ from torch import Tensor
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import RegionSpec
 
-SMALLEST = 8  # pixels a side: less is no picture to a VLM
+SMALLEST = 8  # pixels a side; in less, a VLM sees nothing
 
 
 class Window(NamedTuple):
@@ -24,15 +24,21 @@ class Window(NamedTuple):
         return self.bottom - self.top, self.right - self.left
 
     def cut(self, images: Tensor) -> Tensor:
-        """The window of images [..., H, W]; the gradient is exact inside it and zero elsewhere."""
+        """Return the window of images [..., H, W], with an exact gradient inside it and zero elsewhere."""
         return images[..., self.top : self.bottom, self.left : self.right]
 
 
 def window(region: RegionSpec | None, height: int, width: int, where: str) -> Window:
-    """The pixels of a region, edges rounded to the nearest; None is the whole picture.
+    """Return the pixels of a region, its edges rounded to the nearest; None is the whole picture.
+
+    Args:
+        region: fractions of the picture.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        where: the region's place in the spec, for the error.
 
     Raises:
-        UserError: fewer than 8 pixels a side, of the question that is called ``where``.
+        UserError: the region has fewer than 8 pixels a side.
     """
     region = region or RegionSpec()
     edges = (region.top * height, region.left * width, region.bottom * height, region.right * width)

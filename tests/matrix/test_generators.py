@@ -18,7 +18,7 @@ from checks import (
 from diffusers import DiffusionPipeline
 from every import FAMILIES
 from families import STEPS, adapted, load, plain_picture, saved
-from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+from peft import inject_adapter_in_model, set_peft_model_state_dict
 from torch import nn
 
 from dualproc_cli.generator import adapter
@@ -152,6 +152,5 @@ def inject(pipeline, folder):
     """Load an adapter into a pipeline that cannot do it, with peft and the file's metadata alone."""
     file = AdapterFile.read(folder)
     denoiser = getattr(pipeline, file.component)
-    config = LoraConfig(r=file.rank, lora_alpha=file.alpha, target_modules=file.target_modules)
-    inject_adapter_in_model(config, denoiser, "default")
+    inject_adapter_in_model(file.config, denoiser, "default")
     set_peft_model_state_dict(denoiser, file.tensors, "default")
