@@ -192,6 +192,7 @@ def test_the_file_carries_rank_alpha_and_scale_and_always_the_same_bytes(tmp_pat
         metadata = file.metadata()
     assert (metadata["rank"], metadata["alpha"], metadata["scale"]) == ("2", "5.0", "2.5")
     assert json.loads(metadata["lora_adapter_metadata"])["transformer.lora_alpha"] == 5.0
+    assert AdapterFile.read(tmp_path).type == "lora"
     data = path.read_bytes()
     for _ in range(5):
         assert AdapterFile.read(tmp_path).write(tmp_path).read_bytes() == data
@@ -236,6 +237,12 @@ def change(path: Path, edit) -> None:
         (
             lambda path: change(path, lambda tensors: tensors.update(x=torch.zeros(1))),
             "do not give the rank",
+        ),
+        (  # of another type of adapter
+            lambda path: change(
+                path, lambda tensors: tensors.update({"transformer.x.lora_magnitude_vector": torch.ones(4)})
+            ),
+            "not those of a lora",
         ),
         (
             lambda path: change(path, lambda tensors: [tensor.resize_(1, 1) for tensor in tensors.values()]),

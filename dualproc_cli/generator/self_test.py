@@ -1,7 +1,7 @@
 """What a generator is asked before it is trusted: how it hands out pictures, whether gradients are whole."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -31,18 +31,9 @@ class Tested(Protocol):
     pipeline: DiffusionPipeline
     conventions: Conventions
 
-    def call(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        *,
-        gradient: GradientSpec | None = None,
-        steps: int,
-        width: int | None = None,
-        height: int | None = None,
-        output_type: str = "pt",
-    ) -> tuple[Any, int]:
-        """Call the pipeline: its raw pictures, and how many scheduler steps it took."""
+    @property
+    def call(self) -> Callable[..., tuple[Any, int]]:
+        """Calls the pipeline: see `Generator.call`."""
         ...
 
 

@@ -37,7 +37,7 @@ MemoryStrategy = Literal[
 Measure = Literal["horizon", "palette", "line-weight", "depth", "composition", "attributes", "subject"]
 
 
-# The word auto, or a list of names.
+# Either the word auto or a list of names.
 _AUTO_OR_NAMES = Discriminator(lambda value: "auto" if isinstance(value, str) else "names")
 _Auto = Annotated[Literal["auto"], Tag("auto")]
 Memory = Annotated[_Auto | Annotated[tuple[MemoryStrategy, ...], Tag("names")], _AUTO_OR_NAMES]
@@ -144,7 +144,7 @@ class Question(SpecModel):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Every text in it that the VLM may be given: wordings and answers."""
+        """Every text that the VLM may be given: wordings and answers."""
         return (self.question, *self.paraphrases, self.answer, *self.alternatives)
 
 
@@ -158,7 +158,7 @@ class AdapterSpec(SpecModel):
     )
     target_modules: TargetModules = Field(
         default="auto",
-        description="auto (attention and feed-forward projections), or what names of such modules end with.",
+        description="auto (attention and feed-forward projections), or how the names of the modules end.",
     )
 
     @property
@@ -184,21 +184,23 @@ Pull = Annotated[float, number(ge=0, le=1e6)]
 
 
 class KeepSpec(SpecModel):
-    """How strongly the pictures are held to the base generator's, drawn from the same noise."""
+    """How strongly the pictures are kept close to the base generator's, drawn from the same noise."""
 
     picture: Pull = Field(
         default=0.0, description="Weight of the mean absolute difference of the pixels." + _PRESET
     )
     structure: Pull = Field(
-        default=0.0, description="Weight of the same of the image gradients; frees the colours." + _PRESET
+        default=0.0,
+        description="Weight of the mean absolute difference of the image gradients, which leaves the colours "
+        "free." + _PRESET,
     )
     smoothness: Pull = Field(
-        default=0.0, description="Weight of total variation beyond the base picture's." + _PRESET
+        default=0.0, description="Weight of the total variation in excess of the base picture's." + _PRESET
     )
 
     @property
     def matters(self) -> bool:
-        """Whether any term has a weight; without one the base picture need not be drawn."""
+        """Whether any term has a weight; without one, the base picture need not be drawn."""
         return self.picture > 0 or self.structure > 0 or self.smoothness > 0
 
 
@@ -244,7 +246,7 @@ class LearnSpec(SpecModel):
         default=GradientSpec(), description="Which part of the drawing is differentiated."
     )
     keep: KeepSpec = Field(
-        default=KeepSpec(), description="How strongly the pictures are held to the base generator's."
+        default=KeepSpec(), description="How strongly the pictures are kept close to the base generator's."
     )
     jitter: JitterSpec = Field(
         default=JitterSpec(), description="How what the VLM sees is perturbed while learning."
@@ -265,8 +267,8 @@ class EvaluateSpec(SpecModel):
 class ControlSpec(SpecModel):
     """A visual control: generator, VLM, prompts, visual prompts, questions, and how to learn and to evaluate.
 
-    Values are checked one by one here. How they relate to each other and to files is checked by
-    ``load_spec``, which also fills in the presets: build one by hand only in tests.
+    The model checks values one by one. ``load_spec`` checks how they relate to each other and to files, and
+    fills in the presets: use it, except in tests.
     """
 
     version: Annotated[Literal[1], BeforeValidator(not_a_truth_value)] = Field(
