@@ -1,4 +1,4 @@
-"""Pictures as files: tensors to PNG and back, and labelled grids."""
+"""Pictures as files: reading and writing them as tensors, and labelled grids of them."""
 
 import io
 import itertools
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
+from dualproc_cli.spec.pictures import FORMATS, LARGEST, SMALLEST
 
 SMALLEST_TILE, LARGEST_TILE = 128, 512  # pixels of a picture's shorter side in a grid
 MARGIN, GAP = 8, 4  # pixels
@@ -23,23 +24,32 @@ FONT_SIZE = 14
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of pictures with a label to its left."""
+    """A row of pictures with a label to its left.
+
+    Attributes:
+        label: may be empty.
+        images: [N, 3, H, W] in [0, 1].
+    """
 
     label: str
     images: Tensor
-    """[N, 3, H, W] in [0, 1]"""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Strips under one caption."""
+    """Strips under one caption.
+
+    Attributes:
+        caption: is cut where it is longer than the grid is wide.
+        strips: from top to bottom.
+    """
 
     caption: str
     strips: Sequence[Strip]
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """An 8-bit picture of ``image`` [3, H, W] in [0, 1]."""
+    """Return ``image`` [3, H, W] in [0, 1] as an 8-bit picture."""
     pixels = image.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
@@ -52,20 +62,27 @@ def save_png(picture: Tensor | Image.Image, path: Path) -> None:
 
 
 def load_picture(path: Path) -> Tensor:
-    """Read a picture as [3, H, W] in [0, 1], upright, on white where it is transparent.
+    """Read a picture as [3, H, W] in [0, 1], upright as its EXIF data say, on white where it is transparent.
+
+    Only the formats and sizes that a spec may name are read: some of Pillow's other readers run programs.
 
     Raises:
-        UserError: there is no such file, or it is no picture of sane size.
+        UserError: the file is missing or damaged, or has another format or size.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
+            with Image.open(path, formats=FORMATS) as file:
+                if not all(SMALLEST <= side <= LARGEST for side in file.size):
+                    raise UserError(
+                        f"{path}: is {file.width}x{file.height} pixels "
+                        f"(expected {SMALLEST} to {LARGEST} pixels a side)"
+                    )
                 picture = ImageOps.exif_transpose(file).convert("RGBA")
     except UnidentifiedImageError as error:
         raise UserError(f"{path}: not a picture (expected PNG, JPEG or WebP)") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{path}: too large (expected at most {Image.MAX_IMAGE_PIXELS} pixels)") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: too large (expected {SMALLEST} to {LARGEST} pixels a side)") from error
     except (OSError, ValueError, SyntaxError) as error:  # Pillow reports a damaged PNG as a SyntaxError
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise UserError(f"{path}: cannot be read as a picture ({reason})") from error
@@ -75,7 +92,7 @@ def load_picture(path: Path) -> Tensor:
 
 
 def slugs(prompts: Sequence[str]) -> list[str]:
-    """A file name for each prompt, such as ``a-house-in-a-field``; different for each."""
+    """Return a different file name for each prompt, such as ``a-house-in-a-field``."""
     found: list[str] = []
     for prompt in prompts:
         words = re.sub(r"\W+", "-", prompt.lower()).strip("-")
@@ -87,7 +104,7 @@ def slugs(prompts: Sequence[str]) -> list[str]:
 
 
 def labelled_grid(sections: Sequence[Section]) -> Image.Image:
-    """One picture of all sections, small pictures enlarged so that a person sees them.
+    """Draw all sections on one picture, small pictures enlarged so that a person sees them.
 
     Args:
         sections: from top to bottom; all images of one size.
@@ -122,7 +139,7 @@ def labelled_grid(sections: Sequence[Section]) -> Image.Image:
 def _tile_size(width: int, height: int) -> tuple[int, int]:
     shorter = min(width, height)
     if shorter < SMALLEST_TILE:
-        factor = float(-(-SMALLEST_TILE // shorter))  # whole, so that every pixel becomes an equal square
+        factor = float(-(-SMALLEST_TILE // shorter))  # whole: every pixel becomes an equal square
     else:
         factor = min(1.0, LARGEST_TILE / shorter)
     return round(width * factor), round(height * factor)

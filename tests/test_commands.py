@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from dualproc_cli import __version__
 from dualproc_cli.__main__ import app
+from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator
 from dualproc_cli.pictures import Section, Strip, labelled_grid, load_picture, save_png, slugs
 from dualproc_cli.spec import GeneratorSpec
@@ -331,14 +332,40 @@ def test_markup_in_a_message_is_printed_as_it_is(tmp_path):
 
 
 def test_pictures_come_back_as_they_were_saved(tmp_path):
-    image = torch.randint(0, 256, (3, 5, 7)) / 255
+    image = torch.randint(0, 256, (3, 9, 11)) / 255
     save_png(image, tmp_path / "p.png")
     assert torch.equal(load_picture(tmp_path / "p.png"), image.float())
 
 
 def test_transparent_pixels_are_white(tmp_path):
-    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / "p.png")
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "p.png")
     assert load_picture(tmp_path / "p.png").min() == 1
+
+
+def test_pictures_are_upright(tmp_path):
+    picture = Image.new("RGB", (16, 8), "black")
+    picture.paste("white", (0, 0, 8, 8))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    picture.save(tmp_path / "p.png", exif=exif)
+    image = load_picture(tmp_path / "p.png")
+    assert image.shape == (3, 16, 8)
+    assert image[:, :8].min() == 1
+    assert image[:, 8:].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "problem"),
+    [
+        ("p.bmp", (64, 64), "not a picture"),
+        ("small.png", (4, 64), "is 4x64 pixels"),
+        ("wide.png", (9000, 16), "is 9000x16 pixels"),
+    ],
+)
+def test_pictures_that_no_spec_may_name_are_refused(tmp_path, name, size, problem):
+    Image.new("RGB", size).save(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name}: {problem} .*expected"):
+        load_picture(tmp_path / name)
 
 
 def test_names_of_prompts_differ():
