@@ -12,10 +12,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from dualproc_cli.bundle import Bundle, Outcome, Revisions, StepMetrics, archive, write_bundle
+from dualproc_cli.bundle import Bundle, Outcome, Revisions, archive, write_bundle
 from dualproc_cli.bundle.card import model_card
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import digest
+from dualproc_cli.metrics import StepMetrics
 from dualproc_cli.spec import load_spec
 
 SPEC = """\

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss
+from dualproc_cli.drawing import held_out_seeds
 from dualproc_cli.evaluation.judge import Judge
 from dualproc_cli.generator import Generator
-from dualproc_cli.learning import held_out_seeds
 from dualproc_cli.miniature.world.measures import spread
 from dualproc_cli.spec import LoadedSpec
 

@@ -233,7 +233,8 @@ class LearnSpec(SpecModel):
         default=1.0, description="Largest norm of the gradient."
     )
     stop_at: Annotated[float, number(gt=0, lt=1)] | None = Field(
-        default=None, description="Stop once P(answer) of every question holds above this, such as 0.9."
+        default=None,
+        description="Stop once P(answer) of every question with a weight holds above this, such as 0.9.",
     )
     checkpoint_every: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
         default=25, description="Steps between checkpoints."

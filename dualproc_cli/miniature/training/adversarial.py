@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualproc_cli.drawing import draw_seeds
 from dualproc_cli.generator import Generator, load_generator
-from dualproc_cli.learning.seeds import draw_seeds
 from dualproc_cli.miniature.training import vlm
 from dualproc_cli.miniature.training.blends import Blends
 from dualproc_cli.miniature.training.loop import Chunks, Task, half_precision, seeded
