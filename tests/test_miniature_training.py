@@ -15,7 +15,8 @@ from dualproc_cli.miniature import reader_folder
 from dualproc_cli.miniature.training import adversarial, reader, vlm
 from dualproc_cli.miniature.training.loop import Chunks, Task, Training
 from dualproc_cli.miniature.training.pictures import Pictures
-from dualproc_cli.miniature.world.questions import FARTHEST, WORDINGS
+from dualproc_cli.miniature.world.language import WORDINGS
+from dualproc_cli.miniature.world.questions import FARTHEST
 from dualproc_cli.miniature.world.reader import load_reader
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY, SUBJECTS, sample_scenes

@@ -115,7 +115,7 @@ class Bundle:
             }
         )
         text = (self.folder / SPEC).read_text("utf-8")
-        return LoadedSpec(pinned, self.folder, text, dict(self.manifest.origins))
+        return LoadedSpec(pinned, self.folder, text, dict(self.manifest.origins), str(self.source))
 
     def _check_spec(self) -> None:
         where = f"{self.source}: {MANIFEST}: spec"

@@ -1,6 +1,7 @@
 """``dualproc evaluate``: before and after, on seeds and prompts that were never learned on."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +14,9 @@ from dualproc_cli.commands.options import AsJson, Device
 
 if TYPE_CHECKING:
     from dualproc_cli.evaluation import Comparison
+    from dualproc_cli.evaluation.comparison import ArtefactReport, Figures, GoalReport
 
-TITLES = {
-    "measures": "measured success",
-    "questions": "P(answer)",
-    "second_vlm": "P(answer), second VLM",
-    "artefacts": "artefacts",
-}
+COLUMNS = ("base", "learned", "base, held-out prompts", "learned, held-out prompts")
 
 
 def evaluate(
@@ -58,27 +55,63 @@ def evaluate(
 
 def _print(result: "Comparison") -> None:
     console = Console(highlight=False)
-    table = Table(
-        "",
-        "base",
-        "learned",
-        "base, held-out prompts",
-        "learned, held-out prompts",
-        box=None,
-        header_style="dim",
+    goals = Table("", *COLUMNS, box=None, header_style="dim")
+    successes = {name: found.success for name, found in result.measures.items() if found.success}
+    _add(goals, "measured success", successes.items())
+    _add(
+        goals, "measured value", ((_named(name, goal), goal.value) for name, goal in result.measures.items())
     )
-    for field, title in TITLES.items():
-        rows = getattr(result, field)
-        if rows:
-            table.add_row(f"[dim]{title}[/dim]")
-        for name, figures in rows.items():
-            table.add_row(
-                f"  {name}", *("" if value is None else f"{value:.3f}" for value in figures.values())
-            )
-    console.print(table)
-    if result.spread:
-        kept = Table("spread kept, learned over base", "", box=None, header_style="dim")
-        for name, ratio in result.spread.items():
-            kept.add_row(f"  {name}", f"{ratio:.2f}")
-        console.print(kept)
+    _add(goals, "P(answer)", result.questions.items())
+    _add(goals, "P(answer), second VLM", result.second_vlm.items())
+    console.print(goals)
+    artefacts = Table("artefacts", *COLUMNS[:2], "ratio", *COLUMNS[2:], "ratio", box=None, header_style="dim")
+    for name, found in result.artefacts.items():
+        base, learned, base_held_out, learned_held_out = found.value.values()
+        cells = (base, learned, found.ratio, base_held_out, learned_held_out, found.ratio_held_out)
+        artefacts.add_row(f"  {_named(name, found)}", *map(_shown, cells))
+    console.print(artefacts)
+    kept = Table("spread over seeds", "base", "learned", "ratio", box=None, header_style="dim")
+    for name, spread in result.spread.items():
+        kept.add_row(f"  {name}", *map(_shown, (spread.base, spread.learned, spread.ratio)))
+    console.print(kept)
+    for line in _models(result):
+        console.print(line, style="dim")
     console.print(f"{result.seeds} held-out seeds per prompt", style="dim")
+
+
+def _add(table: Table, title: str, rows: "Iterable[tuple[str, Figures]]") -> None:
+    """Add rows under a title, which stays away where there are none."""
+    for index, (name, figures) in enumerate(rows):
+        if index == 0:
+            table.add_row(f"[dim]{title}[/dim]")
+        table.add_row(f"  {name}", *map(_shown, figures.values()))
+
+
+def _named(name: str, found: "GoalReport | ArtefactReport") -> str:
+    """The name with its unit, and with the share of pictures that were judged where that is not all."""
+    notes = [found.source.unit] if found.source.unit else []
+    least = min(share for share in found.judged.values() if share is not None)
+    if least < 1:
+        notes.append(f"{least:.0%} judged")
+    return f"{name} ({', '.join(notes)})" if notes else name
+
+
+def _models(result: "Comparison") -> list[str]:
+    """A line for each model that measures judged by."""
+    sources = [
+        *(found.source for found in result.measures.values()),
+        *(found.source for found in result.artefacts.values()),
+        *(found.source for found in result.spread.values()),
+    ]
+    models = dict.fromkeys((source.model, source.revision, source.licence) for source in sources)
+    return [
+        f"measured by {model}"
+        + (f" at {revision[:12]}" if revision else "")
+        + (f" ({licence})" if licence else "")
+        for model, revision, licence in models
+        if model
+    ]
+
+
+def _shown(number: float | None) -> str:
+    return "" if number is None else f"{number:.3f}"

@@ -1,13 +1,15 @@
-"""Evaluating a bundle: everything it names is loaded, then compared."""
+"""Evaluating a bundle: everything that it names is loaded, then compared."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import compile_loss
-from dualproc_cli.evaluation.compare import Comparison, compare
-from dualproc_cli.evaluation.judge import Judge
+from dualproc_cli.evaluation.compare import compare_with_base
+from dualproc_cli.evaluation.comparison import Comparison
+from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import choose, load_models, with_rungs
 from dualproc_cli.vlm import load_vlm
 
@@ -25,20 +27,23 @@ def evaluate_bundle(
     Args:
         bundle: an opened bundle.
         device: where generator and VLM live.
-        seeds: held-out seeds per prompt; None takes the spec's.
+        seeds: held-out seeds per prompt, at least 2; None takes the spec's.
         progress: called with the pictures done and their total.
 
     Raises:
-        UserError: a model cannot be loaded, or a measure has nothing to judge.
+        SpecError: a measure cannot judge the pictures.
+        UserError: a model cannot be loaded.
     """
-    spec = bundle.spec
-    judge = Judge(spec) if spec.evaluate.measures else None
-    rungs = choose(bundle.loaded, device).rungs
-    generator, vlm = load_models(bundle.loaded, rungs, device)
+    loaded, spec = bundle.loaded, bundle.spec
+    check_measures(loaded)
+    rungs = choose(loaded, device).rungs
+    generator, vlm = load_models(loaded, rungs, device)
     generator.load_adapters([(bundle.folder, 1.0)])
     size = spec.generator.height, spec.generator.width
-    loss = compile_loss(with_rungs(bundle.loaded, rungs), vlm, *size)
+    loss = compile_loss(with_rungs(loaded, rungs), vlm, *size)
     second = None
     if spec.evaluate.vlm is not None:
-        second = compile_loss(bundle.loaded, load_vlm(spec.evaluate.vlm, device), *size)
-    return compare(bundle.loaded, generator, loss, judge, second, seeds, progress)
+        asked = replace(loaded, spec=spec.model_copy(update={"vlm": spec.evaluate.vlm}))
+        second = compile_loss(asked, load_vlm(spec.evaluate.vlm, device), *size)
+    measures = measures_of_evaluation(spec)
+    return compare_with_base(spec, generator, loss, measures, second, seeds, progress)

@@ -3,8 +3,8 @@
 import copy
 import functools
 import operator
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,30 @@ MAX_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A control spec and where it came from."""
+    """A control spec and where it came from.
+
+    Attributes:
+        spec: the resolved spec.
+        folder: image paths are relative to it.
+        text: the file as it was written.
+        origins: spec, preset, default or --set, by the dotted key of every value.
+        source: what errors name: the spec's file, or the bundle that the spec is from.
+        places: where each value that was written stands; empty for a spec from a bundle.
+    """
 
     spec: ControlSpec
-    folder: Path  # image paths are relative to it
-    text: str  # of the file, as it was written
-    origins: dict[str, str]  # dotted key of every value -> spec | preset | default | --set
+    folder: Path
+    text: str
+    origins: dict[str, str]
+    source: str = ""
+    places: Mapping[KeyPath, Place] = field(default_factory=dict)
+
+    def fault(self, path: KeyPath, problem: str, expected: str) -> Fault:
+        """Return a fault of the value at ``path``, placed there or at the nearest value around it."""
+        written = (path[:cut] for cut in range(len(path), -1, -1) if path[:cut] in self.places)
+        at = next(written, None)
+        place = Place(self.source) if at is None else self.places[at]
+        return Fault(place, dotted(path), problem, expected)
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
@@ -63,7 +81,8 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         faults.append(Fault(tree.entry(at).value, dotted(at), problem, expected))
     if spec is None or faults:
         raise SpecError(faults)
-    return LoadedSpec(spec, path.parent, text, _origins(spec, tree))
+    places = {at: entry.value for at, entry in tree.entries.items()}
+    return LoadedSpec(spec, path.parent, text, _origins(spec, tree), str(path), places)
 
 
 def _read(path: Path) -> str:
@@ -133,11 +152,11 @@ def _origins(spec: ControlSpec, tree: Tree) -> dict[str, str]:
 
 
 def leaves(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Paths of the values that are no mapping and no list of mappings, in the spec's order."""
+    """Yield the paths of all values but mappings and lists that hold mappings, in the spec's order."""
     if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from leaves(item, (*path, key))
-    elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+    elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
         for index, item in enumerate(value):
             yield from leaves(item, (*path, index))
     else:

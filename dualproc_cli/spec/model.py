@@ -16,6 +16,7 @@ from dualproc_cli.spec.fields import (
     number,
     whole,
 )
+from dualproc_cli.spec.measures import AnyMeasure
 from dualproc_cli.spec.visual_prompts import VisualPromptSpec
 
 MINIATURE = "miniature"
@@ -34,7 +35,6 @@ MemoryRung = Literal[
     "nf4",
     "half-view",
 ]
-Measure = Literal["horizon", "palette", "line-weight", "depth", "composition", "attributes", "subject"]
 
 
 # The word auto, or a list of names.
@@ -256,9 +256,9 @@ class EvaluateSpec(SpecModel):
 
     seeds: Annotated[int, whole(ge=1, le=100_000)] = Field(default=32, description="Held-out seeds a prompt.")
     vlm: VlmSpec | None = Field(default=None, description="A second VLM that was not trained against.")
-    measures: tuple[Measure, ...] = Field(
+    measures: tuple[AnyMeasure, ...] = Field(
         default=(),
-        description="Pixel measures, independent of any VLM; the questions' visual prompts are the targets.",
+        description="Measures that are independent of the VLM: names of the miniature's, or mappings.",
     )
 
 

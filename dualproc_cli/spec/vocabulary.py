@@ -6,22 +6,14 @@ from typing import Any
 from dualproc_cli.spec.canonical import json_schema
 from dualproc_cli.spec.faults import KeyPath, did_you_mean
 
-VISUAL_PROMPT_TYPES = ("line", "palette", "points", "box", "image")
-
 
 def keys_at(path: KeyPath, data: Any) -> dict[str, str]:
-    """The keys of the mapping at ``path`` and what they mean; the spec's values decide between unions."""
+    """Return the keys of the mapping at ``path`` and what they mean.
+
+    Where a mapping may be of several types, the spec's values ``data`` decide.
+    """
     schema = json_schema()
-    node = _resolve(schema, data, schema)
-    for part in path:
-        data = data[part]
-        if isinstance(part, int):
-            node = node["items"]
-        elif "properties" in node:
-            node = node["properties"][part]
-        else:  # the visual prompts: any name, one kind of value
-            node = node.get("additionalProperties") or next(iter(node["patternProperties"].values()))
-        node = _resolve(node, data, schema)
+    node = _resolve(*_node(path, data, schema), schema)
     # A part that is described like its model refers to it for the description.
     properties = {
         key: value if "description" in value else _resolve(value, None, schema)
@@ -30,19 +22,46 @@ def keys_at(path: KeyPath, data: Any) -> dict[str, str]:
     return {key: value["description"] for key, value in properties.items()}
 
 
+def types_at(path: KeyPath, data: Any) -> tuple[str, ...]:
+    """Return the values that ``type`` may have in the mapping at ``path``."""
+    node, _ = _node(path, data, json_schema())
+    return tuple(_tagged(node)["discriminator"]["mapping"])
+
+
 def hint(word: str, siblings: list[str]) -> str:
-    """``; did you mean ...?`` for an unknown key: the same word elsewhere, or a near one beside it."""
+    """Return ``; did you mean ...?`` for an unknown key: the same word elsewhere, or a near one beside it."""
     schema = json_schema()
     elsewhere = next((key for key in _dotted_keys(schema, schema) if key.endswith(f".{word}")), None)
     return f"; did you mean '{elsewhere}'?" if elsewhere else did_you_mean(word, siblings)
 
 
+def _node(path: KeyPath, data: Any, schema: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The part of the schema, not resolved, and the value of the spec at ``path``."""
+    node = schema
+    for part in path:
+        node = _resolve(node, data, schema)
+        data = data[part]
+        if isinstance(part, int):
+            node = node["items"]
+        elif "properties" in node:
+            node = node["properties"][part]
+        else:  # the visual prompts: any name, one kind of value
+            node = node.get("additionalProperties") or next(iter(node["patternProperties"].values()))
+    return node, data
+
+
 def _resolve(node: dict[str, Any], data: Any, schema: dict[str, Any]) -> dict[str, Any]:
-    if "discriminator" in node:
-        node = {"$ref": node["discriminator"]["mapping"][data["type"]]}
+    """The schema of a mapping, for a node that may be a reference, a union or optional."""
+    if "oneOf" in node:
+        node = {"$ref": _tagged(node)["discriminator"]["mapping"][data["type"]]}
     elif "anyOf" in node:
         node = next(choice for choice in node["anyOf"] if choice.get("type") != "null")
     return schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+
+
+def _tagged(node: dict[str, Any]) -> dict[str, Any]:
+    """The union of mappings with a ``type`` that a node is, or that it holds beside a plain name."""
+    return node if "discriminator" in node else next(c for c in node["oneOf"] if "discriminator" in c)
 
 
 def _dotted_keys(node: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> Iterator[str]:

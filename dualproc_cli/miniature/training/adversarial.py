@@ -20,8 +20,9 @@ from dualproc_cli.miniature.training.blends import Blends
 from dualproc_cli.miniature.training.loop import Chunks, Task, half_precision, seeded
 from dualproc_cli.miniature.training.pictures import Pictures
 from dualproc_cli.miniature.world.captions import captions
+from dualproc_cli.miniature.world.language import WORDINGS, YES_NO_KINDS
 from dualproc_cli.miniature.world.overlays import Overlays, sample_overlays
-from dualproc_cli.miniature.world.questions import FARTHEST, WORDINGS, YES_NO_KINDS, margins
+from dualproc_cli.miniature.world.questions import FARTHEST, margins
 from dualproc_cli.miniature.world.reader import Reader, load_reader, read
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY, SIZE, SUBJECTS, sample_prompts, sample_scenes

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualproc_cli.measures import spread
 from dualproc_cli.measures.color import ciede2000
 from dualproc_cli.miniature.training.vlm import Learner as VlmLearner
 from dualproc_cli.miniature.training.vlm import draw_questions
 from dualproc_cli.miniature.world.captions import captions
 from dualproc_cli.miniature.world.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
-from dualproc_cli.miniature.world.measures import spread
+from dualproc_cli.miniature.world.language import OPEN_KINDS, WORDINGS
 from dualproc_cli.miniature.world.overlays import sample_overlays
-from dualproc_cli.miniature.world.questions import OPEN_KINDS, WORDINGS, margins
+from dualproc_cli.miniature.world.questions import margins
 from dualproc_cli.miniature.world.reader import Reader, Reading, read
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import (
