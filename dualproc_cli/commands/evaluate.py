@@ -1,22 +1,22 @@
 """``dualproc evaluate``: before and after, on seeds and prompts that were never learned on."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from dualproc_cli.commands.options import AsJson, Device
 
 if TYPE_CHECKING:
     from dualproc_cli.evaluation import Comparison
-    from dualproc_cli.evaluation.comparison import ArtefactReport, Figures, GoalReport
+    from dualproc_cli.evaluation.comparison import Figures
 
-COLUMNS = ("base", "learned", "base, held-out prompts", "learned, held-out prompts")
+COLUMNS = ("base", "learned", "held out: base", "learned")  # held out are prompts
 
 
 def evaluate(
@@ -55,22 +55,25 @@ def evaluate(
 
 def _print(result: "Comparison") -> None:
     console = Console(highlight=False)
-    goals = Table("", *COLUMNS, box=None, header_style="dim")
-    successes = {name: found.success for name, found in result.measures.items() if found.success}
-    _add(goals, "measured success", successes.items())
-    _add(
-        goals, "measured value", ((_named(name, goal), goal.value) for name, goal in result.measures.items())
-    )
-    _add(goals, "P(answer)", result.questions.items())
-    _add(goals, "P(answer), second VLM", result.second_vlm.items())
+    goals = Table(Column("", no_wrap=True), *COLUMNS, "unit", box=None, header_style="dim")
+    measures = [(_labelled(name, goal.judged), goal) for name, goal in result.measures.items()]
+    _add(goals, "measured success", [(label, goal.success, "") for label, goal in measures if goal.success])
+    # A value without a unit repeats the success.
+    values = [(label, goal.value, goal.source.unit) for label, goal in measures if goal.source.unit]
+    _add(goals, "measured value", values)
+    _add(goals, "P(answer)", [(name, figures, "") for name, figures in result.questions.items()])
+    _add(goals, "P(answer), second VLM", [(name, figures, "") for name, figures in result.second_vlm.items()])
     console.print(goals)
-    artefacts = Table("artefacts", *COLUMNS[:2], "ratio", *COLUMNS[2:], "ratio", box=None, header_style="dim")
+    ratios = (*COLUMNS[:2], "ratio", *COLUMNS[2:], "ratio")
+    artefacts = Table(Column("artefacts", no_wrap=True), *ratios, "unit", box=None, header_style="dim")
     for name, found in result.artefacts.items():
         base, learned, base_held_out, learned_held_out = found.value.values()
         cells = (base, learned, found.ratio, base_held_out, learned_held_out, found.ratio_held_out)
-        artefacts.add_row(f"  {_named(name, found)}", *map(_shown, cells))
+        artefacts.add_row(f"  {_labelled(name, found.judged)}", *map(_shown, cells), found.source.unit)
     console.print(artefacts)
-    kept = Table("spread over seeds", "base", "learned", "ratio", box=None, header_style="dim")
+    kept = Table(
+        "spread over the seeds of a prompt", "base", "learned", "ratio", box=None, header_style="dim"
+    )
     for name, spread in result.spread.items():
         kept.add_row(f"  {name}", *map(_shown, (spread.base, spread.learned, spread.ratio)))
     console.print(kept)
@@ -79,21 +82,18 @@ def _print(result: "Comparison") -> None:
     console.print(f"{result.seeds} held-out seeds per prompt", style="dim")
 
 
-def _add(table: Table, title: str, rows: "Iterable[tuple[str, Figures]]") -> None:
-    """Add rows under a title, which stays away where there are none."""
-    for index, (name, figures) in enumerate(rows):
-        if index == 0:
-            table.add_row(f"[dim]{title}[/dim]")
-        table.add_row(f"  {name}", *map(_shown, figures.values()))
+def _add(table: Table, title: str, rows: "Sequence[tuple[str, Figures, str]]") -> None:
+    """Add rows of a label, figures and a unit under a title, which stays away where there are none."""
+    if rows:
+        table.add_row(f"[dim]{title}[/dim]")
+    for label, figures, unit in rows:
+        table.add_row(f"  {label}", *map(_shown, figures.values()), unit)
 
 
-def _named(name: str, found: "GoalReport | ArtefactReport") -> str:
-    """The name with its unit, and with the share of pictures that were judged where that is not all."""
-    notes = [found.source.unit] if found.source.unit else []
-    least = min(share for share in found.judged.values() if share is not None)
-    if least < 1:
-        notes.append(f"{least:.0%} judged")
-    return f"{name} ({', '.join(notes)})" if notes else name
+def _labelled(name: str, judged: "Figures") -> str:
+    """The name, with the share of pictures that were judged where that is not all."""
+    least = min(share for share in judged.values() if share is not None)
+    return name if least == 1 else f"{name}, {least:.0%} judged"
 
 
 def _models(result: "Comparison") -> list[str]:

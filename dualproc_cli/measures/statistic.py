@@ -98,8 +98,8 @@ def _strongest_peak(luma: "Tensor") -> "Tensor":
 
 # The function of each statistic, and its unit.
 STATISTICS = {
-    "high-frequency": (high_frequency, "RMS of the Laplacian"),
-    "clipping": (clipping, "share of values"),
+    "high-frequency": (high_frequency, "RMS Laplacian"),
+    "clipping": (clipping, "share"),
     "saturation": (saturation, "HSV"),
-    "grid": (grid, "peak over spectrum"),
+    "grid": (grid, "x spectrum"),
 }
