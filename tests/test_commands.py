@@ -285,6 +285,52 @@ def test_score_sees_the_visual_prompt(home, tmp_path):
     assert found[0]["night"] == found[1]["night"]
 
 
+def test_score_measures_what_a_file_tells(home, tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "p.png")
+    spec = home / "spec.yaml"
+    settings = [
+        "--set", "visual_prompts.colors={type: palette, colors: [red]}",
+        "--set", "evaluate.measures=[{type: palette, name: reds, target: colors}, "
+        "{type: distance, name: near, at_most: 0.1}, {type: diversity, name: varied}, "
+        "{type: statistic, name: clipped, of: clipping}]",
+    ]  # fmt: skip
+    scored = json.loads(succeeds("score", tmp_path / "p.png", "--spec", spec, "--json", *settings).stdout)
+    assert scored["images"][0]["measures"] == {
+        "reds": {"value": pytest.approx(0, abs=1e-3), "success": True, "unit": "CIEDE2000"},
+        "near": {"value": None, "success": None, "unit": "mean |x - base|"},
+        "clipped": {"value": 1.0, "success": None, "unit": "share"},
+    }
+    table = succeeds("score", tmp_path / "p.png", "--spec", spec, *settings).stdout
+    assert "0.000 yes" in table
+    assert "unjudged" in table
+
+
+def test_measures_that_cannot_judge_are_refused_by_every_command(home, tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "p.png")
+    spec, setting = home / "spec.yaml", ("--set", "evaluate.measures=[horizon]")
+    for command in (
+        ("check", spec),
+        ("learn", spec, "-o", tmp_path / "out"),
+        ("score", tmp_path / "p.png", "--spec", spec),
+    ):
+        line = refused(*command, *setting)
+        assert line.startswith(
+            f"{setting[0]} {setting[1]}: evaluate.measures.0: horizon reads the miniature's"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_prints_tables_and_json(home):
+    found = json.loads(succeeds("evaluate", home / "small", "--seeds", 2, "--json").stdout)
+    assert found["seeds"] == 2
+    assert found["measures"]["distance"]["value"]["base"] == 0
+    assert found["artefacts"]["saturation"]["ratio"] > 0
+    assert found["spread"]["diversity"]["base"] > 0
+    printed = succeeds("evaluate", home / "small", "--seeds", 2).stdout
+    for word in ("P(answer)", "at-the-line", "distance", "artefacts", "grid", "spread", "diversity"):
+        assert word in printed
+
+
 def test_score_refuses_what_is_no_picture(home, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     assert "not a picture" in refused("score", tmp_path / "text.png", "--spec", home / "spec.yaml")

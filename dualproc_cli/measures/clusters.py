@@ -16,7 +16,11 @@ def k_means(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
         at most ``count`` centres [K, D], fewer where fewer points differ, and the share [K] of points nearest
         to each.
     """
-    rng = torch.Generator().manual_seed(0)
+    rng, dtype, points = (
+        torch.Generator().manual_seed(0),
+        points.dtype,
+        points.double(),
+    )  # sums of many points
     centres = points[torch.randint(len(points), (1,), generator=rng)]
     while len(centres) < count:
         apart = _distances(points, centres).amin(1).square()
@@ -29,7 +33,7 @@ def k_means(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
         means = torch.zeros_like(centres).index_add(0, nearest, points) / counts.clamp(min=1)
         centres = torch.where(counts > 0, means, centres)
     nearest = _distances(points, centres).argmin(1)
-    return centres, nearest.bincount(minlength=len(centres)) / len(points)
+    return centres.to(dtype), nearest.bincount(minlength=len(centres)) / len(points)
 
 
 def _distances(points: Tensor, centres: Tensor) -> Tensor:
