@@ -20,23 +20,32 @@ FONT_SIZE = 14
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of pictures with a label to its left."""
+    """A row of pictures with a label to its left.
+
+    Attributes:
+        label: may be empty.
+        images: [N, 3, H, W] in [0, 1].
+    """
 
     label: str
     images: Tensor
-    """[N, 3, H, W] in [0, 1]"""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Strips under one caption."""
+    """Strips under one caption.
+
+    Attributes:
+        caption: is cut where it is longer than the grid is wide.
+        strips: from top to bottom.
+    """
 
     caption: str
     strips: Sequence[Strip]
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """An 8-bit picture of ``image`` [3, H, W] in [0, 1]."""
+    """Return ``image`` [3, H, W] in [0, 1] as an 8-bit picture."""
     pixels = image.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
@@ -49,7 +58,7 @@ def save_png(picture: Tensor | Image.Image, path: Path) -> None:
 
 
 def slugs(prompts: Sequence[str]) -> list[str]:
-    """A file name for each prompt, such as ``a-house-in-a-field``; different for each."""
+    """Return a different file name for each prompt, such as ``a-house-in-a-field``."""
     found: list[str] = []
     for prompt in prompts:
         words = re.sub(r"\W+", "-", prompt.lower()).strip("-")
@@ -61,7 +70,7 @@ def slugs(prompts: Sequence[str]) -> list[str]:
 
 
 def labelled_grid(sections: Sequence[Section]) -> Image.Image:
-    """One picture of all sections, small pictures enlarged so that a person sees them.
+    """Draw all sections on one picture, small pictures enlarged so that a person sees them.
 
     Args:
         sections: from top to bottom; all images of one size.
@@ -96,7 +105,7 @@ def labelled_grid(sections: Sequence[Section]) -> Image.Image:
 def _tile_size(width: int, height: int) -> tuple[int, int]:
     shorter = min(width, height)
     if shorter < SMALLEST_TILE:
-        factor = float(-(-SMALLEST_TILE // shorter))  # whole, so that every pixel becomes an equal square
+        factor = float(-(-SMALLEST_TILE // shorter))  # whole: every pixel becomes an equal square
     else:
         factor = min(1.0, LARGEST_TILE / shorter)
     return round(width * factor), round(height * factor)

@@ -1,10 +1,9 @@
-"""Drawing with learned controls."""
+"""What to draw and with which learned controls; no torch, so that a mistyped bundle is answered at once."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.errors import UserError
@@ -12,17 +11,17 @@ from dualproc_cli.spec import GeneratorSpec
 from dualproc_cli.spec.model import MINIATURE
 from dualproc_cli.spec.presets import presets
 
-if TYPE_CHECKING:  # torch takes seconds to import: a mistyped bundle is answered without it
-    from torch import Tensor
-
-    from dualproc_cli.generator import Generator
-
 BATCH = 4  # pictures drawn at once
 
 
 @dataclass(frozen=True)
 class Control:
-    """A bundle and how strongly it acts: 0 not at all, 1 as it was learned."""
+    """A bundle and how strongly it acts.
+
+    Attributes:
+        bundle: the learned control.
+        scale: 0 is without effect, 1 is as it was learned.
+    """
 
     bundle: Bundle
     scale: float = 1.0
@@ -32,7 +31,7 @@ class Control:
         """Open ``BUNDLE`` or ``BUNDLE@SCALE``.
 
         Raises:
-            UserError: no such bundle, or the scale is no finite number.
+            UserError: there is no such bundle, or the scale is not a finite number.
         """
         path, at, scale = text.rpartition("@")
         if not at or Path(text).exists():
@@ -49,15 +48,15 @@ class Control:
 
     @property
     def label(self) -> str:
-        """``horizon-low``, or ``horizon-low@0.5`` at another scale than 1."""
+        """The control's name: ``horizon-low``, or ``horizon-low@0.5`` at another scale than 1."""
         name = self.bundle.manifest.name
         return name if self.scale == 1 else f"{name}@{self.scale:g}"
 
 
 def generator_for(controls: Sequence[Control], model: str | None) -> GeneratorSpec:
-    """The generator that ``controls`` were learned for, drawing as the first one's spec says.
+    """Return the generator that ``controls`` were learned for, drawing as the first one's spec says.
 
-    Without controls it is ``model``, by default the miniature, as its preset has it.
+    Without controls it is ``model``, by default the miniature, with the values of its preset.
 
     Raises:
         UserError: the controls were learned for different generators, or for another one than ``model``.
@@ -83,7 +82,7 @@ def generator_for(controls: Sequence[Control], model: str | None) -> GeneratorSp
 
 
 def default_prompts(controls: Sequence[Control]) -> list[str]:
-    """The prompts that the controls were learned on, each once.
+    """Return the prompts that the controls were learned on, each once.
 
     Raises:
         UserError: there is no control to take them from.
@@ -91,18 +90,6 @@ def default_prompts(controls: Sequence[Control]) -> list[str]:
     if not controls:
         raise UserError("no prompt: give at least one, or a --control whose prompts are to be drawn")
     return list(dict.fromkeys(prompt for control in controls for prompt in control.bundle.spec.prompts.train))
-
-
-def draw(
-    generator: "Generator", prompts: Sequence[str], seeds: Sequence[int], steps: int | None
-) -> Iterator[tuple[str, int, "Tensor"]]:
-    """Draw every prompt at every seed: prompt, seed, and the picture [3, H, W] in [0, 1] on the CPU."""
-    for prompt in prompts:
-        for start in range(0, len(seeds), BATCH):
-            batch = seeds[start : start + BATCH]
-            images = generator.render([prompt] * len(batch), batch, steps=steps).cpu()
-            for seed, image in zip(batch, images, strict=True):
-                yield prompt, seed, image
 
 
 def _identity(spec: GeneratorSpec) -> str:

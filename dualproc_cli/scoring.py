@@ -1,26 +1,63 @@
-"""P(answer) of a spec's questions for pictures that exist already."""
+"""P(answer) and measures of a spec for pictures that exist already."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from dualproc_cli.compiler import CompositeLoss, compile_loss
+from dualproc_cli.measures import Evidence, check_measures, measures_of
 from dualproc_cli.picture_files import load_picture
-from dualproc_cli.spec import LoadedSpec
+from dualproc_cli.spec import ControlSpec, LoadedSpec
 from dualproc_cli.vlm import load_vlm
 
 
-def score(paths: Sequence[Path], loaded: LoadedSpec, device: torch.device) -> list[dict[str, float]]:
-    """Ask every question of ``loaded`` about every picture, visual prompts drawn at the picture's own size.
+@dataclass(frozen=True)
+class Measured:
+    """What one measure found in one picture; None where it could not be judged.
+
+    Attributes:
+        value: in ``unit``.
+        success: whether the measure's goal is reached; None also where it sets none.
+        unit: of the value.
+    """
+
+    value: float | None
+    success: bool | None
+    unit: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """What was found in one picture.
+
+    Attributes:
+        probabilities: P(answer) by question.
+        measures: by name, what each measure that the spec names found.
+    """
+
+    probabilities: dict[str, float]
+    measures: dict[str, Measured]
+
+
+def score_pictures(paths: Sequence[Path], loaded: LoadedSpec, device: torch.device) -> list[Score]:
+    """Ask every question of ``loaded`` about every picture, and measure it.
+
+    Visual prompts are drawn at the picture's own size. What a measure needs and a file does not tell (the
+    prompt, the base generator's picture) leaves it unjudged; varieties are of many pictures and left out.
 
     Returns:
-        for each picture P(answer) by question name.
+        a score for each picture.
 
     Raises:
+        SpecError: a measure cannot judge the pictures of the spec.
         UserError: a picture or the VLM cannot be read.
     """
+    check_measures(loaded)
     pictures = [load_picture(path) for path in paths]
     transformers_logging.disable_progress_bar()
     vlm = load_vlm(loaded.spec.vlm, device)
@@ -32,5 +69,23 @@ def score(paths: Sequence[Path], loaded: LoadedSpec, device: torch.device) -> li
             compiled[height, width] = compile_loss(loaded, vlm, height, width)
         with torch.no_grad():
             report = compiled[height, width](picture[None].to(device))
-        scores.append({name: values.item() for name, values in report.probabilities.items()})
+        probabilities = {name: values.item() for name, values in report.probabilities.items()}
+        scores.append(Score(probabilities, _measured(picture, loaded.spec)))
     return scores
+
+
+def _measured(picture: Tensor, spec: ControlSpec) -> dict[str, Measured]:
+    """What the measures of ``spec`` find in a picture [3, H, W] in [0, 1]."""
+    evidence, found = Evidence(picture[None], spec), {}
+    for measure in measures_of(spec):
+        if measure.role != "variety":
+            judgement = measure.judge(evidence)
+            success = None if judgement.success is None else _known(judgement.success)
+            reached = None if success is None else bool(success)
+            found[measure.name] = Measured(_known(judgement.value), reached, measure.unit)
+    return found
+
+
+def _known(number: Tensor) -> float | None:
+    """The one number of a tensor, None for NaN."""
+    return None if math.isnan(number.item()) else number.item()

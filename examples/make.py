@@ -46,7 +46,19 @@ def learn_and_evaluate(spec: Path, seeds: int) -> dict:
         pictures = HERE / spec.stem
         pictures.mkdir(exist_ok=True)
         shutil.copy(bundle / "samples" / "before-after.png", pictures)
-    return {"seconds": round(seconds, 1), **record}
+    return {"seconds": round(seconds, 1), **figures(record)}
+
+
+def figures(record: dict) -> dict:
+    """What `results.json` keeps of an evaluation: its numbers, without units, models and shares judged."""
+    return {
+        **{key: record[key] for key in ("seeds", "questions", "second_vlm")},
+        "measures": {
+            name: found["success"] for name, found in record["measures"].items() if found["success"]
+        },
+        "spread": {name: found["ratio"] for name, found in record["spread"].items()},
+        "artefacts": {name: found["value"] for name, found in record["artefacts"].items()},
+    }
 
 
 def run(*arguments: str) -> str:
@@ -67,12 +79,14 @@ def table(results: dict) -> str:
     """Markdown: measured success before and after, then how much of what varies by itself still does."""
     percent = lambda value: "" if value is None else f"{100 * value:.0f} %"  # noqa: E731
     success = [["control", "measure", *COLUMNS.values(), "seconds to learn"]]
-    spread = [["control", *next(iter(results.values()))["spread"]]]
+    properties = dict.fromkeys(name for record in results.values() for name in record["spread"])
+    spread = [["control", *properties]]
     for name, record in results.items():
         for measure, figures in record["measures"].items():
             cells = [percent(figures[column]) for column in COLUMNS]
             success.append([name, measure, *cells, f"{record['seconds']:.0f}"])
-        spread.append([name, *(f"{ratio:.2f}" for ratio in record["spread"].values())])
+        ratios = (record["spread"].get(key) for key in properties)
+        spread.append([name, *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)])
     title = "Spread over the seeds of a prompt, learned over base (1: all variety is kept):"
     return f"{markdown(success)}\n{title}\n\n{markdown(spread)}"
 

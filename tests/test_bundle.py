@@ -17,11 +17,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dualproc_cli.__main__ import app
-from dualproc_cli.bundle import Bundle, Manifest, Outcome, Revisions, StepMetrics, archive, write_bundle
+from dualproc_cli.bundle import Bundle, Manifest, Outcome, Revisions, archive, write_bundle
 from dualproc_cli.bundle.card import model_card
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import digest
 from dualproc_cli.generator import load_generator
+from dualproc_cli.metrics import StepMetrics
 from dualproc_cli.pictures import to_pil
 from dualproc_cli.spec import canonical, load_spec
 from dualproc_cli.vlm import load_vlm

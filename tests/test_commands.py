@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from dualproc_cli import __version__
 from dualproc_cli.__main__ import app
+from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator
 from dualproc_cli.picture_files import load_picture
 from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png, slugs
@@ -285,6 +286,52 @@ def test_score_sees_the_visual_prompt(home, tmp_path):
     assert found[0]["night"] == found[1]["night"]
 
 
+def test_score_measures_what_a_file_tells(home, tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "p.png")
+    spec = home / "spec.yaml"
+    settings = [
+        "--set", "visual_prompts.colors={type: palette, colors: [red]}",
+        "--set", "evaluate.measures=[{type: palette, name: reds, target: colors}, "
+        "{type: distance, name: near, at_most: 0.1}, {type: diversity, name: varied}, "
+        "{type: statistic, name: clipped, of: clipping}]",
+    ]  # fmt: skip
+    scored = json.loads(succeeds("score", tmp_path / "p.png", "--spec", spec, "--json", *settings).stdout)
+    assert scored["images"][0]["measures"] == {
+        "reds": {"value": pytest.approx(0, abs=1e-3), "success": True, "unit": "CIEDE2000"},
+        "near": {"value": None, "success": None, "unit": "mean |x - base|"},
+        "clipped": {"value": 1.0, "success": None, "unit": "share"},
+    }
+    table = succeeds("score", tmp_path / "p.png", "--spec", spec, *settings).stdout
+    assert "0.000 yes" in table
+    assert "unjudged" in table
+
+
+def test_measures_that_cannot_judge_are_refused_by_every_command(home, tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "p.png")
+    spec, setting = home / "spec.yaml", ("--set", "evaluate.measures=[horizon]")
+    for command in (
+        ("check", spec),
+        ("learn", spec, "-o", tmp_path / "out"),
+        ("score", tmp_path / "p.png", "--spec", spec),
+    ):
+        line = refused(*command, *setting)
+        assert line.startswith(
+            f"{setting[0]} {setting[1]}: evaluate.measures.0: horizon reads the miniature's"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_prints_tables_and_json(home):
+    found = json.loads(succeeds("evaluate", home / "small", "--seeds", 2, "--json").stdout)
+    assert found["seeds"] == 2
+    assert found["measures"]["distance"]["value"]["base"] == 0
+    assert found["artefacts"]["saturation"]["ratio"] > 0
+    assert found["spread"]["diversity"]["base"] > 0
+    printed = succeeds("evaluate", home / "small", "--seeds", 2).stdout
+    for word in ("P(answer)", "at-the-line", "distance", "artefacts", "grid", "spread", "diversity"):
+        assert word in printed
+
+
 def test_score_refuses_what_is_no_picture(home, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     assert "not a picture" in refused("score", tmp_path / "text.png", "--spec", home / "spec.yaml")
@@ -332,14 +379,40 @@ def test_markup_in_a_message_is_printed_as_it_is(tmp_path):
 
 
 def test_pictures_come_back_as_they_were_saved(tmp_path):
-    image = torch.randint(0, 256, (3, 5, 7)) / 255
+    image = torch.randint(0, 256, (3, 9, 11)) / 255
     save_png(image, tmp_path / "p.png")
     assert torch.equal(load_picture(tmp_path / "p.png"), image.float())
 
 
 def test_transparent_pixels_are_white(tmp_path):
-    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / "p.png")
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "p.png")
     assert load_picture(tmp_path / "p.png").min() == 1
+
+
+def test_pictures_are_upright(tmp_path):
+    picture = Image.new("RGB", (16, 8), "black")
+    picture.paste("white", (0, 0, 8, 8))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    picture.save(tmp_path / "p.png", exif=exif)
+    image = load_picture(tmp_path / "p.png")
+    assert image.shape == (3, 16, 8)
+    assert image[:, :8].min() == 1
+    assert image[:, 8:].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "problem"),
+    [
+        ("p.bmp", (64, 64), "is not a picture"),
+        ("small.png", (4, 64), "is 4x64 pixels"),
+        ("wide.png", (9000, 16), "is 9000x16 pixels"),
+    ],
+)
+def test_pictures_that_no_spec_may_name_are_refused(tmp_path, name, size, problem):
+    Image.new("RGB", size).save(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name}: {problem} .*expected"):
+        load_picture(tmp_path / name)
 
 
 def test_names_of_prompts_differ():

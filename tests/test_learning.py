@@ -10,18 +10,25 @@ import pytest
 import torch
 from rich.console import Console
 
-from dualproc_cli.bundle import Bundle, StepMetrics
+from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import CompositeLoss, LossReport
+from dualproc_cli.drawing import FIRST_HELD_OUT, draw_seeds, held_out_seeds
 from dualproc_cli.errors import RunFailed, UserError
 from dualproc_cli.generator.adapter_file import AdapterFile
-from dualproc_cli.learning import Interrupted, held_out_seeds, learn
+from dualproc_cli.learning import Interrupted, learn
 from dualproc_cli.learning.checkpoint import Best, Checkpoint
 from dualproc_cli.learning.keep import distance, total_variation
-from dualproc_cli.learning.metrics import WINDOW, holds_above, recent_loss, recent_probabilities
+from dualproc_cli.learning.learner import rate_factor
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
-from dualproc_cli.learning.schedule import rate_factor
-from dualproc_cli.learning.seeds import FIRST_HELD_OUT, draw_seeds
+from dualproc_cli.metrics import (
+    WINDOW,
+    StepMetrics,
+    first_and_last_probability,
+    holds_above,
+    recent_loss,
+    recent_probabilities,
+)
 from dualproc_cli.spec import KeepSpec, load_spec
 
 CPU = torch.device("cpu")
@@ -66,10 +73,11 @@ def test_recent_means_look_back_over_the_window():
     metrics = [entry(step, loss=step, probability=step / 10) for step in range(1, 9)]
     assert recent_loss(metrics) == 6.5
     assert recent_probabilities(metrics) == {"q": pytest.approx(0.6)}
-    assert holds_above(metrics, 0.59)
-    assert not holds_above(metrics, 0.61)
-    assert not holds_above(metrics, None)
-    assert not holds_above(metrics[-WINDOW + 1 :], 0.1)
+    assert first_and_last_probability(metrics, "q") == (pytest.approx(0.3), pytest.approx(0.6))
+    assert holds_above(metrics, 0.59, ["q"])
+    assert not holds_above(metrics, 0.61, ["q"])
+    assert not holds_above(metrics, None, ["q"])
+    assert not holds_above(metrics[-WINDOW + 1 :], 0.1, ["q"])
 
 
 # Staying close to the base
@@ -257,6 +265,21 @@ def test_stop_at_ends_the_run_early(run, quiet):
     assert "holds above 1e-07" in quiet.file.getvalue()
 
 
+def test_stop_at_does_not_wait_for_questions_without_weight(run, monkeypatch):
+    ask = CompositeLoss.__call__
+
+    def answered(self, images, rng=None):
+        report = ask(self, images, rng)
+        certain = {"at-the-line": torch.full((2,), 0.95), "night": torch.full((2,), 0.05)}
+        return LossReport(report.loss, report.losses, certain)
+
+    monkeypatch.setattr(CompositeLoss, "__call__", answered)
+    changes = ["learn.stop_at=0.9"]
+    assert Bundle.open(run("both", changes)).manifest.outcome.reason == "steps"
+    outcome = Bundle.open(run("one", [*changes, "questions.1.weight=0"])).manifest.outcome
+    assert (outcome.reason, outcome.step) == ("stop_at", WINDOW)
+
+
 def test_loss_that_is_no_number_stops_the_run(run, tmp_path, monkeypatch):
     calls, ask = [], CompositeLoss.__call__
 
@@ -310,7 +333,7 @@ def test_existing_output(run, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"already exists.*--overwrite"):
         run()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="is no bundle"):
+    with pytest.raises(UserError, match="is not a bundle"):
         run(overwrite=True)
 
 

@@ -9,15 +9,9 @@ from transformers import AutoProcessor
 
 from dualproc_cli.miniature.training.packing import Packer
 from dualproc_cli.miniature.training.vlm_model import build_processor, build_tokenizer
+from dualproc_cli.miniature.world.language import OPEN_KINDS, WORDINGS, YES_NO_KINDS
 from dualproc_cli.miniature.world.overlays import KINDS, Overlays, sample_overlays
-from dualproc_cli.miniature.world.questions import (
-    MAX_LOG_ODDS,
-    OPEN_KINDS,
-    WORDINGS,
-    YES_NO_KINDS,
-    margins,
-    open_answers,
-)
+from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, margins, open_answers
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import DAY, FAMILY_COLORS, NIGHT, SEA, WINTER, Scene, sample_scenes
 from dualproc_cli.vlm.chat import picture_inputs, plan_prompts

@@ -15,7 +15,8 @@ from dualproc_cli.miniature import reader_folder
 from dualproc_cli.miniature.training import adversarial, packing, reader, vlm
 from dualproc_cli.miniature.training.loop import Chunks, Task, Training
 from dualproc_cli.miniature.training.pictures import TrainingPictures
-from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, WORDINGS
+from dualproc_cli.miniature.world.language import WORDINGS
+from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS
 from dualproc_cli.miniature.world.reader import load_reader
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY, SUBJECTS, sample_scenes

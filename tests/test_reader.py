@@ -8,7 +8,7 @@ from scenes import make_scene
 from torch.nn import functional as F
 
 from dualproc_cli.measures.color import ciede2000
-from dualproc_cli.miniature.world.measures import artefacts
+from dualproc_cli.miniature.world.judging import residual, texture
 from dualproc_cli.miniature.world.reader import read, scene_numbers
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import LOOKS, NOBODY, SUBJECTS, Scene, sample_scenes
@@ -96,9 +96,8 @@ def test_no_second_subject_is_made_up():
 def test_texture_and_residual_show_a_checkerboard(reading, scenes):
     images = render(scenes).images
     board = 0.06 * (1 - 2 * ((torch.arange(64)[:, None] + torch.arange(64)) % 2))
-    clean, damaged = artefacts(reading, images), read(told(scenes), (images + board).clamp(0, 1))
-    textured = artefacts(damaged, (images + board).clamp(0, 1))
-    assert clean["texture"].abs().max() < 0.05
-    assert textured["texture"].min() > 0.1
-    assert (textured["residual"] - clean["residual"]).min() > 0.02
+    damaged = read(told(scenes), (images + board).clamp(0, 1))
+    assert texture(reading, images).abs().max() < 0.05
+    assert texture(damaged, (images + board).clamp(0, 1)).min() > 0.1
+    assert (residual(damaged, images) - residual(reading, images)).min() > 0.02
     assert (damaged.scene.horizon - scenes.horizon).abs().max() < 0.5, "and the measures still see through it"

@@ -134,7 +134,6 @@ PICTURE = SHORTEST.replace("type: line, position: 0.65", "type: image, path: PAT
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [
-        (["evaluate.measures=[depth]"], "evaluate.measures.0: depth has no target"),
         (["evaluate.measures=[horizon, horizon]"], 'evaluate.measures.1: "horizon" is there twice'),
         (["learn.objective=choice", "questions.0.alternatives=[]"], "questions.0.alternatives: is missing"),
         (["questions.0.visual_prompt=targt"], "no visual prompt \"targt\"; did you mean 'target'?"),

@@ -39,7 +39,10 @@ learn: {steps: 100, batch_size: 4, learning_rate: 5.0e-5, seed: 0, objective: li
   stop_at: 0.9, checkpoint_every: 25, adapter: {rank: 16, scale: 5.0, target_modules: [to_q]},
   gradient: {through: last-steps, steps: 1}, keep: {picture: 0.0, structure: 0.0, smoothness: 0.0},
   jitter: {noise: 0.0, shift: 0.0}}
-evaluate: {seeds: 32, vlm: {model: other/vlm}, measures: [horizon, palette]}
+evaluate: {seeds: 32, vlm: {model: other/vlm}, measures: [horizon, palette,
+  {type: distance, name: near, at_most: 0.1}, {type: diversity, name: varied},
+  {type: palette, name: brand-colors, target: brand, at_most: 10.0},
+  {type: statistic, name: detail, of: high-frequency}]}
 """)
 LINE = re.compile(r"^(.+:\d+:\d+|--set .*?): .+ \(expected .+\)$")
 

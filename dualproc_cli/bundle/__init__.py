@@ -9,7 +9,7 @@ This room does not import torch.
 
 from dualproc_cli.bundle.bundle import Bundle
 from dualproc_cli.bundle.layout import MANIFEST
-from dualproc_cli.bundle.manifest import Manifest, Outcome, Revisions, StepMetrics
+from dualproc_cli.bundle.manifest import Manifest, Outcome, Revisions
 from dualproc_cli.bundle.write import write_bundle
 
-__all__ = ["MANIFEST", "Bundle", "Manifest", "Outcome", "Revisions", "StepMetrics", "write_bundle"]
+__all__ = ["MANIFEST", "Bundle", "Manifest", "Outcome", "Revisions", "write_bundle"]

@@ -119,7 +119,7 @@ class Bundle:
                 model["revision"] = revision
         text = (self.folder / SPEC).read_text("utf-8")
         spec = ControlSpec.model_validate(data)
-        return LoadedSpec(spec, self.folder, text, dict(self.manifest.origins))
+        return LoadedSpec(spec, self.folder, text, dict(self.manifest.origins), str(self.source))
 
     def _check_spec(self) -> None:
         where = f"{self.source}: {MANIFEST}: spec"

@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from dualproc_cli.bundle.layout import GRID
-from dualproc_cli.bundle.manifest import Outcome, Revisions, StepMetrics, progress
+from dualproc_cli.bundle.manifest import Outcome, Revisions
+from dualproc_cli.metrics import StepMetrics, first_and_last_probability
 from dualproc_cli.spec import ControlSpec, GeneratorSpec
 from dualproc_cli.spec.model import MINIATURE
 
@@ -143,7 +144,7 @@ def _code(spec: GeneratorSpec, revision: str | None, prompt: str, arguments: Map
 
 def _row(spec: ControlSpec, index: int, metrics: Sequence[StepMetrics]) -> str:
     question = spec.questions[index]
-    first, last = progress(metrics, question.name)
+    first, last = first_and_last_probability(metrics, question.name)
     cells = [question.question, question.answer, f"{first:.2f}", f"{last:.2f}"]
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
 

@@ -1,7 +1,6 @@
 """``bundle.json``: what a bundle holds, how it came about, and the digest of every file."""
 
 import json
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dualproc_cli import __version__
 from dualproc_cli.bundle.layout import MANIFEST
 from dualproc_cli.errors import UserError
+from dualproc_cli.metrics import StepMetrics
 
 FORMAT = 1
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors")
@@ -19,24 +19,6 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors")
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StepMetrics(_Part):
-    """One step of learning, measured before its update."""
-
-    step: int
-    """From 1."""
-    loss: float
-    """The questions' weighted loss; what is minimised is ``loss + keep``."""
-    keep: float
-    """The weighted distance to the base generator's pictures."""
-    losses: dict[str, float]
-    """The loss of each question, unweighted."""
-    probabilities: dict[str, float]
-    """P(answer) of each question, the mean over the batch."""
-    gradient_norm: float
-    """Before clipping."""
-    learning_rate: float
 
 
 class Outcome(_Part):
@@ -136,15 +118,6 @@ class Manifest(_Part):
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise UserError(f"{path}: {where}: {first['msg']}; the file was changed or damaged") from error
-
-
-def progress(metrics: Sequence[StepMetrics], question: str) -> tuple[float, float]:
-    """P(answer) of a question, the mean over the first five steps and over the last five."""
-    first, last = (
-        sum(entry.probabilities[question] for entry in part) / len(part)
-        for part in (metrics[:5], metrics[-5:])
-    )
-    return first, last
 
 
 def library_versions() -> dict[str, str]:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from dualproc_cli.bundle.card import model_card
 from dualproc_cli.bundle.layout import GRID, MANIFEST, README, SAMPLES, SPEC
-from dualproc_cli.bundle.manifest import FORMAT, Manifest, Outcome, Revisions, StepMetrics, library_versions
+from dualproc_cli.bundle.manifest import FORMAT, Manifest, Outcome, Revisions, library_versions
 from dualproc_cli.files import digest, folder_atomically
+from dualproc_cli.metrics import StepMetrics
 from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, canonical, spec_digest
 
 

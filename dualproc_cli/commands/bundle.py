@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dualproc_cli.bundle import Bundle
-from dualproc_cli.bundle.manifest import progress
 from dualproc_cli.commands.options import AsJson
+from dualproc_cli.metrics import first_and_last_probability
 
 app = typer.Typer(no_args_is_help=True, help="Look into adapter bundles and verify them.")
 
@@ -53,7 +53,7 @@ def show(bundle: BundlePath, as_json: AsJson = False) -> None:
         "question", "answer", "P at first", "P at last", box=None, pad_edge=False, header_style="dim"
     )
     for question in spec.questions:
-        first, last = progress(manifest.metrics, question.name)
+        first, last = first_and_last_probability(manifest.metrics, question.name)
         questions.add_row(Text(question.question), Text(question.answer), f"{first:.2f}", f"{last:.2f}")
     console.print(questions)
 

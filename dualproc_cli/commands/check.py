@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dualproc_cli.commands.options import AsJson, Device, Settings
+from dualproc_cli.measures import check_measures
 from dualproc_cli.spec import Fault, LoadedSpec, SpecError, load_spec, spec_digest
 
 ORIGIN_STYLES = {"spec": "bold", "--set": "bold yellow", "preset": "cyan", "default": "dim"}
@@ -37,6 +38,7 @@ def check(
     for path in specs:
         try:
             loaded[path] = load_spec(path, settings or ())
+            check_measures(loaded[path])
         except SpecError as error:
             faults += error.faults
     reports = [_report(path, spec) for path, spec in loaded.items()]

@@ -1,25 +1,22 @@
 """``dualproc evaluate``: before and after, on seeds and prompts that were never learned on."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from dualproc_cli.commands.options import AsJson, Device
 
 if TYPE_CHECKING:
     from dualproc_cli.evaluation import Comparison
+    from dualproc_cli.evaluation.comparison import Figures
 
-TITLES = {
-    "measures": "measured success",
-    "questions": "P(answer)",
-    "second_vlm": "P(answer), second VLM",
-    "artefacts": "artefacts",
-}
+COLUMNS = ("base", "learned", "held out: base", "learned")  # held out are prompts
 
 
 def evaluate(
@@ -58,27 +55,63 @@ def evaluate(
 
 def _print(result: "Comparison") -> None:
     console = Console(highlight=False)
-    table = Table(
-        "",
-        "base",
-        "learned",
-        "base, held-out prompts",
-        "learned, held-out prompts",
-        box=None,
-        header_style="dim",
+    goals = Table(Column("", no_wrap=True), *COLUMNS, "unit", box=None, header_style="dim")
+    measures = [(_labelled(name, goal.judged), goal) for name, goal in result.measures.items()]
+    _add(goals, "measured success", [(label, goal.success, "") for label, goal in measures if goal.success])
+    # A value without a unit repeats the success.
+    values = [(label, goal.value, goal.source.unit) for label, goal in measures if goal.source.unit]
+    _add(goals, "measured value", values)
+    _add(goals, "P(answer)", [(name, figures, "") for name, figures in result.questions.items()])
+    _add(goals, "P(answer), second VLM", [(name, figures, "") for name, figures in result.second_vlm.items()])
+    console.print(goals)
+    ratios = (*COLUMNS[:2], "ratio", *COLUMNS[2:], "ratio")
+    artefacts = Table(Column("artefacts", no_wrap=True), *ratios, "unit", box=None, header_style="dim")
+    for name, found in result.artefacts.items():
+        base, learned, base_held_out, learned_held_out = found.value.values()
+        cells = (base, learned, found.ratio, base_held_out, learned_held_out, found.ratio_held_out)
+        artefacts.add_row(f"  {_labelled(name, found.judged)}", *map(_shown, cells), found.source.unit)
+    console.print(artefacts)
+    kept = Table(
+        "spread over the seeds of a prompt", "base", "learned", "ratio", box=None, header_style="dim"
     )
-    for field, title in TITLES.items():
-        rows = getattr(result, field)
-        if rows:
-            table.add_row(f"[dim]{title}[/dim]")
-        for name, figures in rows.items():
-            table.add_row(
-                f"  {name}", *("" if value is None else f"{value:.3f}" for value in figures.values())
-            )
-    console.print(table)
-    if result.spread:
-        kept = Table("spread kept, learned over base", "", box=None, header_style="dim")
-        for name, ratio in result.spread.items():
-            kept.add_row(f"  {name}", f"{ratio:.2f}")
-        console.print(kept)
+    for name, spread in result.spread.items():
+        kept.add_row(f"  {name}", *map(_shown, (spread.base, spread.learned, spread.ratio)))
+    console.print(kept)
+    for line in _models(result):
+        console.print(line, style="dim")
     console.print(f"{result.seeds} held-out seeds per prompt", style="dim")
+
+
+def _add(table: Table, title: str, rows: "Sequence[tuple[str, Figures, str]]") -> None:
+    """Add rows of a label, figures and a unit under a title, which stays away where there are none."""
+    if rows:
+        table.add_row(f"[dim]{title}[/dim]")
+    for label, figures, unit in rows:
+        table.add_row(f"  {label}", *map(_shown, figures.values()), unit)
+
+
+def _labelled(name: str, judged: "Figures") -> str:
+    """The name, with the share of pictures that were judged where that is not all."""
+    least = min(share for share in judged.values() if share is not None)
+    return name if least == 1 else f"{name}, {least:.0%} judged"
+
+
+def _models(result: "Comparison") -> list[str]:
+    """A line for each model that measures judged by."""
+    sources = [
+        *(found.source for found in result.measures.values()),
+        *(found.source for found in result.artefacts.values()),
+        *(found.source for found in result.spread.values()),
+    ]
+    models = dict.fromkeys((source.model, source.revision, source.licence) for source in sources)
+    return [
+        f"measured by {model}"
+        + (f" at {revision[:12]}" if revision else "")
+        + (f" ({licence})" if licence else "")
+        for model, revision, licence in models
+        if model
+    ]
+
+
+def _shown(number: float | None) -> str:
+    return "" if number is None else f"{number:.3f}"

@@ -61,7 +61,7 @@ def sample(
 
     Example: dualproc sample "a ball in the snow" --control horizon-position.dualproc@0.8 -n 4
     """
-    from dualproc_cli.sampling import BATCH, Control, default_prompts, draw, generator_for
+    from dualproc_cli.sampling import BATCH, Control, default_prompts, generator_for
 
     chosen = [Control.parse(text) for text in controls or ()]
     spec = generator_for(chosen, model)
@@ -72,6 +72,7 @@ def sample(
     import torch  # from here on it takes a while
 
     from dualproc_cli.device import pick_device
+    from dualproc_cli.drawing import draw_pictures
     from dualproc_cli.memory import plan_drawing
     from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png, slugs
 
@@ -89,11 +90,13 @@ def sample(
     generator.load_adapters([(control.bundle.folder, control.scale) for control in chosen])
     names = dict(zip(wanted, slugs(wanted), strict=True))
     drawn: dict[str, list[torch.Tensor]] = {prompt: [] for prompt in wanted}
-    for prompt, number, image in draw(generator, wanted, range(seed, seed + count), steps):
-        path = folder / f"{names[prompt]}-{number}.png"
-        save_png(image, path)
-        typer.echo(path)
-        drawn[prompt].append(image)
+    seeds = range(seed, seed + count)
+    for prompt in wanted:
+        for number, image in zip(seeds, draw_pictures(generator, prompt, seeds, BATCH, steps), strict=True):
+            path = folder / f"{names[prompt]}-{number}.png"
+            save_png(image, path)
+            typer.echo(path)
+            drawn[prompt].append(image.cpu())
     if grid:
         sections = [Section(prompt, [Strip("", torch.stack(images))]) for prompt, images in drawn.items()]
         save_png(labelled_grid(sections), folder / "grid.png")

@@ -1,8 +1,9 @@
-"""``dualproc score``: what the VLM says about pictures that exist already."""
+"""``dualproc score``: what the VLM and the measures say about pictures that exist already."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +12,9 @@ from rich.text import Text
 
 from dualproc_cli.commands.options import AsJson, Device, Settings
 from dualproc_cli.spec import load_spec
+
+if TYPE_CHECKING:
+    from dualproc_cli.scoring import Measured
 
 
 def score(
@@ -22,22 +26,41 @@ def score(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print P(answer) of each question of a spec for pictures, the visual prompts laid over them.
+    """Print P(answer) of each question of a spec for pictures, and what the spec's measures find in them.
 
     Example: dualproc score pictures/base/*.png --spec specs/horizon-position.yaml
     """
     loaded = load_spec(spec, overrides or ())
     from dualproc_cli.device import pick_device  # loads torch
-    from dualproc_cli.scoring import score as score_pictures
+    from dualproc_cli.scoring import score_pictures
 
     scores = score_pictures(images, loaded, pick_device(device))
     if as_json:
-        rows = [{"image": str(path), "questions": found} for path, found in zip(images, scores, strict=True)]
+        rows = [
+            {
+                "image": str(path),
+                "questions": found.probabilities,
+                "measures": {name: asdict(measured) for name, measured in found.measures.items()},
+            }
+            for path, found in zip(images, scores, strict=True)
+        ]
         typer.echo(json.dumps({"spec": loaded.spec.name, "images": rows}, ensure_ascii=False))
         return
-    names = [question.name for question in loaded.spec.questions]
-    columns = ["image", *(f"P({name})" for name in names)]
-    table = Table(*columns, box=None, pad_edge=False, header_style="dim")
+    questions = [f"P({name})" for name in scores[0].probabilities]
+    measures = [
+        f"{name} ({measured.unit})" if measured.unit else name
+        for name, measured in scores[0].measures.items()
+    ]
+    table = Table("image", *questions, *measures, box=None, pad_edge=False, header_style="dim")
     for path, found in zip(images, scores, strict=True):
-        table.add_row(Text(str(path), overflow="fold"), *(f"{found[name]:.3f}" for name in names))
+        answers = (f"{probability:.3f}" for probability in found.probabilities.values())
+        table.add_row(Text(str(path), overflow="fold"), *answers, *map(_shown, found.measures.values()))
     Console(highlight=False).print(table)
+
+
+def _shown(measured: "Measured") -> str:
+    if measured.value is None and measured.success is None:
+        return "unjudged"
+    value = "" if measured.value is None else f"{measured.value:.3f}"
+    verdict = {True: "yes", False: "no", None: ""}[measured.success]
+    return f"{value} {verdict}".strip()

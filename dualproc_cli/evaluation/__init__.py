@@ -1,6 +1,7 @@
-"""Before and after, on seeds and prompts never learned on: P(answer), independent measures, spread."""
+"""Before and after, on seeds and prompts never learned on: P(answer), measures, artefacts, spread."""
 
-from dualproc_cli.evaluation.compare import Comparison, compare
+from dualproc_cli.evaluation.compare import compare_with_base
+from dualproc_cli.evaluation.comparison import Comparison
 from dualproc_cli.evaluation.evaluate import evaluate_bundle
 
-__all__ = ["Comparison", "compare", "evaluate_bundle"]
+__all__ = ["Comparison", "compare_with_base", "evaluate_bundle"]

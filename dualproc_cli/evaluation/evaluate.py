@@ -1,4 +1,4 @@
-"""Evaluating a bundle: everything it names is loaded, then compared."""
+"""Evaluating a bundle: everything that it names is loaded, then compared."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,9 @@ import torch
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import compile_loss
-from dualproc_cli.evaluation.compare import BATCH, Comparison, compare
-from dualproc_cli.evaluation.judge import Judge
+from dualproc_cli.evaluation.compare import BATCH, compare_with_base
+from dualproc_cli.evaluation.comparison import Comparison
+from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import plan_evaluation
 
 
@@ -24,20 +25,20 @@ def evaluate_bundle(
     Args:
         bundle: an opened bundle.
         device: where generator and VLM live.
-        seeds: held-out seeds per prompt; None takes the spec's.
+        seeds: held-out seeds per prompt, at least 2; None takes the spec's.
         progress: called with the pictures done and their total.
 
     Raises:
-        UserError: a model cannot be loaded, or a measure has nothing to judge.
+        SpecError: a measure cannot judge the pictures.
+        UserError: a model cannot be loaded.
     """
-    spec = bundle.spec
-    judge = Judge(spec) if spec.evaluate.measures else None
-    plan = plan_evaluation(bundle.loaded, bundle.manifest.memory, BATCH, device)
+    loaded, spec = bundle.loaded, bundle.spec
+    check_measures(loaded)
+    plan = plan_evaluation(loaded, bundle.manifest.memory, BATCH, device)
     generator, vlm = plan.load_generator(), plan.load_vlm()
     generator.load_adapters([(bundle.folder, 1.0)])
     size = spec.generator.height, spec.generator.width
-    loss = compile_loss(bundle.loaded, vlm, *size)
-    second = None
-    if spec.evaluate.vlm is not None:
-        second = compile_loss(bundle.loaded, plan.load_vlm(1), *size)
-    return compare(bundle.loaded, generator, loss, judge, second, seeds, progress)
+    loss = compile_loss(loaded, vlm, *size)
+    second = compile_loss(loaded, plan.load_vlm(1), *size) if spec.evaluate.vlm else None
+    measures = measures_of_evaluation(spec)
+    return compare_with_base(spec, generator, loss, measures, second, seeds, progress)

@@ -2,6 +2,5 @@
 
 from dualproc_cli.learning.control import learn
 from dualproc_cli.learning.interruption import Interrupted
-from dualproc_cli.learning.seeds import held_out_seeds
 
-__all__ = ["Interrupted", "held_out_seeds", "learn"]
+__all__ = ["Interrupted", "learn"]

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dualproc_cli.drawing import draw_pictures, held_out_seeds
 from dualproc_cli.generator import Generator
-from dualproc_cli.learning.seeds import held_out_seeds
 from dualproc_cli.pictures import Section, Strip, labelled_grid, slugs, to_pil
 from dualproc_cli.spec import ControlSpec
 
@@ -16,14 +16,14 @@ TRAINED, HELD_OUT, SEEDS = 3, 2, 4  # prompts of either kind, and pictures of ea
 
 @dataclass(frozen=True)
 class BeforeAfter:
-    """The same prompts and held-out seeds without and with the adapter.
+    """Pictures of the same prompts and held-out seeds, without the adapter and with it.
 
     Attributes:
         prompts: P prompts, those learned on first.
         seeds: S seeds.
         base: [P, S, 3, H, W] in [0, 1].
         learned: the same with the adapter.
-        held_out: which of the prompts were not learned on.
+        held_out: the prompts that were not learned on.
     """
 
     prompts: list[str]
@@ -33,7 +33,7 @@ class BeforeAfter:
     held_out: set[str]
 
     def grid(self) -> Image.Image:
-        """All pictures: a section for each prompt, the base's above the learned ones."""
+        """Lay out all pictures: a section for each prompt, the base's above the learned ones."""
         return labelled_grid(
             [
                 Section(
@@ -45,7 +45,7 @@ class BeforeAfter:
         )
 
     def files(self) -> dict[str, Image.Image]:
-        """The learned pictures by file name."""
+        """Return the learned pictures by file name."""
         return {
             f"{slug}-{seed}.png": to_pil(image)
             for slug, images in zip(slugs(self.prompts), self.learned, strict=True)
@@ -65,4 +65,10 @@ def draw_before_after(generator: Generator, spec: ControlSpec) -> BeforeAfter:
 
 
 def _draw(generator: Generator, prompts: list[str], seeds: list[int]) -> Tensor:
-    return torch.stack([generator.render([prompt] * len(seeds), seeds).cpu() for prompt in prompts])
+    """Return the pictures [P, S, 3, H, W] on the CPU."""
+    return torch.stack(
+        [
+            torch.stack(list(draw_pictures(generator, prompt, seeds, batch_size=len(seeds)))).cpu()
+            for prompt in prompts
+        ]
+    )

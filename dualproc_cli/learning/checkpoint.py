@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dualproc_cli.bundle import StepMetrics
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
+from dualproc_cli.metrics import StepMetrics
 from dualproc_cli.spec import ControlSpec, spec_digest
 
 METADATA_KEY = "dualproc_checkpoint"

@@ -20,6 +20,7 @@ from dualproc_cli.learning.learner import Learner
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
 from dualproc_cli.learning.run import Ending, run
+from dualproc_cli.measures import check_measures
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
 from dualproc_cli.spec import LoadedSpec
@@ -54,12 +55,14 @@ def learn(
         ``output``.
 
     Raises:
+        SpecError: a measure that the spec names cannot judge its pictures.
         UserError: the output, a model or the spec cannot be used.
         Interrupted: Ctrl-C or SIGTERM; the state is in the checkpoint.
         RunFailed: the loss became no number, or a file could not be written.
     """
     console = console or Console()
     place, started = Output(output), time.monotonic()
+    check_measures(loaded)
     checkpoint = place.prepare(loaded.spec, resume=resume, overwrite=overwrite)
     with _deterministic():
         console.print(

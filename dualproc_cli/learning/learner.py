@@ -5,14 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from dualproc_cli.bundle import StepMetrics
 from dualproc_cli.compiler import CompositeLoss
+from dualproc_cli.drawing import draw_seeds
 from dualproc_cli.generator import Generator
 from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
 from dualproc_cli.learning.keep import distance
-from dualproc_cli.learning.metrics import WINDOW, holds_above, recent_loss
-from dualproc_cli.learning.schedule import rate_factor
-from dualproc_cli.learning.seeds import draw_seeds
+from dualproc_cli.metrics import WINDOW, StepMetrics, holds_above, recent_loss
 from dualproc_cli.spec import ControlSpec
 
 BETAS = (
@@ -20,6 +18,18 @@ BETAS = (
     0.99,
 )  # gradients change quickly over a run of a hundred steps: a shorter memory than AdamW's usual 0.999
 WEIGHT_DECAY = 0.01
+WARM_UP = 10  # steps, or a tenth of a run shorter than 100
+DECAY = 0.4  # share of the run in which the learning rate falls
+
+
+def rate_factor(step: int, steps: int) -> float:
+    """Return the factor in (0, 1] of the learning rate at ``step`` (from 0) of ``steps``.
+
+    A linear warm-up over the first 10 steps at most, then constant, then over the last 40 % a linear decay
+    that would reach zero one step after the last.
+    """
+    warm_up = min(WARM_UP, -(-steps // 10))
+    return min(1.0, (step + 1) / warm_up, (steps - step) / (DECAY * steps))
 
 
 class NotFiniteError(Exception):
@@ -56,8 +66,9 @@ class Learner:
 
     @property
     def holds(self) -> bool:
-        """Whether P(answer) holds above ``learn.stop_at``."""
-        return holds_above(self.metrics, self.spec.learn.stop_at)
+        """Whether P(answer) of every question that has a weight holds above ``learn.stop_at``."""
+        learned = [question.name for question in self.spec.questions if question.weight > 0]
+        return holds_above(self.metrics, self.spec.learn.stop_at, learned)
 
     @property
     def finished(self) -> bool:

@@ -9,8 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dualproc_cli.bundle import StepMetrics
-from dualproc_cli.learning.metrics import WINDOW, recent_probabilities
+from dualproc_cli.metrics import WINDOW, StepMetrics, recent_probabilities
 
 LINE_EVERY = 10  # steps between lines where there is no terminal
 

@@ -3,8 +3,8 @@
 import copy
 import functools
 import operator
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,23 @@ class LoadedSpec:
         folder: to which the paths of pictures are relative.
         text: of the file, as it was written.
         origins: ``spec``, ``preset``, ``default`` or ``--set`` for each value, by dotted key.
+        source: what errors name: the spec's file, or the bundle that the spec is from.
+        places: where each value that was written stands; empty for a spec from a bundle.
     """
 
     spec: ControlSpec
     folder: Path
     text: str
     origins: dict[str, str]
+    source: str = ""
+    places: Mapping[KeyPath, Place] = field(default_factory=dict)
+
+    def fault(self, path: KeyPath, problem: str, expected: str) -> Fault:
+        """Return a fault of the value at ``path``, placed there or at the nearest value around it."""
+        written = (path[:cut] for cut in range(len(path), -1, -1) if path[:cut] in self.places)
+        at = next(written, None)
+        place = Place(self.source) if at is None else self.places[at]
+        return Fault(place, dotted(path), problem, expected)
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
@@ -70,7 +81,8 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         faults.append(Fault(tree.entry(at).value, dotted(at), problem, expected))
     if spec is None or faults:
         raise SpecError(faults)
-    return LoadedSpec(spec, path.parent, text, _origins(spec, tree))
+    places = {at: entry.value for at, entry in tree.entries.items()}
+    return LoadedSpec(spec, path.parent, text, _origins(spec, tree), str(path), places)
 
 
 def _read(path: Path) -> str:
@@ -140,11 +152,11 @@ def _origins(spec: ControlSpec, tree: Tree) -> dict[str, str]:
 
 
 def leaves(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Yield the paths of all values except mappings and lists of mappings, in the spec's order."""
+    """Yield the paths of all values but mappings and lists that hold mappings, in the spec's order."""
     if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from leaves(item, (*path, key))
-    elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+    elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
         for index, item in enumerate(value):
             yield from leaves(item, (*path, index))
     else:

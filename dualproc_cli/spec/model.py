@@ -16,6 +16,7 @@ from dualproc_cli.spec.fields import (
     number,
     whole,
 )
+from dualproc_cli.spec.measures import AnyMeasure
 from dualproc_cli.spec.visual_prompts import VisualPromptSpec
 
 MINIATURE = "miniature"
@@ -34,7 +35,6 @@ MemoryStrategy = Literal[
     "nf4",
     "half-image",
 ]
-Measure = Literal["horizon", "palette", "line-weight", "depth", "composition", "attributes", "subject"]
 
 
 # Either the word auto or a list of names.
@@ -236,7 +236,8 @@ class LearnSpec(SpecModel):
         default=1.0, description="Largest norm of the gradient."
     )
     stop_at: Annotated[float, number(gt=0, lt=1)] | None = Field(
-        default=None, description="Stop once P(answer) of every question holds above this, such as 0.9."
+        default=None,
+        description="Stop once P(answer) of every question with a weight holds above this, such as 0.9.",
     )
     checkpoint_every: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
         default=25, description="Steps between checkpoints."
@@ -258,9 +259,9 @@ class EvaluateSpec(SpecModel):
 
     seeds: Annotated[int, whole(ge=1, le=100_000)] = Field(default=32, description="Held-out seeds a prompt.")
     vlm: VlmSpec | None = Field(default=None, description="A second VLM that was not trained against.")
-    measures: tuple[Measure, ...] = Field(
+    measures: tuple[AnyMeasure, ...] = Field(
         default=(),
-        description="Pixel measures, independent of any VLM; the questions' visual prompts are the targets.",
+        description="Measures that are independent of the VLM: names of the miniature's, or mappings.",
     )
 
 

@@ -35,16 +35,16 @@ def read_picture(file: Path) -> Image.Image:
     """Read a PNG, JPEG or WebP file: in RGB, upright as its EXIF data say, on white where it is transparent.
 
     Raises:
-        PictureFault: the file is missing, of another format, damaged or larger than 8192 pixels a side.
+        PictureFault: the file is missing, of another format, damaged, or smaller than 8 or larger than 8192 pixels a side.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    sane = f"at most {LARGEST} pixels a side"
+    sane = f"{SMALLEST} to {LARGEST} pixels a side"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which are checked here, and of odd metadata
             with Image.open(file, formats=FORMATS) as image:
-                if max(image.size) > LARGEST:
+                if not all(SMALLEST <= side <= LARGEST for side in image.size):
                     raise PictureFault(f"is {image.width}x{image.height} pixels", sane)
                 picture = ImageOps.exif_transpose(image).convert("RGBA")
     except PictureFault:
@@ -83,10 +83,7 @@ def picture_fault(path: str, folder: Path) -> tuple[str, str] | None:
     except (OSError, RuntimeError) as error:  # a name too long, a loop of links
         return f"cannot be opened: {path} ({error})", INSIDE
     try:
-        picture = read_picture(file)
+        read_picture(file)
     except PictureFault as fault:
         return f"{fault.problem}: {file}", fault.expected
-    if min(picture.size) < SMALLEST:
-        problem = f"is {picture.width}x{picture.height} pixels: {file}"
-        return problem, f"{SMALLEST} to {LARGEST} pixels a side"
     return None

@@ -14,16 +14,6 @@ from dualproc_cli.spec.pictures import picture_fault
 
 Finding: TypeAlias = tuple[KeyPath, str, str]  # path, problem, expected
 
-# Where a measure finds its target: some question must speak of a visual prompt of such a type.
-TARGETS = {
-    "horizon": ("line",),
-    "palette": ("palette",),
-    "line-weight": ("line",),
-    "depth": ("points",),
-    "composition": ("box", "line"),
-}
-
-
 WHOLE = {name: field.default for name, field in RegionSpec.model_fields.items()}
 
 
@@ -102,17 +92,13 @@ def _learning(data: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _measures(data: dict[str, Any]) -> Iterator[Finding]:
-    measures = data.get("evaluate", {}).get("measures", [])
-    visual_prompts = data.get("visual_prompts", {})
-    names = {question.get("visual_prompt") for _, question in _items(data.get("questions", []))} - {None}
-    types = {visual_prompts.get(name, {}).get("type") for name in names}
-    yield from _repeated(("evaluate", "measures"), measures)
-    for index, measure in enumerate(measures):
-        targets = TARGETS.get(measure)
-        # None: a visual prompt that is at fault itself might have been the target.
-        if targets and types.isdisjoint({*targets, None}):
-            needed = f"a question whose visual prompt is a {' or '.join(targets)}: it holds the target"
-            yield ("evaluate", "measures", index), f"{measure} has no target", needed
+    seen = set()
+    for index, measure in _items(data.get("evaluate", {}).get("measures", [])):
+        path: KeyPath = ("evaluate", "measures", index)
+        name, path = (measure.get("name"), (*path, "name")) if isinstance(measure, dict) else (measure, path)
+        if name is not None and name in seen:
+            yield path, f"{shown(name)} is there twice", "each only once"
+        seen.add(name)
 
 
 def _items(values: list[Any]) -> Iterator[tuple[int, Any]]:

@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 from dualproc_cli.spec.faults import Fault, KeyPath, did_you_mean, dotted, shown
 from dualproc_cli.spec.fields import EXPECTED_OF_PATTERN
 from dualproc_cli.spec.source import Tree
-from dualproc_cli.spec.vocabulary import VISUAL_PROMPT_TYPES, hint, keys_at
+from dualproc_cli.spec.vocabulary import hint, keys_at, types_at
 
 _MAPPING = "keys and values below it, or leave it out"
 _EXPECTED = {
@@ -29,8 +29,13 @@ _EXPECTED = {
     "too_short": "at least {min_length}",
     "too_long": "at most {max_length}",
 }
-# Keys that hold auto or a list.
-AUTO_OR_LIST: tuple[KeyPath, ...] = (("learn", "adapter", "target_modules"), ("memory",))
+# The keys that hold unions, and how many names of members follow them in pydantic's location; * is any key.
+_UNIONS: dict[KeyPath, int] = {
+    ("visual_prompts", "*"): 1,
+    ("learn", "adapter", "target_modules"): 1,
+    ("memory",): 1,
+    ("evaluate", "measures", "*"): 2,
+}
 _AT_KEY = {"extra_forbidden", "missing", "union_tag_not_found"}
 
 
@@ -51,13 +56,11 @@ def _path(detail: ErrorDetails) -> tuple[KeyPath, bool]:
     Pydantic's location also names the member of a union that was tried, and ends in ``[key]`` for a key.
     """
     path: KeyPath = detail["loc"]
-    if path[:1] == ("visual_prompts",) and len(path) > 3:
-        path = path[:2] + path[3:]
-    for key in AUTO_OR_LIST:
-        if path[: len(key)] == key:
-            path = key + path[len(key) + 1 :]
     if path[-1:] == ("[key]",):
         return path[:-1], True
+    for key, members in _UNIONS.items():
+        if len(path) > len(key) and all(part in (at, "*") for at, part in zip(path, key, strict=False)):
+            path = path[: len(key)] + path[len(key) + members :]
     if detail["type"].startswith("union_tag"):
         path = (*path, "type")
     return path, detail["type"] in _AT_KEY
@@ -73,9 +76,9 @@ def _describe(detail: ErrorDetails, path: KeyPath, tree: Tree) -> tuple[str, str
         case "missing":
             return "is missing", _phrase(keys_at(path[:-1], tree.data)[str(path[-1])])
         case "union_tag_not_found":
-            return "is missing", "one of " + ", ".join(VISUAL_PROMPT_TYPES)
+            return "is missing", "one of " + ", ".join(types_at(path[:-1], tree.data))
         case "union_tag_invalid":
-            return _none_of(limits["tag"], VISUAL_PROMPT_TYPES)
+            return _none_of(limits["tag"], types_at(path[:-1], tree.data))
         case "literal_error":
             return _none_of(
                 value, tuple(limits["expected"].replace("'", "").replace(" or ", ", ").split(", "))

@@ -6,8 +6,6 @@ from typing import Any
 from dualproc_cli.spec.canonical import json_schema
 from dualproc_cli.spec.faults import KeyPath, did_you_mean
 
-VISUAL_PROMPT_TYPES = ("line", "palette", "points", "box", "image")
-
 
 def keys_at(path: KeyPath, data: Any) -> dict[str, str]:
     """Return the keys of the mapping at ``path`` with their descriptions.
@@ -17,22 +15,19 @@ def keys_at(path: KeyPath, data: Any) -> dict[str, str]:
         data: the spec's values, which select the members of unions.
     """
     schema = json_schema()
-    node = _resolve(schema, data, schema)
-    for part in path:
-        data = data[part]
-        if isinstance(part, int):
-            node = node["items"]
-        elif "properties" in node:
-            node = node["properties"][part]
-        else:  # the visual prompts: their names are free
-            node = node.get("additionalProperties") or next(iter(node["patternProperties"].values()))
-        node = _resolve(node, data, schema)
+    node = _resolve(*_node(path, data, schema), schema)
     # A key without a description of its own has that of its model.
     properties = {
         key: value if "description" in value else _resolve(value, None, schema)
         for key, value in node["properties"].items()
     }
     return {key: value["description"] for key, value in properties.items()}
+
+
+def types_at(path: KeyPath, data: Any) -> tuple[str, ...]:
+    """Return the values that ``type`` may have in the mapping at ``path``."""
+    node, _ = _node(path, data, json_schema())
+    return tuple(_tagged(node)["discriminator"]["mapping"])
 
 
 def hint(word: str, siblings: list[str]) -> str:
@@ -42,12 +37,33 @@ def hint(word: str, siblings: list[str]) -> str:
     return f"; did you mean '{elsewhere}'?" if elsewhere else did_you_mean(word, siblings)
 
 
+def _node(path: KeyPath, data: Any, schema: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The part of the schema, not resolved, and the value of the spec at ``path``."""
+    node = schema
+    for part in path:
+        node = _resolve(node, data, schema)
+        data = data[part]
+        if isinstance(part, int):
+            node = node["items"]
+        elif "properties" in node:
+            node = node["properties"][part]
+        else:  # the visual prompts: any name, one kind of value
+            node = node.get("additionalProperties") or next(iter(node["patternProperties"].values()))
+    return node, data
+
+
 def _resolve(node: dict[str, Any], data: Any, schema: dict[str, Any]) -> dict[str, Any]:
-    if "discriminator" in node:
-        node = {"$ref": node["discriminator"]["mapping"][data["type"]]}
+    """The schema of a mapping, for a node that may be a reference, a union or optional."""
+    if "oneOf" in node:
+        node = {"$ref": _tagged(node)["discriminator"]["mapping"][data["type"]]}
     elif "anyOf" in node:
         node = next(choice for choice in node["anyOf"] if choice.get("type") != "null")
     return schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+
+
+def _tagged(node: dict[str, Any]) -> dict[str, Any]:
+    """The union of mappings with a ``type`` that a node is, or that it holds beside a plain name."""
+    return node if "discriminator" in node else next(c for c in node["oneOf"] if "discriminator" in c)
 
 
 def _dotted_keys(node: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> Iterator[str]:

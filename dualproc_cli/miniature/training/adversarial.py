@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualproc_cli.drawing import draw_seeds
 from dualproc_cli.generator import Generator, load_generator
-from dualproc_cli.learning.seeds import draw_seeds
 from dualproc_cli.miniature.training import vlm
 from dualproc_cli.miniature.training.blends import Blends
 from dualproc_cli.miniature.training.loop import Chunks, Task, half_precision, seeded
 from dualproc_cli.miniature.training.packing import QUESTIONS
 from dualproc_cli.miniature.training.pictures import TrainingPictures
 from dualproc_cli.miniature.world.captions import captions
+from dualproc_cli.miniature.world.language import WORDINGS, YES_NO_KINDS
 from dualproc_cli.miniature.world.overlays import Overlays, sample_overlays
-from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, WORDINGS, YES_NO_KINDS, margins
+from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, margins
 from dualproc_cli.miniature.world.reader import Reader, load_reader, read
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY, SIZE, SUBJECTS, sample_prompts, sample_scenes

@@ -13,8 +13,9 @@ from dualproc_cli.miniature.training.packing import sample_questions
 from dualproc_cli.miniature.training.vlm import VlmNetworks
 from dualproc_cli.miniature.world.captions import captions
 from dualproc_cli.miniature.world.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
+from dualproc_cli.miniature.world.language import OPEN_KINDS, WORDINGS
 from dualproc_cli.miniature.world.overlays import sample_overlays
-from dualproc_cli.miniature.world.questions import OPEN_KINDS, WORDINGS, margins
+from dualproc_cli.miniature.world.questions import margins
 from dualproc_cli.miniature.world.reader import Reader, Reading, read
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import (

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dualproc_cli.miniature.world.language import YES_NO_KINDS
 from dualproc_cli.miniature.world.overlays import Overlays
-from dualproc_cli.miniature.world.questions import YES_NO_KINDS, Margin
+from dualproc_cli.miniature.world.questions import Margin
 from dualproc_cli.miniature.world.reader import SCENE_NUMBERS, scene_numbers
 from dualproc_cli.miniature.world.render import Rendering
 from dualproc_cli.miniature.world.scene import NOBODY, SUBJECTS, Scene

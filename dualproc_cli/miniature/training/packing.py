@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dualproc_cli.miniature.training.vlm_model import IMAGE_TOKENS, build_tokenizer
-from dualproc_cli.miniature.world.questions import OPEN_KINDS, WORDINGS, YES_NO_KINDS, Margin, open_answers
+from dualproc_cli.miniature.world.language import OPEN_KINDS, WORDINGS, YES_NO_KINDS
+from dualproc_cli.miniature.world.questions import Margin, open_answers
 from dualproc_cli.miniature.world.scene import Scene
 
 QUESTIONS = 3  # asked about each picture

@@ -12,7 +12,7 @@ from transformers import (
 
 from dualproc_cli.miniature.training.tokenizer import word_tokenizer
 from dualproc_cli.miniature.world.captions import WORDS
-from dualproc_cli.miniature.world.questions import WORDINGS
+from dualproc_cli.miniature.world.language import WORDINGS
 from dualproc_cli.miniature.world.scene import SIZE
 
 WIDTH = 160  # features of a token, in both towers

@@ -1,231 +1,174 @@
-"""Independent measures: has a control really been learned? Judged on the pixels, without the VLM.
+"""The measures of the miniature's world: has a control really been learned? Judged on the pixels.
 
-Every measure answers, for each picture, whether what the spec asked for is there. All of them look at one
-Reading: the scene that a small network of its own reads off the picture, refined until its render fits.
+All of them look at one Reading of the pictures: the scenes that a small network of its own reads off them,
+refined until their renders fit. Goals are judged by the spec's questions; what no scene of the world has
+(artefacts) and what varies from seed to seed come along.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from dualproc_cli.measures.measure import Evidence, Judgement, Measure, Refusal, Role
+from dualproc_cli.miniature import reader_folder, revision
+from dualproc_cli.miniature.world import SIZE
+from dualproc_cli.miniature.world.goals import example_of, goals_of
+from dualproc_cli.spec import ControlSpec
+from dualproc_cli.spec.faults import shown
+from dualproc_cli.spec.model import MINIATURE
 
-from dualproc_cli.errors import UserError
-from dualproc_cli.measures.color import ciede2000, lab
-from dualproc_cli.miniature.world.captions import parse
-from dualproc_cli.miniature.world.questions import TOLERANCE, WORDINGS, Wording
-from dualproc_cli.miniature.world.reader import Reading
-from dualproc_cli.miniature.world.render import render
-from dualproc_cli.miniature.world.scene import FAMILY_COLORS, NOBODY, SIZE, SUBJECTS, Scene
-from dualproc_cli.miniature.world.subjects import EXTENT
-from dualproc_cli.spec import (
-    BoxPrompt,
-    LinePrompt,
-    PalettePrompt,
-    PointSpec,
-    PointsPrompt,
-    Question,
-    VisualPromptSpec,
-    rgb,
-)
+if TYPE_CHECKING:
+    from torch import Tensor
 
-SAME_FAMILY = 8.0  # CIEDE2000: a wanted palette this near to a family is that family
-DEPTH_MARGIN = 1.0  # rows: what stands less apart is neither nearer nor farther
+    from dualproc_cli.miniature.world.reader import Reader, Reading
 
-# The kinds of question that a measure judges, by the first word of the kind.
-KINDS = {
-    "horizon": ("horizon", "horizon-above"),
-    "palette": ("palette",),
-    "line-weight": ("line-weight", "thicker"),
-    "depth": ("closer",),
-    "composition": ("inside", "on-line", "left"),
-    "attributes": ("attribute",),
+ARTEFACTS = ("residual", "texture")
+VARIETIES = ("horizon", "sky", "ground", "subject-color", "line-weight", "place", "size", "attribute")
+# What the value of a goal is counted in: how far inside its tolerance it is.
+UNITS = {
+    "horizon": "rows inside",
+    "palette": "CIEDE2000 inside",
+    "line-weight": "pixels inside",
+    "depth": "rows inside",
+    "composition": "pixels inside",
 }
-_ASKED = {wording.text.lower(): wording for wording in WORDINGS}
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What a spec's question wants of the pictures."""
-
-    question: Question
-    visual_prompt: VisualPromptSpec | None
-
-    @property
-    def wording(self) -> Wording | None:
-        """The question in the miniature's language, None for any other."""
-        return _ASKED.get(" ".join(self.question.question.lower().split()))
-
-    @property
-    def wanted(self) -> bool | None:
-        """Whether the kind should be true: Yes to it, or No to its opposite. None for any other answer."""
-        answer = self.question.answer.strip(" .!").lower()
-        if self.wording is None or answer not in ("yes", "no"):
-            return None
-        return (answer == "yes") == (self.wording.sign > 0)
+def measure_named(name: str) -> Measure:
+    """Return the measure that a spec calls ``name``."""
+    return Subject() if name == "subject" else Goals(name)
 
 
-def success(name: str, reading: Reading, goals: Sequence[Goal], prompts: Sequence[str]) -> Tensor:
-    """Whether each picture meets every goal that the named measure can judge. [B] bool.
-
-    Raises:
-        UserError: no goal is one that the measure can judge.
-    """
-    if name == "subject":
-        return shows_subjects(reading.scene, prompts)
-    return torch.stack([is_met(goal, reading.scene) for goal in judged(name, goals)]).all(0)
+def companions() -> list[Measure]:
+    """Return what is measured wherever one of the miniature's measures is named."""
+    return [*(Artefact(name) for name in ARTEFACTS), *(Variety(name) for name in VARIETIES)]
 
 
-def judged(name: str, goals: Sequence[Goal]) -> list[Goal]:
-    """The goals that the named measure can judge.
+class WorldMeasure(Measure):
+    """Judges pictures of the miniature by the scenes that are read off them; only 64x64 pixels can be."""
 
-    Raises:
-        UserError: there are none.
-    """
-    found = [
-        goal
-        for goal in goals
-        if goal.wording and goal.wording.kind.split()[0] in KINDS[name] and slack(goal) is not None
-    ]
-    if not found:
-        example = next(wording.text for wording in WORDINGS if wording.kind.split()[0] in KINDS[name])
-        raise UserError(
-            f"evaluate.measures: {name}: no question that it can judge; expected one like {example!r}, "
-            "answered Yes or No, with the visual prompt that it speaks of"
-        )
-    return found
+    model = "the miniature's reader"
+    licence = "Apache-2.0"
 
+    def __init__(self, name: str, role: Role, unit: str = "") -> None:
+        self.name, self.role, self.unit = name, role, unit
+        self.revision = revision("reader")
 
-def is_met(goal: Goal, scene: Scene) -> Tensor:
-    """Whether the expected answer is true of each scene. [B] bool; in doubt, neither Yes nor No is."""
-    margin = slack(goal)
-    if margin is None:
-        raise ValueError(f"question {goal.question.name!r} cannot be judged")
-    return margin(scene) >= 0 if goal.wanted else margin(scene) < 0
-
-
-def slack(goal: Goal) -> Callable[[Scene], Tensor] | None:
-    """How far inside its tolerance a scene is for the goal's kind of question; None if that cannot be judged.
-
-    The function returned gives [B]: below 0 where the kind is false, NaN where it is neither true nor false.
-    """
-    if goal.wording is None or goal.wanted is None:
+    def refuses(self, spec: ControlSpec) -> Refusal | None:
+        """Refuse pictures that are not the miniature's."""
+        generator = spec.generator
+        if generator.model != MINIATURE:
+            return Refusal(
+                f"{self.name} reads the miniature's pictures, not those of {shown(generator.model)}",
+                "a measure of any picture, such as {type: distance, name: near-base, at_most: 0.1}",
+            )
+        if (generator.height, generator.width) != (SIZE, SIZE):
+            return Refusal(
+                f"{self.name} reads {SIZE}x{SIZE} pictures, not {generator.width}x{generator.height}",
+                f"generator.width and generator.height of {SIZE}",
+            )
         return None
-    match goal.wording.kind.split(), goal.visual_prompt:
-        case ["horizon"], LinePrompt(orientation="horizontal", position=row):
-            return lambda scene: TOLERANCE["horizon"] - (scene.horizon - SIZE * row).abs()
-        case ["horizon-above"], LinePrompt(orientation="horizontal", position=row):
-            return lambda scene: SIZE * row - scene.horizon
-        case ["line-weight"], LinePrompt(thickness=thickness):
-            return lambda scene: TOLERANCE["line-weight"] - (scene.outline - SIZE * thickness).abs()
-        case ["thicker"], LinePrompt(thickness=thickness):
-            return lambda scene: scene.outline - SIZE * thickness
-        case ["palette"], PalettePrompt(colors=colors):
-            wanted = torch.tensor([rgb(color) for color in colors])
-            return lambda scene: _palette_slack(scene, wanted)
-        case ["closer"], PointsPrompt(points=points):
-            labelled = {point.label.lower(): point for point in points}
-            if {"a", "b"} <= labelled.keys():
-                return lambda scene: _depth_slack(scene, labelled["a"], labelled["b"])
-        case ["inside", name], BoxPrompt() as box:
-            return lambda scene: _box_slack(scene, name, box)
-        case ["on-line", name], LinePrompt(orientation="vertical", position=column):
-            return lambda scene: TOLERANCE["on-line"] - (_of(name, scene, scene.x) - SIZE * column).abs()
-        case ["left", name], LinePrompt(orientation="vertical", position=column):
-            return lambda scene: SIZE * column - _of(name, scene, scene.x)
-        case ["attribute", name], _:
-            return lambda scene: _of(name, scene, scene.on) - 0.5
-    return None
+
+    def judge(self, evidence: Evidence) -> Judgement:
+        """Judge the scenes that are read off the pictures, once for all measures."""
+        if evidence.images.shape[-2:] != (SIZE, SIZE):
+            value = evidence.unjudged
+            return Judgement(value, value if self.role == "goal" else None)
+        return self.judge_reading(evidence.shared(read_pictures), evidence)
+
+    def judge_reading(self, reading: "Reading", evidence: Evidence) -> Judgement:
+        """Judge pictures by what was read off them."""
+        raise NotImplementedError
 
 
-def shows_subjects(scene: Scene, prompts: Sequence[str]) -> Tensor:
-    """The picture shows the subjects of its prompt, the nearer and the farther one right. [B] bool.
+class Goals(WorldMeasure):
+    """Every goal of the spec that the measure can judge is met.
 
-    Nothing is a subject of a prompt outside the miniature's language.
+    The value is the least slack of them: how far inside its tolerance a picture is, NaN where that is neither
+    true nor false. The latter is no success.
     """
-    parsed = [parse(prompt) or (NOBODY, NOBODY, 0) for prompt in prompts]
-    return (scene.kind == torch.tensor([[near, far] for near, far, _ in parsed])).all(1)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "goal", UNITS.get(name, ""))
+
+    def refuses(self, spec: ControlSpec) -> Refusal | None:
+        """Refuse other pictures than the miniature's, and a spec without a question to judge."""
+        refusal = super().refuses(spec)
+        if refusal or goals_of(self.name, spec):
+            return refusal
+        return Refusal(
+            f"{self.name} has no question that it can judge",
+            f"one like {example_of(self.name)!r}, answered Yes or No, and the visual prompt it speaks of",
+        )
+
+    def judge_reading(self, reading: "Reading", evidence: Evidence) -> Judgement:
+        """Judge every goal."""
+        import torch
+
+        from dualproc_cli.miniature.world.judging import slack
+
+        goals = goals_of(self.name, evidence.spec)
+        slacks = [slack(goal, reading.scene) for goal in goals]
+        met = [inside >= 0 if goal.wanted else inside < 0 for goal, inside in zip(goals, slacks, strict=True)]
+        value = [inside if goal.wanted else -inside for goal, inside in zip(goals, slacks, strict=True)]
+        return Judgement(torch.stack(value).amin(0), torch.stack(met).all(0).float())
 
 
-def palette_distance(scene: Scene, palette: Tensor, in_order: bool) -> Tensor:
-    """Mean CIEDE2000 [B] of sky, ground and subject to a palette [K, 3], in order or each to the nearest."""
-    if in_order:
-        return ciede2000(scene.colors, palette).mean(1)
-    return ciede2000(scene.colors[:, :, None], palette).amin(2).mean(1)
+class Subject(WorldMeasure):
+    """The picture shows the subjects of its prompt."""
+
+    def __init__(self) -> None:
+        super().__init__("subject", "goal")
+
+    def judge_reading(self, reading: "Reading", evidence: Evidence) -> Judgement:
+        """Compare the subjects with the prompts; pictures of unknown prompts are unjudged."""
+        from dualproc_cli.miniature.world.judging import shows_subjects
+
+        if evidence.prompts is None:
+            return Judgement(evidence.unjudged, evidence.unjudged)
+        shown = shows_subjects(reading.scene, evidence.prompts).float()
+        return Judgement(shown, shown)
 
 
-def properties(reading: Reading) -> dict[str, Tensor]:
-    """The measured properties of pictures, each [B, any]: their spread over seeds shows what still varies."""
-    scene = reading.scene
-    return {
-        "horizon": scene.horizon[:, None],
-        "sky": lab(scene.colors[:, 0]),
-        "ground": lab(scene.colors[:, 1]),
-        "subject-color": lab(scene.colors[:, 2]),
-        "line-weight": scene.outline[:, None],
-        "place": scene.x[:, :1],
-        "size": scene.scale[:, :1],
-        "attribute": scene.on[:, :1].float(),
-    }
+class Artefact(WorldMeasure):
+    """What no scene of the world has: ``residual`` or ``texture``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "artefact")
+
+    def judge_reading(self, reading: "Reading", evidence: Evidence) -> Judgement:
+        """Compare the pictures with the renders of what was read off them."""
+        from dualproc_cli.miniature.world import judging
+
+        function = judging.residual if self.name == "residual" else judging.texture
+        return Judgement(function(reading, evidence.images))
 
 
-def spread(values: Tensor) -> float:
-    """Root mean variance over the batch of a property [B, any]; exactly 0 where all are the same."""
-    return float((values - values[0]).var(0).mean().sqrt())
+class Variety(WorldMeasure):
+    """A property of the scene, one of `VARIETIES`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "variety")
+
+    def judge_reading(self, reading: "Reading", evidence: Evidence) -> Judgement:
+        """Return the property [N, D]."""
+        from dualproc_cli.miniature.world.judging import PROPERTIES
+
+        return Judgement(PROPERTIES[self.name](reading.scene))
 
 
-def artefacts(reading: Reading, images: Tensor) -> dict[str, Tensor]:
-    """What no scene of the world has, each [B].
+def read_pictures(images: "Tensor") -> "Reading":
+    """Read the scenes off images [N, 3, 64, 64] in [0, 1].
 
-    ``residual``: root mean square distance to the nearest scene; ``texture``: energy of second differences in
-    excess of that scene's.
+    Raises:
+        UserError: the reader's weights are missing or damaged.
     """
-    clean = render(reading.scene).images
-    return {"residual": reading.residual, "texture": _texture(images) - _texture(clean)}
+    from dualproc_cli.miniature.world.reader import read
+
+    return read(_reader(), images)
 
 
-def _texture(images: Tensor) -> Tensor:
-    kernel = torch.tensor([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]]).expand(3, 1, 3, 3)
-    return F.conv2d(images, kernel, groups=3).square().mean((1, 2, 3)).sqrt()
+@cache
+def _reader() -> "Reader":
+    from dualproc_cli.miniature.world.reader import load_reader
 
-
-def _palette_slack(scene: Scene, wanted: Tensor) -> Tensor:
-    """How much nearer a palette [K, 3] is than the nearest family of the world, in CIEDE2000."""
-    in_order = len(wanted) == 3
-    others = FAMILY_COLORS
-    if in_order:
-        others = others[ciede2000(others, wanted).mean(1) > SAME_FAMILY]
-    nearest = torch.stack([palette_distance(scene, family, in_order) for family in others]).amin(0)
-    return nearest - palette_distance(scene, wanted, in_order)
-
-
-def _depth_slack(scene: Scene, first: PointSpec, second: PointSpec) -> Tensor:
-    """Rows by which what is at the first point stands nearer than what is at the second."""
-    closeness = render(scene).closeness
-    at_first, at_second = (
-        closeness[:, min(int(point.y * SIZE), SIZE - 1), min(int(point.x * SIZE), SIZE - 1)]
-        for point in (first, second)
-    )
-    rows = at_first - at_second
-    return torch.where(rows.abs() >= DEPTH_MARGIN, rows, torch.nan)
-
-
-def _box_slack(scene: Scene, name: str, box: BoxPrompt) -> Tensor:
-    """Pixels between a subject and the nearest edge of the box around it."""
-    x, base, scale = (_of(name, scene, value) for value in (scene.x, scene.base, scene.scale))
-    half, tall = (extent * scale for extent in EXTENT[name])
-    room = [
-        x - half - SIZE * box.left,
-        SIZE * box.right - x - half,
-        base - tall - SIZE * box.top,
-        SIZE * box.bottom - base,
-    ]
-    return torch.stack(room).amin(0) + TOLERANCE["inside"]
-
-
-def _of(name: str, scene: Scene, values: Tensor) -> Tensor:
-    """The value [B] of the subject of that name, out of [B, 2]; NaN where it is not in the picture."""
-    here = scene.kind == SUBJECTS.index(name)
-    value = torch.where(here[:, 0], values[:, 0], values[:, 1]).float()
-    return torch.where(here.any(1), value, torch.nan)
+    return load_reader(reader_folder())

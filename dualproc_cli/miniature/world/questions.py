@@ -1,10 +1,9 @@
-"""What the miniature's VLM can be asked, and the true answers for scenes of the world.
+"""The true answers to the miniature's questions, for scenes of the world.
 
 For each kind of question a picture has one margin: the log-odds of Yes, large on either side and near zero
-around the tolerance. The wordings of a kind ask for it or for its opposite.
+around the tolerance. The wordings of a kind, in `language`, ask for it or for its opposite.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from dualproc_cli.measures.color import ciede2000
 from dualproc_cli.miniature.world.captions import describe
 from dualproc_cli.miniature.world.overlays import Overlays
 from dualproc_cli.miniature.world.render import Rendering
-from dualproc_cli.miniature.world.scene import ATTRIBUTES, NIGHT, NOBODY, SEA, SUBJECTS, WINTER, Scene
+from dualproc_cli.miniature.world.scene import NIGHT, NOBODY, SEA, SUBJECTS, WINTER, Scene
 from dualproc_cli.miniature.world.subjects import EXTENT
 
 SURE = 5.0  # log-odds of a plain fact
@@ -23,15 +22,6 @@ MAX_LOG_ODDS = 12.0
 
 # Where a yes turns into a no: rows, CIEDE2000, pixels, columns, pixels that a subject may stick out of a box.
 TOLERANCE = {"horizon": 2.0, "palette": 8.0, "line-weight": 0.5, "on-line": 4.0, "inside": 1.5}
-
-
-@dataclass(frozen=True)
-class Wording:
-    """One way to ask a kind of question; ``sign`` -1 asks for the opposite."""
-
-    text: str
-    kind: str
-    sign: int = 1
 
 
 class Margin(NamedTuple):
@@ -46,125 +36,6 @@ class Margin(NamedTuple):
     yes: Tensor
     no: Tensor
     weight: Tensor
-
-
-Wordings = tuple[tuple[str, ...], tuple[str, ...]]  # asking for a kind, and for its opposite
-
-ABOUT_ALL: dict[str, Wordings] = {
-    "horizon": (
-        (
-            "Is the horizon at the red line?",
-            "Does the horizon lie on the red line?",
-            "Is the red line at the horizon?",
-        ),
-        ("Is the horizon away from the red line?", "Is the red line away from the horizon?"),
-    ),
-    "horizon-above": (("Is the horizon above the red line?",), ("Is the horizon below the red line?",)),
-    "palette": (
-        (
-            "Do the colors match the palette?",
-            "Does the picture use the palette?",
-            "Are the colors those of the palette?",
-        ),
-        ("Do the colors differ from the palette?",),
-    ),
-    "line-weight": (
-        (
-            "Are the outlines as thick as the red line?",
-            "Do the outlines match the red line?",
-            "Is the red line as thick as the outlines?",
-        ),
-        ("Do the outlines differ from the red line?",),
-    ),
-    "thicker": (
-        ("Are the outlines thicker than the red line?",),
-        ("Are the outlines thinner than the red line?",),
-    ),
-    "closer": (
-        (
-            "Is point A closer than point B?",
-            "Is point A nearer than point B?",
-            "Is point B farther than point A?",
-        ),
-        (
-            "Is point B closer than point A?",
-            "Is point A farther than point B?",
-            "Is point B nearer than point A?",
-        ),
-    ),
-    "night": (("Is it night?",), ("Is it day?",)),
-    "winter": (("Is it winter?", "Is there snow?"), ("Is it summer?",)),
-    "sea": (("Is there the sea?", "Is it by the sea?"), ()),
-    "two": (("Are there two subjects?",), ("Is there one subject?",)),
-}
-ABOUT_SUBJECT: dict[str, Wordings] = {  # {} is the subject's name
-    "inside {}": (
-        ("Is the {} inside the red box?", "Does the red box contain the {}?"),
-        ("Is the {} outside the red box?",),
-    ),
-    "on-line {}": (
-        ("Is the {} on the red line?", "Does the red line go through the {}?"),
-        ("Is the {} away from the red line?",),
-    ),
-    "left {}": (("Is the {} left of the red line?",), ("Is the {} right of the red line?",)),
-    "exists {}": (("Is there a {}?", "Does the picture show a {}?"), ()),
-}
-# Beside "Is the house lit?". The last ones are commonsense: what an hour or a season asks for, by no name.
-ABOUT_ATTRIBUTE: dict[str, Wordings] = {
-    "house": (
-        ("Is the window lit?", "Does the house look right for the night?"),
-        ("Is the window dark?", "Does the house look right for the day?"),
-    ),
-    "tree": (
-        ("Does the tree look right for winter?", "Is the tree as it should be in winter?"),
-        ("Does the tree look right for summer?", "Is the tree as it should be in summer?"),
-    ),
-    "ball": (("Is the ball happy?",), ()),
-    "lamp": (
-        ("Is the lamp on?", "Does the lamp look right for the night?"),
-        ("Is the lamp off?", "Does the lamp look right for the day?"),
-    ),
-}
-OPEN = {
-    "what": ("What is in the picture?", "What does the picture show?"),
-    "time": ("What time is it?",),
-    "season": ("What season is it?",),
-    "count": ("How many subjects are there?",),
-}
-
-
-def _about(name: str) -> dict[str, Wordings]:
-    """Return the wordings of all yes-no kinds about one subject."""
-    found = {
-        kind.format(name): (tuple(text.format(name) for text in yes), tuple(text.format(name) for text in no))
-        for kind, (yes, no) in ABOUT_SUBJECT.items()
-    }
-    on, off = ATTRIBUTES[name]
-    yes, no = ABOUT_ATTRIBUTE[name]
-    found[f"attribute {name}"] = ((f"Is the {name} {on}?", *yes), (f"Is the {name} {off}?", *no))
-    for other in SUBJECTS:
-        if other != name:
-            in_front, behind = f"Is the {name} in front of the {other}?", f"Is the {name} behind the {other}?"
-            found[f"front {name} {other}"] = ((in_front,), (behind,))
-    return found
-
-
-def _wordings() -> tuple[Wording, ...]:
-    kinds = dict(ABOUT_ALL)
-    for name in SUBJECTS:
-        kinds |= _about(name)
-    yes_no = [
-        Wording(text, kind, sign)
-        for kind, (yes, no) in kinds.items()
-        for sign, texts in ((1, yes), (-1, no))
-        for text in texts
-    ]
-    return (*yes_no, *(Wording(text, kind) for kind, texts in OPEN.items() for text in texts))
-
-
-WORDINGS = _wordings()
-OPEN_KINDS = tuple(OPEN)
-YES_NO_KINDS = tuple(dict.fromkeys(w.kind for w in WORDINGS if w.kind not in OPEN))
 
 
 def margins(scene: Scene, rendering: Rendering, overlays: Overlays) -> dict[str, Margin]:

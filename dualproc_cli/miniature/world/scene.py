@@ -5,21 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dualproc_cli.miniature.world import SIZE
 from dualproc_cli.miniature.world.batched import Batched
+from dualproc_cli.miniature.world.language import SUBJECTS
 
-SIZE = 64  # pixels: every picture of the world is SIZE x SIZE
-SUBJECTS = ("house", "tree", "ball", "lamp")
 NOBODY = -1
 LOOKS = ("day", "winter", "night", "sea")
 DAY, WINTER, NIGHT, SEA = range(4)
-
-# The words for each subject's attribute when it is on, and when it is off.
-ATTRIBUTES = {
-    "house": ("lit", "dark"),
-    "tree": ("bare", "leafy"),
-    "ball": ("smiling", "sad"),
-    "lamp": ("lit", "unlit"),
-}
 
 FAMILY_COLORS = torch.tensor(  # [family, (sky, ground, subject), RGB] in [0, 1]
     [  # meadow, sunset, desert, lavender, harbour, mint, dusk, rose

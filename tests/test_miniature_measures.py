@@ -1,16 +1,20 @@
-"""The independent measures: right on constructed scenes, for either answer; loud where they cannot judge."""
+"""The miniature's measures: right on constructed scenes, for either answer; loud where they cannot judge."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 from scenes import make_scene
 
-from dualproc_cli.errors import UserError
-from dualproc_cli.evaluation.compare import _spread_ratios
-from dualproc_cli.evaluation.judge import Judge
-from dualproc_cli.miniature.world.measures import KINDS, Goal, properties, spread, success
+from dualproc_cli.measures import Evidence, measures_of, spread
+from dualproc_cli.miniature.world.goals import KINDS
+from dualproc_cli.miniature.world.judging import PROPERTIES
+from dualproc_cli.miniature.world.measures import VARIETIES, companions, measure_named
 from dualproc_cli.miniature.world.reader import Reading
+from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import FAMILY_COLORS, Scene, sample_scenes
 from dualproc_cli.spec import (
     BoxPrompt,
@@ -24,10 +28,11 @@ from dualproc_cli.spec import (
     PromptsSpec,
     Question,
 )
-from dualproc_cli.spec.model import Measure
+from dualproc_cli.spec.measures import MiniatureMeasure
 
 # Success
 
+SPEC = Path(__file__).parents[1] / "specs" / "horizon-position.yaml"
 LINE = LinePrompt(position=40 / 64, thickness=1.5 / 64)
 UPRIGHT = LinePrompt(orientation="vertical", position=0.5)
 BOX = BoxPrompt(left=15 / 64, top=25 / 64, right=50 / 64, bottom=60 / 64)
@@ -38,12 +43,34 @@ own = torch.tensor([[16, 32, 48], [160, 32, 48], [32, 160, 48]]) / 255
 
 
 def goal(text, visual_prompt=None, answer="Yes"):
-    return Goal(Question(name="q", question=text, answer=answer), visual_prompt)
+    return text, visual_prompt, answer
 
 
-def met(measure, goals, *scenes, prompts=("a house in a field",)):
+def control(*goals, **changes):
+    """A control for 64x64 pictures of the miniature that asks ``goals``, and measures the horizon."""
+    spec = {
+        "name": "c",
+        "generator": GeneratorSpec(width=64, height=64),
+        "prompts": PromptsSpec(train=("a house",)),
+        "visual_prompts": {f"p{index}": prompt for index, (_, prompt, _) in enumerate(goals) if prompt},
+        "questions": tuple(
+            Question(name=f"q{index}", question=text, answer=answer, visual_prompt=prompt and f"p{index}")
+            for index, (text, prompt, answer) in enumerate(goals)
+        ),
+        "evaluate": EvaluateSpec(measures=("horizon",)),
+    }
+    return ControlSpec(**{**spec, **changes})
+
+
+def judged(measure, goals, *scenes, prompts=("a house in a field",)):
     scene = Scene.concatenate(list(scenes))
-    return success(measure, Reading(scene, torch.zeros(len(scene))), goals, prompts).tolist()
+    images = torch.zeros(len(scene), 3, 64, 64)
+    evidence = Evidence(images, control(*goals or [goal("Is it night?")]), prompts=prompts)
+    return measure_named(measure).judge_reading(Reading(scene, torch.zeros(len(scene))), evidence)
+
+
+def met(measure, goals, *scenes, **options):
+    return judged(measure, goals, *scenes, **options).success.bool().tolist()
 
 
 @pytest.mark.parametrize(
@@ -136,42 +163,92 @@ def test_subject():
     ],
 )
 def test_nothing_to_judge(measure, bad):
-    with pytest.raises(UserError, match=f"measures: {measure}: no question that it can judge; expected"):
-        met(measure, [bad], make_scene())
+    refusal = measure_named(measure).refuses(control(bad))
+    assert refusal.problem == f"{measure} has no question that it can judge"
+    assert refusal.expected.startswith("one like '")
 
 
 def test_every_measure_of_the_language_is_there():
-    assert set(get_args(Measure)) == {*KINDS, "subject"}
+    assert set(get_args(MiniatureMeasure)) == {*KINDS, "subject"}
 
 
-def control(**changes):
-    spec = {
-        "name": "c",
-        "generator": GeneratorSpec(width=64, height=64),
-        "prompts": PromptsSpec(train=("a house",)),
-        "visual_prompts": {"target": LINE},
-        "questions": (Question(name="q", question="Is it night?", answer="Yes", visual_prompt="target"),),
-        "evaluate": EvaluateSpec(measures=("horizon",)),
-    }
-    return ControlSpec(**{**spec, **changes})
+@pytest.mark.parametrize("measure", get_args(MiniatureMeasure))
+def test_pictures_of_other_models_and_sizes_are_refused(measure):
+    asked = goal("Is the horizon at the red line?", LINE)
+    refusal = measure_named(measure).refuses(control(asked, generator=GeneratorSpec(width=512, height=64)))
+    assert refusal.problem == f"{measure} reads 64x64 pictures, not 512x64"
+    other = GeneratorSpec(model="org/other", width=64, height=64)
+    refusal = measure_named(measure).refuses(control(asked, generator=other))
+    assert refusal.problem == f'{measure} reads the miniature\'s pictures, not those of "org/other"'
 
 
-def test_judge_refuses_before_anything_is_drawn():
-    with pytest.raises(UserError, match="horizon: no question that it can judge"):
-        Judge(control())
-    with pytest.raises(UserError, match="64x64 pictures of the miniature's world, not 512x64"):
-        Judge(control(generator=GeneratorSpec(width=512, height=64)))
+def test_what_can_be_judged_is_not_refused():
+    spec = control(goal("Is the horizon at the red line?", LINE))
+    assert measure_named("horizon").refuses(spec) is None
+    assert measure_named("subject").refuses(spec) is None
 
 
-# Spread
+def test_value_is_how_far_inside_the_tolerance_a_picture_is():
+    asked = goal("Is the horizon at the red line?", LINE)
+    scenes = make_scene(horizon=40.0), make_scene(horizon=41.5), make_scene(horizon=45.0)
+    assert judged("horizon", [asked], *scenes).value.tolist() == [2.0, 0.5, -3.0]
+    assert judged("horizon", [goal(*asked[:2], "No")], *scenes).value.tolist() == [-2.0, -0.5, 3.0]
+
+
+def test_refusing_needs_no_torch():
+    code = (
+        "import sys; from dualproc_cli.measures import measures_of_evaluation; "
+        "from dualproc_cli.spec import load_spec; from pathlib import Path; "
+        f"spec = load_spec(Path({str(SPEC)!r})).spec; "
+        "refused = [measure.refuses(spec) for measure in measures_of_evaluation(spec)]; "
+        "assert not any(refused); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Whole pictures
+
+
+def test_pictures_are_read_once_for_all_measures(monkeypatch):
+    scene = Scene.concatenate([make_scene(horizon=40.0), make_scene(horizon=30.0)])
+    calls = []
+
+    def read(reader, images):
+        calls.append(len(images))
+        return Reading(scene, torch.tensor([0.01, 0.02]))
+
+    monkeypatch.setattr("dualproc_cli.miniature.world.reader.read", read)
+    spec = control(
+        goal("Is the horizon at the red line?", LINE), evaluate=EvaluateSpec(measures=("horizon", "subject"))
+    )
+    images = render(scene).images
+    evidence = Evidence(images, spec, images, ["a house", "a tree"])
+    found = {(measure.role, measure.name): measure.judge(evidence) for measure in measures_of(spec)}
+    assert calls == [2]
+    assert found["goal", "horizon"].success.tolist() == [1, 0]
+    assert found["goal", "subject"].success.tolist() == [1, 0]
+    assert found["artefact", "residual"].value.tolist() == pytest.approx([0.01, 0.02])
+    assert found["artefact", "texture"].value.tolist() == [0, 0]
+    assert found["variety", "horizon"].value.tolist() == [[40], [30]]
+
+
+def test_unknown_prompts_and_other_sizes_are_unjudged():
+    spec = control(goal("Is the horizon at the red line?", LINE))
+    large = Evidence(torch.zeros(2, 3, 72, 64), spec, None, ["a house"] * 2)
+    for measure in (measure_named("horizon"), measure_named("subject"), *companions()):
+        assert measure.judge(large).value.isnan().all()
+    unknown = Evidence(render(make_scene()).images, spec)
+    assert measure_named("subject").judge(unknown).success.isnan().all()
+    assert not measure_named("horizon").judge(unknown).success.isnan().any()
+
+
+# Variety
 
 
 def test_a_collapse_has_no_spread():
+    assert tuple(PROPERTIES) == VARIETIES
     scenes = sample_scenes(32, torch.Generator().manual_seed(0))
-    varied = properties(Reading(scenes, torch.zeros(len(scenes))))
-    collapsed = {name: values[:1].expand(len(scenes), -1) for name, values in varied.items()}
-    assert all(spread(values) > 0 for values in varied.values())
-    assert all(spread(values) == 0 for values in collapsed.values())
-    kept = _spread_ratios([varied, varied], [varied, collapsed])
-    assert kept == pytest.approx(dict.fromkeys(varied, 0.5**0.5), abs=1e-5)
-    assert _spread_ratios([collapsed], [varied]) == {}, "what the base does not vary cannot be kept"
+    for property_of in PROPERTIES.values():
+        values = property_of(scenes)
+        assert spread(values) > 0
+        assert spread(values[:1].expand(len(values), -1)) == 0

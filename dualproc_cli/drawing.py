@@ -1,0 +1,45 @@
+"""Which seeds are drawn, and drawing one prompt at many of them.
+
+A control is evaluated on seeds that no run learns on.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from dualproc_cli.generator import Generator
+
+FIRST_HELD_OUT = 2**31
+
+
+def held_out_seeds(count: int) -> list[int]:
+    """Return the first ``count`` seeds that no run learns on: 2**31, 2**31 + 1, and so on."""
+    return [FIRST_HELD_OUT + index for index in range(count)]
+
+
+def draw_seeds(rng: torch.Generator, count: int) -> list[int]:
+    """Return ``count`` random seeds below `FIRST_HELD_OUT`, to learn on."""
+    return torch.randint(FIRST_HELD_OUT, (count,), generator=rng).tolist()
+
+
+def draw_pictures(
+    generator: Generator, prompt: str, seeds: Sequence[int], batch_size: int, steps: int | None = None
+) -> Iterator[Tensor]:
+    """Draw a prompt at each of ``seeds``, ``batch_size`` pictures at once.
+
+    A picture depends on its own prompt and seed alone, up to the rounding of another batch size.
+
+    Args:
+        generator: draws with the adapters that are on.
+        prompt: what to draw.
+        seeds: one a picture.
+        batch_size: the most pictures drawn at once.
+        steps: denoising steps; None takes the generator's.
+
+    Yields:
+        the pictures [3, H, W] in [0, 1] in the order of the seeds, on the generator's device, without graph.
+    """
+    for start in range(0, len(seeds), batch_size):
+        batch = seeds[start : start + batch_size]
+        yield from generator.render([prompt] * len(batch), batch, steps=steps)

@@ -1,0 +1,102 @@
+"""What was found in pictures, collected prompt by prompt and put together as a `Comparison`."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dualproc_cli.evaluation.comparison import (
+    ArtefactReport,
+    Comparison,
+    Figures,
+    GoalReport,
+    Source,
+    SpreadReport,
+    known,
+    ratio,
+)
+from dualproc_cli.measures import Judgement, Measure, spread
+
+Column = Literal["base", "learned", "base_held_out", "learned_held_out"]
+TRAINED: tuple[Column, Column] = ("base", "learned")
+
+
+class Answers:
+    """P(answer) of a VLM, by question and by kind of pictures."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[Column, list[Tensor]]] = {}
+
+    def add(self, column: Column, probabilities: dict[str, Tensor]) -> None:
+        """Add the answers about some pictures: [N] by question."""
+        for name, values in probabilities.items():
+            self._found.setdefault(name, defaultdict(list))[column].append(values.float().cpu())
+
+    def figures(self) -> dict[str, Figures]:
+        """Return the means by question."""
+        return {name: _means(found) for name, found in self._found.items()}
+
+
+class Tally:
+    """Judgements of one measure, by kind of pictures.
+
+    Of a variety, only the spread of each prompt's pictures is kept, not its values.
+    """
+
+    def __init__(self, measure: Measure) -> None:
+        self.measure = measure
+        self._values: dict[Column, list[Tensor]] = defaultdict(list)
+        self._successes: dict[Column, list[Tensor]] = defaultdict(list)
+        self._spreads: dict[Column, list[float]] = defaultdict(list)
+
+    def add(self, column: Column, judgement: Judgement) -> None:
+        """Add what was found in the pictures of one prompt."""
+        if self.measure.role == "variety":
+            self._spreads[column].append(_spread_of_judged(judgement.value))
+            return
+        self._values[column].append(judgement.value)
+        if judgement.success is not None:
+            self._successes[column].append(judgement.success)
+
+    def report(self, result: Comparison) -> None:
+        """Write what was found into ``result``."""
+        measure = self.measure
+        source = Source(measure.unit, measure.model, measure.revision, measure.licence)
+        if measure.role == "variety":
+            base, learned = (_root_mean_square(self._spreads[column]) for column in TRAINED)
+            result.spread[measure.name] = SpreadReport(base, learned, ratio(learned, base), source)
+            return
+        value, judged = _means(self._values), _shares(self._successes or self._values)
+        if measure.role == "artefact":
+            ratios = ratio(value.learned, value.base), ratio(value.learned_held_out, value.base_held_out)
+            result.artefacts[measure.name] = ArtefactReport(value, *ratios, judged, source)
+        else:
+            success = _means(self._successes) if self._successes else None
+            result.measures[measure.name] = GoalReport(success, value, judged, source)
+
+
+def _means(found: dict[Column, list[Tensor]]) -> Figures:
+    """Means of the values that are not NaN."""
+    columns = {column: torch.cat(values) for column, values in found.items()}
+    return Figures(**{column: known(float(v[~v.isnan()].mean())) for column, v in columns.items()})
+
+
+def _shares(found: dict[Column, list[Tensor]]) -> Figures:
+    """Shares of the values that are not NaN."""
+    return Figures(
+        **{column: float((~torch.cat(values).isnan()).float().mean()) for column, values in found.items()}
+    )
+
+
+def _spread_of_judged(values: Tensor) -> float:
+    """The spread of a property [N, D] over the pictures that were judged; NaN for fewer than two."""
+    judged = values[~values.isnan().any(1)]
+    return spread(judged) if len(judged) > 1 else float("nan")
+
+
+def _root_mean_square(spreads: Sequence[float]) -> float | None:
+    """Over the prompts of which enough pictures were judged."""
+    values = torch.tensor(spreads)
+    return known(float(values[~values.isnan()].square().mean().sqrt()))

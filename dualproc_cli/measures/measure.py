@@ -1,0 +1,107 @@
+"""What every measure has in common: what it is given, what it gives back, and what a report says of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from dualproc_cli.spec import ControlSpec
+
+if TYPE_CHECKING:  # a spec is checked without torch
+    from torch import Tensor
+
+Role = Literal["goal", "artefact", "variety"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a measure cannot judge the pictures of a spec.
+
+    Attributes:
+        problem: what is wrong, as in "target is no palette".
+        expected: what would be right.
+        key: the parameter of the measure that is at fault; None for the measure itself.
+    """
+
+    problem: str
+    expected: str
+    key: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """N pictures of one size, and what is known of them.
+
+    Attributes:
+        images: [N, 3, H, W] in [0, 1], float32, on the CPU.
+        spec: whose questions and visual prompts the pictures are judged by.
+        base: the base generator's pictures of the same prompts and seeds, as ``images``; None for pictures of
+            unknown origin.
+        prompts: N prompts; None where they are unknown.
+    """
+
+    images: "Tensor"
+    spec: ControlSpec
+    base: "Tensor | None" = None
+    prompts: Sequence[str] | None = None
+    _results: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
+
+    def shared(self, function: "Callable[[Tensor], T]") -> T:
+        """Return ``function(images)``, computed once for all measures that ask for it."""
+        if function not in self._results:
+            self._results[function] = function(self.images)
+        return self._results[function]
+
+    @property
+    def unjudged(self) -> "Tensor":
+        """NaN for each picture, [N]."""
+        return self.images.new_full((len(self.images),), float("nan"))
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What a measure found in N pictures.
+
+    Attributes:
+        value: [N], or [N, D] for a property whose variety is measured; NaN where a picture was not judged.
+        success: [N] of 1 and 0, NaN where a picture was not judged; None where no goal is set.
+    """
+
+    value: "Tensor"
+    success: "Tensor | None" = None
+
+
+class Measure(ABC):
+    """Judges pictures, independently of the VLM that was trained against.
+
+    Modules of measures are imported without torch: what needs it imports it in `judge`.
+
+    Attributes:
+        name: in reports.
+        unit: of the value.
+        role: how it is reported. Of a ``goal``, the rate of success and the mean value; of an ``artefact``,
+            the mean value, beside the base generator's and as its multiple; of a ``variety``, the spread of
+            the value over the seeds of a prompt, as a share of the base generator's.
+        model: the model that it judges by, with its ``revision`` and ``licence``; None without one.
+    """
+
+    name: str
+    unit: str = ""
+    role: Role = "goal"
+    model: str | None = None
+    revision: str | None = None
+    licence: str | None = None
+
+    def refuses(self, spec: ControlSpec) -> Refusal | None:
+        """Return why the pictures of ``spec`` cannot be judged; None if they can."""
+        return None
+
+    @abstractmethod
+    def judge(self, evidence: Evidence) -> Judgement:
+        """Judge pictures; without the base picture, the prompt or the size that it needs, one is unjudged."""
+
+
+def spread(values: "Tensor") -> float:
+    """Return the root mean variance over N of a property [N, D]; exactly 0 where all N are the same."""
+    return float((values - values[0]).var(0).mean().sqrt())

@@ -1,0 +1,106 @@
+"""What a spec's questions want of the miniature's pictures, and which of its measures can judge that.
+
+No torch is imported here: `dualproc check` asks too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dualproc_cli.miniature.world.language import WORDINGS, Wording
+from dualproc_cli.spec import (
+    BoxPrompt,
+    ControlSpec,
+    LinePrompt,
+    PalettePrompt,
+    PointsPrompt,
+    Question,
+    VisualPromptSpec,
+)
+
+# The kinds of question that a measure judges, by the first word of the kind.
+KINDS = {
+    "horizon": ("horizon", "horizon-above"),
+    "palette": ("palette",),
+    "line-weight": ("line-weight", "thicker"),
+    "depth": ("closer",),
+    "composition": ("inside", "on-line", "left"),
+    "attributes": ("attribute",),
+}
+_ASKED = {wording.text.lower(): wording for wording in WORDINGS}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a question wants of the pictures.
+
+    Attributes:
+        question: a question of the spec.
+        visual_prompt: the visual prompt that it speaks of.
+    """
+
+    question: Question
+    visual_prompt: VisualPromptSpec | None
+
+    @property
+    def wording(self) -> Wording | None:
+        """The question in the miniature's language, None for any other."""
+        return _ASKED.get(" ".join(self.question.question.lower().split()))
+
+    @property
+    def kind(self) -> str:
+        """The first word of the kind of question, or nothing where it is none of the miniature's."""
+        return self.wording.kind.split()[0] if self.wording else ""
+
+    @property
+    def wanted(self) -> bool | None:
+        """Whether the kind should be true: Yes to it, or No to its opposite. None for any other answer."""
+        answer = self.question.answer.strip(" .!").lower()
+        if self.wording is None or answer not in ("yes", "no"):
+            return None
+        return (answer == "yes") == (self.wording.sign > 0)
+
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether the question is answered by Yes or No and speaks of a visual prompt that suits its kind."""
+        return self.wanted is not None and self.kind in _SUITS and _SUITS[self.kind](self.visual_prompt)
+
+
+def goals_of(measure: str, spec: ControlSpec) -> list[Goal]:
+    """Return the goals of ``spec`` that the measure can judge."""
+    goals = [
+        Goal(question, spec.visual_prompts.get(question.visual_prompt or "")) for question in spec.questions
+    ]
+    return [goal for goal in goals if goal.kind in KINDS[measure] and goal.can_be_judged]
+
+
+def example_of(measure: str) -> str:
+    """Return a wording of a question that the measure can judge."""
+    return next(wording.text for wording in WORDINGS if wording.kind.split()[0] in KINDS[measure])
+
+
+def _line(orientation: str) -> Callable[[VisualPromptSpec | None], bool]:
+    return lambda prompt: isinstance(prompt, LinePrompt) and prompt.orientation == orientation
+
+
+def _is_line(prompt: VisualPromptSpec | None) -> bool:
+    return isinstance(prompt, LinePrompt)
+
+
+def _shows_a_and_b(prompt: VisualPromptSpec | None) -> bool:
+    labels = {point.label.lower() for point in prompt.points} if isinstance(prompt, PointsPrompt) else set()
+    return {"a", "b"} <= labels
+
+
+# Whether a kind of question can be about a visual prompt.
+_SUITS: dict[str, Callable[[VisualPromptSpec | None], bool]] = {
+    "horizon": _line("horizontal"),
+    "horizon-above": _line("horizontal"),
+    "line-weight": _is_line,
+    "thicker": _is_line,
+    "palette": lambda prompt: isinstance(prompt, PalettePrompt),
+    "closer": _shows_a_and_b,
+    "inside": lambda prompt: isinstance(prompt, BoxPrompt),
+    "on-line": _line("vertical"),
+    "left": _line("vertical"),
+    "attribute": lambda prompt: True,
+}

@@ -1,0 +1,252 @@
+"""Evaluating: what is drawn, asked and measured, and how it is put together."""
+
+import json
+import math
+
+import pytest
+import torch
+from small_generator import load, with_adapter
+from small_vlm import make_vlm
+
+from dualproc_cli.bundle import Bundle
+from dualproc_cli.compiler import CompositeLoss, LossReport
+from dualproc_cli.drawing import FIRST_HELD_OUT, draw_pictures, held_out_seeds
+from dualproc_cli.evaluation import compare_with_base, evaluate_bundle
+from dualproc_cli.evaluation.comparison import Comparison, Figures
+from dualproc_cli.evaluation.tally import Tally
+from dualproc_cli.learning import learn
+from dualproc_cli.measures import Judgement, Measure
+from dualproc_cli.spec import (
+    ControlSpec,
+    EvaluateSpec,
+    LearnSpec,
+    PromptsSpec,
+    Question,
+    SpecError,
+    load_spec,
+)
+
+CPU = torch.device("cpu")
+TRAIN, HELD_OUT = ("a house", "a tree"), ("a ball",)
+
+
+class Brightness(Measure):
+    """Mean of the pixels; a success from one half on; pictures of trees are unjudged."""
+
+    name, unit, model, revision, licence = "brightness", "mean", "meter", "1", "MIT"
+
+    def __init__(self, role="goal"):
+        self.role = role
+        self.seen = []
+
+    def judge(self, evidence):
+        self.seen.append(evidence)
+        value = evidence.images.mean((1, 2, 3))
+        if evidence.prompts[0] == "a tree":
+            value = evidence.unjudged
+        if self.role == "variety":
+            return Judgement(value[:, None])
+        success = torch.where(value.isnan(), value, (value >= 0.5).float())
+        return Judgement(value, success if self.role == "goal" else None)
+
+
+class Bright(CompositeLoss):
+    """P(answer) is the brightness of the picture."""
+
+    def __init__(self):
+        super().__init__([], LearnSpec())
+
+    def __call__(self, images, rng=None):
+        assert len(images) <= 16
+        return LossReport(images.sum(), {}, {"bright": images.mean((1, 2, 3))})
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return with_adapter(load(steps=1))
+
+
+@pytest.fixture(scope="module")
+def pictures(generator):
+    """What should be drawn: prompt -> base and learned pictures at three held-out seeds."""
+    found = {}
+    for prompt in (*TRAIN, *HELD_OUT):
+        with generator.without_adapter():
+            base = generator.render([prompt] * 3, held_out_seeds(3))
+        found[prompt] = base, generator.render([prompt] * 3, held_out_seeds(3))
+    return found
+
+
+def control(**evaluate):
+    return ControlSpec(
+        name="c",
+        prompts=PromptsSpec(train=TRAIN, held_out=HELD_OUT),
+        questions=(Question(name="bright", question="Is it bright?", answer="Yes"),),
+        evaluate=EvaluateSpec(**evaluate),
+    )
+
+
+def mean(images):
+    return pytest.approx(images.mean().item(), abs=1e-6)
+
+
+def test_pictures_are_compared_with_the_base_of_the_same_seeds(generator, pictures):
+    measure, calls = Brightness(), []
+    result = compare_with_base(
+        control(seeds=3), generator, Bright(), [measure], progress=lambda *call: calls.append(call)
+    )
+    assert calls == [(done, 18) for done in (3, 6, 9, 12, 15, 18)]
+    assert result.seeds == 3
+    base, learned = (torch.cat([pictures[prompt][side] for prompt in TRAIN]) for side in (0, 1))
+    held_out, learned_held_out = pictures["a ball"]
+    assert result.questions == {
+        "bright": Figures(mean(base), mean(learned), mean(held_out), mean(learned_held_out))
+    }
+    assert result.second_vlm == {}
+    for index, evidence in enumerate(measure.seen):
+        prompt, side = (*TRAIN, *HELD_OUT)[index // 2], index % 2
+        assert evidence.prompts == [prompt] * 3
+        assert torch.allclose(evidence.base, pictures[prompt][0], atol=1e-6)
+        assert torch.allclose(evidence.images, pictures[prompt][side], atol=1e-6)
+    report = result.measures["brightness"]
+    house = pictures["a house"]
+    assert report.value == Figures(mean(house[0]), mean(house[1]), mean(held_out), mean(learned_held_out))
+    assert report.judged == Figures(0.5, 0.5, 1.0, 1.0)
+    bright = [(images.mean((1, 2, 3)) >= 0.5).float() for images in (*house, held_out, learned_held_out)]
+    assert report.success == Figures(*map(mean, bright))
+    assert (report.source.unit, report.source.model, report.source.licence) == ("mean", "meter", "MIT")
+
+
+def test_artefacts_and_varieties_are_set_against_the_base(generator, pictures):
+    measures = [Brightness("artefact"), Brightness("variety")]
+    result = compare_with_base(control(), generator, Bright(), measures, seeds=3)
+    base, learned = (images.mean((1, 2, 3)) for images in pictures["a house"])
+    artefact, variety = result.artefacts["brightness"], result.spread["brightness"]
+    assert artefact.ratio == pytest.approx((learned.mean() / base.mean()).item(), rel=1e-4)
+    assert variety.base == pytest.approx(base.std().item(), rel=1e-3)
+    assert variety.learned == pytest.approx(learned.std().item(), rel=1e-3)
+    assert variety.ratio == pytest.approx((learned.std() / base.std()).item(), rel=1e-3)
+    assert result.measures == {}
+
+
+def test_second_vlm_is_asked_too(generator):
+    class Dark(Bright):
+        def __call__(self, images, rng=None):
+            return LossReport(images.sum(), {}, {"bright": 1 - images.mean((1, 2, 3))})
+
+    result = compare_with_base(control(), generator, Bright(), [], second=Dark(), seeds=2)
+    one, two = result.questions["bright"].values(), result.second_vlm["bright"].values()
+    assert [1 - value for value in one] == pytest.approx(two)
+
+
+def test_many_pictures_are_asked_about_in_batches(generator):
+    result = compare_with_base(control(), generator, Bright(), [], seeds=17)
+    assert result.seeds == 17
+
+
+def test_drawing_in_batches_changes_nothing(generator):
+    seeds = [3, FIRST_HELD_OUT, 7]
+    together = torch.stack(list(draw_pictures(generator, "a house", seeds, batch_size=3)))
+    parts = torch.stack(list(draw_pictures(generator, "a house", seeds, batch_size=2)))
+    assert together.shape == (3, 3, 64, 64)
+    assert not together.requires_grad
+    assert torch.allclose(together, parts, atol=1e-5)
+    assert torch.equal(together, generator.render(["a house"] * 3, seeds))
+
+
+# Putting it together
+
+
+def reported(measure, **found):
+    tally, result = Tally(measure), Comparison(2)
+    for column, judgements in found.items():
+        for judgement in judgements:
+            tally.add(column, judgement)
+    tally.report(result)
+    return result
+
+
+def properties(*values):
+    return Judgement(torch.tensor(values)[:, None])
+
+
+def test_spread_is_the_root_mean_square_over_prompts():
+    varied, collapsed = properties(0.0, 1.0, 2.0), properties(1.0, 1.0, 1.0)
+    found = reported(Brightness("variety"), base=[varied, varied], learned=[varied, collapsed])
+    report = found.spread["brightness"]
+    assert report.base == pytest.approx(1)
+    assert report.ratio == pytest.approx(math.sqrt(0.5))
+
+
+def test_what_the_base_does_not_vary_cannot_be_kept():
+    varied, collapsed = properties(0.0, 1.0, 2.0), properties(1.0, 1.0, 1.0)
+    report = reported(Brightness("variety"), base=[collapsed], learned=[varied]).spread["brightness"]
+    assert (report.base, report.ratio) == (0, None)
+
+
+def test_unjudged_pictures_do_not_count():
+    nan = math.nan
+    goal = Judgement(torch.tensor([1.0, nan, 3.0]), torch.tensor([1.0, nan, 0.0]))
+    none = Judgement(torch.tensor([nan]), torch.tensor([nan]))
+    report = reported(Brightness(), base=[goal], learned=[none]).measures["brightness"]
+    assert report.value == Figures(2, None)
+    assert report.success == Figures(0.5, None)
+    assert report.judged == Figures(pytest.approx(2 / 3), 0)
+    seen = reported(Brightness("variety"), base=[properties(0.0, nan, 2.0)], learned=[properties(nan, 1.0)])
+    assert seen.spread["brightness"].base == pytest.approx(math.sqrt(2))
+    assert seen.spread["brightness"].learned is None
+
+
+# Whole bundles
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory, small_spec):
+    """A bundle of the small control, which names a second VLM and measures of any picture."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    evaluate = {
+        "seeds": 2,
+        "vlm": {"model": str(make_vlm(folder / "second", seed=7)), "image_scale": 0.5},
+        "measures": [{"type": "distance", "name": "near", "at_most": 0.5}],
+    }
+    path = small_spec(folder, {"learn": {"steps": 2, "batch_size": 1}})
+    changes = [f"evaluate={json.dumps(evaluate)}"]
+    return Bundle.open(learn(load_spec(path, changes), folder / "out", device=CPU))
+
+
+def test_a_bundle_is_evaluated_by_all_it_names(bundle):
+    result = evaluate_bundle(bundle, CPU)
+    assert result.seeds == 2
+    assert result.questions.keys() == result.second_vlm.keys() == {"at-the-line", "night"}
+    assert result.questions != result.second_vlm
+    assert result.measures["near"].success == Figures(1, 1, 1, 1)
+    assert result.measures["distance"].value.base == 0
+    assert 0 < result.measures["distance"].value.learned < 0.5
+    assert list(result.artefacts) == ["high-frequency", "clipping", "saturation", "grid"]
+    assert result.spread["diversity"].base > 0
+    shown = json.loads(json.dumps(result.as_json(), allow_nan=False))
+    assert shown["measures"]["near"]["success"]["learned_held_out"] == 1
+    assert shown["artefacts"]["grid"]["source"] == {
+        "unit": "x spectrum", "model": None, "revision": None, "licence": None
+    }  # fmt: skip
+
+
+def test_the_second_vlm_sees_its_own_size(bundle, monkeypatch):
+    sizes = []
+    ask = CompositeLoss.__call__
+
+    def asked(self, images, rng=None):
+        sizes.append({view.size for view in self.views})
+        return ask(self, images, rng)
+
+    monkeypatch.setattr(CompositeLoss, "__call__", asked)
+    evaluate_bundle(bundle, CPU, seeds=2)
+    assert sizes == [{(64, 64)}, {(32, 32)}] * 6
+
+
+def test_measures_that_refuse_are_told_before_anything_is_loaded(small_spec, tmp_path, monkeypatch):
+    path = small_spec(tmp_path)
+    monkeypatch.setattr("dualproc_cli.learning.control.plan_learning", None)
+    with pytest.raises(SpecError, match=r"evaluate.measures.0: horizon reads the miniature's pictures, not"):
+        learn(load_spec(path, ["evaluate.measures=[horizon]"]), tmp_path / "out", device=CPU)
+    assert not (tmp_path / "out").exists()
