@@ -35,7 +35,7 @@ def read_picture(file: Path) -> Image.Image:
     """Read a PNG, JPEG or WebP file: in RGB, upright as its EXIF data say, on white where it is transparent.
 
     Raises:
-        PictureFault: the file is missing, of another format, damaged, or smaller than 8 or larger than 8192 pixels a side.
+        PictureFault: the file is missing, damaged, of another format, or not 8 to 8192 pixels a side.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
