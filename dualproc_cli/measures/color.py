@@ -13,7 +13,7 @@ _WHITE = torch.tensor([0.95047, 1.0, 1.08883])
 
 
 def lab(rgb: Tensor) -> Tensor:
-    """CIELAB of sRGB colours [..., 3] in [0, 1]."""
+    """Convert sRGB colours [..., 3] in [0, 1] to CIELAB."""
     linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0) + 0.055) / 1.055) ** 2.4)
     xyz = linear @ _TO_XYZ.T / _WHITE
     f = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=1e-9) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
@@ -22,12 +22,12 @@ def lab(rgb: Tensor) -> Tensor:
 
 
 def ciede2000(first: Tensor, second: Tensor) -> Tensor:
-    """Colour difference of sRGB colours [..., 3]; about 1 is just noticeable, 10 plainly another shade."""
+    """Return how different sRGB colours [..., 3] in [0, 1] look: 1 is just noticeable, 10 another shade."""
     return lab_difference(lab(first), lab(second))
 
 
 def lab_difference(first: Tensor, second: Tensor) -> Tensor:
-    """CIEDE2000 difference of CIELAB colours [..., 3].
+    """Return the CIEDE2000 difference [...] of CIELAB colours [..., 3].
 
     Sharma, Wu, Dalal, "The CIEDE2000 color-difference formula", Color Research & Application 30(1), 2005.
     """
