@@ -17,10 +17,10 @@ from dualproc_cli.generator.adapter_file import AdapterFile
 from dualproc_cli.learning import Interrupted, held_out_seeds, learn
 from dualproc_cli.learning.checkpoint import Best, Checkpoint
 from dualproc_cli.learning.keep import distance, total_variation
+from dualproc_cli.learning.learner import rate_factor
 from dualproc_cli.learning.metrics import WINDOW, holds_above, recent_loss, recent_probabilities
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
-from dualproc_cli.learning.schedule import rate_factor
 from dualproc_cli.learning.seeds import FIRST_HELD_OUT, draw_seeds
 from dualproc_cli.spec import KeepSpec, load_spec
 

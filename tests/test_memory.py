@@ -170,7 +170,7 @@ def test_the_bottom_of_the_ladder(loaded, plain, monkeypatch):
     assert choice.rungs == ("checkpoint-denoiser", "half-view"), (
         "a rung that fails or saves nothing is left out"
     )
-    assert with_rungs(loaded, choice.rungs).spec.vlm.view == 0.5
+    assert with_rungs(loaded, choice.rungs).spec.vlm.image_scale == 0.5
     assert deeper(loaded, choice.rungs, CPU) == (*choice.rungs, "checkpoint-vae")
 
 

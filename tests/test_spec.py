@@ -165,8 +165,8 @@ MUTATIONS = (
     "visual_prompts.target.thickness=0", "questions.0.answer=null", "questions.0.weight=-1",
     "questions.0.weight=true", "questions.0.alternatives=No", "questions.0.name=3", "learn.steps=1.5",
     "learn.learning_rate=0", "learn.stop_at=1", "learn.seed=-1", "learn.adapter.target_modules=some",
-    "learn.adapter.target_modules=[]", "generator.memory=[tile-vea]", "generator.memory=all", "vlm.view=0",
-    "generator.compile=1", "learn.objective=best", "evaluate.measures=[beauty]",
+    "learn.adapter.target_modules=[]", "generator.memory=[tile-vea]", "generator.memory=all",
+    "vlm.image_scale=0", "generator.compile=1", "learn.objective=best", "evaluate.measures=[beauty]",
     "evaluate.vlm.modle=x", 'evaluate.seeds="3"', "learn.jitter.shift=0.6", "unknown=1",
 )
 # fmt: on

@@ -20,7 +20,7 @@ description: all of the language
 generator: {model: miniature, revision: null, width: 64, height: 64, steps: 2, guidance_scale: 0.0,
   dtype: auto, quantization: none, trust_remote_code: false, memory: [tile-vae],
   compile: false}
-vlm: {model: miniature, revision: main, dtype: float32, quantization: none, view: 0.5,
+vlm: {model: miniature, revision: main, dtype: float32, quantization: none, image_scale: 0.5,
   trust_remote_code: false}
 prompts: {train: [a house, a tree], held_out: [a ball]}
 visual_prompts:

@@ -48,4 +48,4 @@ class RandomWeights:
         processor, model = build_vlm(spec.model, device, dtype, self.said)
         if found := quantization(spec.quantization, device, dtype, "vlm"):
             found.quantize(model)
-        return prepare_vlm(processor, model, device)
+        return prepare_vlm(processor, model, device, spec.image_scale)

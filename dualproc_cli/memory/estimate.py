@@ -15,7 +15,7 @@ from dualproc_cli.memory.skeleton import meta_generator, meta_vlm
 from dualproc_cli.memory.strategies import quantized, with_rungs
 from dualproc_cli.spec import GeneratorSpec, LoadedSpec
 from dualproc_cli.vlm import Vlm
-from dualproc_cli.vlm.modes import WAYS
+from dualproc_cli.vlm.modes import CAUSAL_MODES
 
 GIB = 2**30
 OPTIMIZER_COPIES = 2  # AdamW's moments, float32 as the adapter
@@ -138,15 +138,15 @@ def _step(loaded: LoadedSpec, generator: Generator, vlm: Vlm, ledger: Ledger, of
 
 
 def _ask(loaded: LoadedSpec, vlm: Vlm, size: tuple[int, int], pictures: torch.Tensor) -> LossReport:
-    """The loss in the first way of reading that works: without values, they cannot be compared."""
+    """The loss in the first forward mode that works: without values, they cannot be compared."""
     failure: Exception | None = None
-    for mode in WAYS:
+    for mode in CAUSAL_MODES:
         seen = [replace(view, scorer=view.scorer.in_mode(mode)) for view in views(loaded, vlm, *size)]
         try:
             return CompositeLoss(seen, loaded.spec.learn)(pictures)
         except Exception as error:
             failure = failure or error
-    raise failure or ValueError("no way of reading")
+    raise failure or ValueError("no forward mode works")
 
 
 def _part(generator: Generator, name: str) -> str:

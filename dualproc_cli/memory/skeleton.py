@@ -64,7 +64,7 @@ def meta_vlm(spec: VlmSpec, dtype: torch.dtype, texts: Sequence[str]) -> Vlm:
         config = AutoConfig.from_pretrained(folder)
         model = build_module(AutoModelForImageTextToText._model_mapping[type(config)], folder, META, dtype)
     to_meta(model, dtype, _share(spec.quantization, dtype))
-    return prepare_vlm(processor, model, CPU)
+    return prepare_vlm(processor, model, CPU, spec.image_scale)
 
 
 def local_folder(spec: GeneratorSpec | VlmSpec) -> Path | None:

@@ -46,7 +46,7 @@ def with_rungs(loaded: LoadedSpec, rungs: Sequence[str]) -> LoadedSpec:
     """The spec with what the rungs change in it: quantisation and the VLM's view."""
     vlm = loaded.spec.vlm.model_copy(update=_quantization(rungs))
     if "half-view" in rungs:
-        vlm = vlm.model_copy(update={"view": vlm.view / 2})
+        vlm = vlm.model_copy(update={"image_scale": vlm.image_scale / 2})
     generator = quantized(loaded.spec.generator, rungs)
     return replace(loaded, spec=loaded.spec.model_copy(update={"generator": generator, "vlm": vlm}))
 

@@ -34,6 +34,8 @@ MemoryRung = Literal[
     "nf4",
     "half-view",
 ]
+Objective = Literal["likelihood", "choice", "choice-per-token"]
+COMPARING: tuple[Objective, ...] = ("choice", "choice-per-token")  # objectives that need alternatives
 Measure = Literal["horizon", "palette", "line-weight", "depth", "composition", "attributes", "subject"]
 
 
@@ -96,7 +98,7 @@ class VlmSpec(SpecModel):
         default="auto", description="Precision; auto is bfloat16 on CUDA and float32 on the CPU."
     )
     quantization: Quantization = Field(default="none", description="Quantization of the weights.")
-    view: Annotated[float, number(gt=0, le=1)] = Field(
+    image_scale: Annotated[float, number(gt=0, le=1)] = Field(
         default=1.0, description="How large the picture is shown, as a fraction of its width and height."
     )
     trust_remote_code: Flag = Field(
@@ -224,10 +226,12 @@ class LearnSpec(SpecModel):
     seed: Annotated[int, whole(ge=0, lt=2**63)] = Field(
         default=0, description="Seed of everything that is drawn at random."
     )
-    objective: Literal["likelihood", "choice"] = Field(
+    objective: Objective = Field(
         default="likelihood",
-        description="likelihood: mean negative log-likelihood of the answer's tokens; "
-        "choice: of the answer among itself and its alternatives.",
+        description="likelihood: mean negative log-likelihood of the answer's tokens. choice: negative "
+        "logarithm of the answer's share among itself and its alternatives, each as likely as all its tokens "
+        "together, so longer answers lose. choice-per-token: the same with the mean over the tokens of each, "
+        "for answers of different lengths. P(answer) is the share, with that mean for choice-per-token alone.",
     )
     gradient_clip: Annotated[float, number(gt=0, le=1e6)] = Field(
         default=1.0, description="Largest norm of the gradient."

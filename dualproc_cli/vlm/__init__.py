@@ -1,6 +1,14 @@
-"""Vision-language models: loading a frozen one, and asking it questions about pictures, differentiably."""
+"""Vision-language models: loading a frozen one, and scoring its answers about pictures, differentiably."""
 
-from dualproc_cli.vlm.answer_scorer import AnswerScorer, AnswerScores
+from dualproc_cli.vlm.answer_scorer import AnswerScorer, AnswerScores, ScoringPlan
 from dualproc_cli.vlm.load import Vlm, load_processor, load_vlm, prepare_vlm
 
-__all__ = ["AnswerScorer", "AnswerScores", "Vlm", "load_processor", "load_vlm", "prepare_vlm"]
+__all__ = [
+    "AnswerScorer",
+    "AnswerScores",
+    "ScoringPlan",
+    "Vlm",
+    "load_processor",
+    "load_vlm",
+    "prepare_vlm",
+]
