@@ -16,6 +16,7 @@ from dualproc_cli.device import deterministic, pick_dtype
 from dualproc_cli.errors import RunFailed, UserError
 from dualproc_cli.learning.learner import NotFiniteError
 from dualproc_cli.memory import choose, load_models, predict, with_rungs
+from dualproc_cli.models.quantization import quantization
 from dualproc_cli.spec import ControlSpec, LoadedSpec
 
 SPEC = Path(__file__).with_name("spec.yaml")
@@ -45,7 +46,7 @@ def bench(
         RunFailed: the loss or its gradient is not finite.
     """
     spec = loaded.spec
-    _check(spec, counts, random_weights)
+    _check(spec, counts, random_weights, device)
     texts = [*spec.prompts.train, *(text for question in spec.questions for text in question.texts)]
     models = RandomWeights(random_weights, texts)
     learn = spec.learn.model_copy(update={"steps": 2 * rounds + 2, "stop_at": None})
@@ -91,7 +92,10 @@ def bench(
     )
 
 
-def _check(spec: ControlSpec, counts: Sequence[int], random_weights: Sequence[str]) -> None:
+def _check(
+    spec: ControlSpec, counts: Sequence[int], random_weights: Sequence[str], device: torch.device
+) -> None:
+    """Refuse what would fail only after models have been built, which can take minutes."""
     for count in counts:
         if not 1 <= count <= len(spec.questions):
             raise UserError(
@@ -102,6 +106,8 @@ def _check(spec: ControlSpec, counts: Sequence[int], random_weights: Sequence[st
             raise UserError(
                 f"--random-weights {repo}: neither the generator nor the VLM here (expected one of each)"
             )
+    quantization(spec.generator.quantization, device, pick_dtype(spec.generator.dtype, device), "generator")
+    quantization(spec.vlm.quantization, device, pick_dtype(spec.vlm.dtype, device), "vlm")
 
 
 def _predicted(loaded: LoadedSpec, device: torch.device, rungs: Sequence[str]) -> int | None:

@@ -231,7 +231,7 @@ class LearnSpec(SpecModel):
         description="likelihood: mean negative log-likelihood of the answer's tokens. choice: negative "
         "logarithm of the answer's share among itself and its alternatives, each as likely as all its tokens "
         "together, so longer answers lose. choice-per-token: the same with the mean over the tokens of each, "
-        "for answers of different lengths. P(answer) is the share, with that mean for choice-per-token alone.",
+        "for answers of different lengths. P(answer) is the share, by that mean for choice-per-token alone.",
     )
     gradient_clip: Annotated[float, number(gt=0, le=1e6)] = Field(
         default=1.0, description="Largest norm of the gradient."
