@@ -13,9 +13,9 @@ from dualproc_cli.bench.counters import flop_counter, matmul_rate
 from dualproc_cli.bench.parts import Parts
 from dualproc_cli.bench.report import (
     BenchReport,
-    Comparison,
     CompilingCost,
     PartCost,
+    StepComparison,
     StepCost,
     VlmCost,
 )
@@ -150,7 +150,7 @@ def test_more_questions_share_more(generator_folder, vlm_folder):
 PART = PartCost(seconds=0.25, flops=2e9, share_of_ceiling=0.5)
 SHARED = StepCost(0.5, 4.0, 4e9, 0.5, 2**30, {"prefix": PART, "suffixes": PART})
 FULL = StepCost(1.0, 2.0, 6e9, 0.4, 2**31, {"full forwards": PART})
-ROW = Comparison(2, "cache", SHARED, FULL, 2.0, VlmCost(0.1, 0.3, 3.0, 0.0, 0.0), predicted_bytes=2**29)
+ROW = StepComparison(2, "cache", SHARED, FULL, 2.0, VlmCost(0.1, 0.3, 3.0, 0.0, 0.0), predicted_bytes=2**29)
 REPORT = BenchReport(
     generator="one",
     vlm="other",

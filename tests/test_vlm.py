@@ -279,7 +279,7 @@ def test_answer_starts_as_the_model_would_start_it(pieces, template, vlm_folder)
 
 
 def test_answers_that_the_model_cannot_tell_apart(vlm, caplog):
-    with pytest.raises(UserError, match="reads two of its answers as the same: zebra, quagga"):
+    with pytest.raises(UserError, match="has the same tokens for two of its answers: zebra, quagga"):
         AnswerScorer(vlm, ["What is shown?"], [["zebra", "quagga"]]).plan(64, 64)
     AnswerScorer(vlm, ["What is shown?"], [["a zebra"]]).plan(64, 64)
     assert "does not know all words of the answer 'a zebra'" in caplog.text

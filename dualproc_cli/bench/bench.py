@@ -3,14 +3,13 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from dualproc_cli.bench.compiled import measure_compiling
 from dualproc_cli.bench.counters import matmul_rate
 from dualproc_cli.bench.random_weights import RandomWeights
-from dualproc_cli.bench.report import BenchReport, Comparison
+from dualproc_cli.bench.report import BenchReport, StepComparison
 from dualproc_cli.bench.step import compare_steps
 from dualproc_cli.device import deterministic, pick_dtype
 from dualproc_cli.errors import RunFailed, UserError
@@ -18,8 +17,6 @@ from dualproc_cli.learning.learner import NotFiniteError
 from dualproc_cli.memory import choose, load_models, predict, with_rungs
 from dualproc_cli.models.quantization import quantization
 from dualproc_cli.spec import ControlSpec, LoadedSpec
-
-SPEC = Path(__file__).with_name("spec.yaml")
 
 
 def bench(
@@ -62,7 +59,7 @@ def bench(
         dtypes = pick_dtype(spec.generator.dtype, device), vlm.dtype
         ceiling = max(matmul_rate(device, dtype) for dtype in set(dtypes))
 
-        def measured(count: int) -> Comparison:
+        def measured(count: int) -> StepComparison:
             asking = with_questions(count)
             row = compare_steps(with_rungs(asking, rungs), generator, vlm, rounds, ceiling)
             return replace(row, predicted_bytes=_predicted(asking, device, rungs))

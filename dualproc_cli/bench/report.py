@@ -60,7 +60,7 @@ class VlmCost:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StepComparison:
     """A step with the shared prefix beside the same step with one full VLM forward a question.
 
     Attributes:
@@ -135,7 +135,7 @@ class BenchReport:
     matmul_flops_per_second: float
     memory: list[str]
     compile: CompilingCost | None
-    rows: list[Comparison]
+    rows: list[StepComparison]
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain data that `json.dumps` takes."""

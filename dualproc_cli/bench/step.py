@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dualproc_cli.bench.counters import clock, flop_counter, forget_peak, peak_bytes, seconds_of
 from dualproc_cli.bench.parts import Parts, step_in_parts
-from dualproc_cli.bench.report import Comparison, PartCost, StepCost, VlmCost
+from dualproc_cli.bench.report import PartCost, StepComparison, StepCost, VlmCost
 from dualproc_cli.compiler import CompositeLoss, LossReport, compile_loss
 from dualproc_cli.generator import Generator
 from dualproc_cli.learning.learner import Learner
@@ -24,7 +24,7 @@ FULL = ForwardMode("full", generated, True)
 
 def compare_steps(
     loaded: LoadedSpec, generator: Generator, vlm: Vlm, rounds: int, ceiling: float
-) -> Comparison:
+) -> StepComparison:
     """Measure a step of ``loaded`` with the shared prefix and with full forwards.
 
     The two take turns, so that whatever else the machine does slows both. Prompts are encoded before.
@@ -50,7 +50,7 @@ def compare_steps(
             step.measure()
     shared_cost, full_cost = (step.cost(ceiling) for step in steps)
     modes = [view.scorer.prepare(*view.size, view.beside) for view in criterion.views]
-    return Comparison(
+    return StepComparison(
         questions=len(spec.questions),
         mode=", ".join(dict.fromkeys(map(str, modes))),
         shared=shared_cost,

@@ -13,7 +13,7 @@ from dualproc_cli.spec import load_spec
 
 if TYPE_CHECKING:  # these load torch
     from dualproc_cli.bench import BenchReport
-    from dualproc_cli.bench.report import Comparison, CompilingCost
+    from dualproc_cli.bench.report import CompilingCost, StepComparison
 
 COUNTS = (1, 3, 5, 8)  # questions, of the built-in spec
 
@@ -98,7 +98,7 @@ def _compiling(cost: "CompilingCost") -> str:
     )
 
 
-def _steps(rows: list["Comparison"]) -> Table:
+def _steps(rows: list["StepComparison"]) -> Table:
     columns = ("questions", "mode", "step ms", "full ms", "ratio", "VLM", "pictures/s", "GFLOP", "of matmul")
     table = Table(*columns, "GiB", "predicted", box=None, pad_edge=False, header_style="dim")
     for row in rows:
@@ -118,7 +118,7 @@ def _steps(rows: list["Comparison"]) -> Table:
     return table
 
 
-def _parts(row: "Comparison") -> Table:
+def _parts(row: "StepComparison") -> Table:
     columns = (f"{row.questions} question(s)", "step ms", "share", "GFLOP", "of matmul", "full ms")
     table = Table(*columns, box=None, pad_edge=False, header_style="dim")
     shared, full = row.shared.parts, row.full.parts

@@ -35,7 +35,7 @@ MemoryRung = Literal[
     "half-view",
 ]
 Objective = Literal["likelihood", "choice", "choice-per-token"]
-COMPARING: tuple[Objective, ...] = ("choice", "choice-per-token")  # objectives that need alternatives
+NEED_ALTERNATIVES: tuple[Objective, ...] = ("choice", "choice-per-token")
 Measure = Literal["horizon", "palette", "line-weight", "depth", "composition", "attributes", "subject"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dualproc_cli.spec.faults import KeyPath, did_you_mean, shown
-from dualproc_cli.spec.model import COMPARING, GeneratorSpec, RegionSpec
+from dualproc_cli.spec.model import NEED_ALTERNATIVES, GeneratorSpec, RegionSpec
 from dualproc_cli.spec.pictures import picture_fault
 
 Finding: TypeAlias = tuple[KeyPath, str, str]  # path, problem, expected
@@ -64,7 +64,7 @@ def _questions(data: dict[str, Any]) -> Iterator[Finding]:
         if "answer" in question and question["answer"] in alternatives:
             at = (*path, "alternatives", alternatives.index(question["answer"]))
             yield at, f"{shown(question['answer'])} is the expected answer itself", "other answers only"
-        if objective in COMPARING and not alternatives and "answer" in question:
+        if objective in NEED_ALTERNATIVES and not alternatives and "answer" in question:
             needed = f"answers to choose from, since learn.objective is {objective}"
             yield (*path, "alternatives"), "is missing", needed
         name = question.get("visual_prompt")

@@ -155,7 +155,7 @@ def _candidates(
             logger.warning("question %r: the VLM does not know all words of the answer %r", question, answer)
     if len(set(found)) < len(found):
         raise UserError(
-            f"question {question!r}: the VLM reads two of its answers as the same: {', '.join(answers)}"
+            f"question {question!r}: the VLM has the same tokens for two of its answers: {', '.join(answers)}"
         )
     if not any(longer[: len(tokens)] == tokens for tokens, longer in permutations(found, 2)):
         return found

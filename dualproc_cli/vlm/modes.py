@@ -86,38 +86,34 @@ class PictureForward:
         return torch.cat(found).to(images.device)
 
 
-def choose_mode(pictures: PictureForward, height: int, width: int) -> ForwardMode:
+def choose_mode(run: PictureForward, height: int, width: int) -> ForwardMode:
     """Return the fastest mode that agrees with the definition on two noise pictures and has a gradient.
 
     Args:
-        pictures: the VLM and the questions.
+        run: the VLM and the questions.
         height: of the pictures, in pixels.
         width: of the pictures, in pixels.
 
     Raises:
         UserError: no mode works, for instance because the processor does not keep the graph.
     """
-    noise = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)).to(
-        pictures.vlm.device
-    )
-    causal = _is_causal(pictures, noise)
+    noise = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)).to(run.vlm.device)
+    causal = _is_causal(run, noise)
     definition = ForwardMode("separate", plain if causal else generated, False)
-    expected = _expected(pictures, definition, noise)
+    expected = _expected(run, definition, noise)
     faults: list[str] = []
-    if not pictures.prompts.holds_pictures:
+    if not run.prompts.holds_pictures:
         faults.append("cache: the picture comes after the question")
     elif not causal:
         faults.append("cache: the model reads the picture with the question in mind (prefix-LM)")
     for mode in _candidates(definition.forward, may_share_prefix=not faults):
-        fault = _fault(pictures, mode, noise, expected)
+        fault = _fault(run, mode, noise, expected)
         if fault is None:
             if faults:
                 logger.warning("answers are computed in mode %s, because %s", mode, "; ".join(faults))
             return replace(mode, reason="; ".join(faults))
         faults.append(f"{mode}: {fault}")
-    raise UserError(
-        f"vlm.model: cannot learn from {_kind(pictures)}'s answers: {'; '.join(faults)}; {ADVICE}"
-    )
+    raise UserError(f"vlm.model: cannot learn from {_kind(run)}'s answers: {'; '.join(faults)}; {ADVICE}")
 
 
 def _candidates(definition: Forward, may_share_prefix: bool) -> Iterator[ForwardMode]:
@@ -130,60 +126,58 @@ def _candidates(definition: Forward, may_share_prefix: bool) -> Iterator[Forward
             yield ForwardMode(name, forward, batched)
 
 
-def _is_causal(pictures: PictureForward, noise: Tensor) -> bool:
+def _is_causal(run: PictureForward, noise: Tensor) -> bool:
     """Return whether the model's view of the picture does not depend on the text after it."""
     try:
         with torch.no_grad():
-            changed = pictures(ForwardMode("lookahead", lookahead, True), noise[:1])
+            changed = run(ForwardMode("lookahead", lookahead, True), noise[:1])
             return changed.max().item() < LOOKAHEAD
     except Exception as error:  # a family may fail in any way inside its own forward
-        raise _cannot_be_asked(pictures, error) from error
+        raise _cannot_be_asked(run, error) from error
 
 
-def _expected(pictures: PictureForward, definition: ForwardMode, noise: Tensor) -> Tensor:
+def _expected(run: PictureForward, definition: ForwardMode, noise: Tensor) -> Tensor:
     """Return the answers about the noise [2, T] by definition, after checking that all pictures count."""
     try:
         with torch.no_grad():
-            expected = pictures(definition, noise)
-            if pictures.beside is None:
+            expected = run(definition, noise)
+            if run.beside is None:
                 return expected
-            other = torch.rand(pictures.beside.shape, generator=torch.Generator().manual_seed(1))
-            found = replace(pictures, beside=other)(definition, noise[:1])
+            other = torch.rand(run.beside.shape, generator=torch.Generator().manual_seed(1))
+            found = replace(run, beside=other)(definition, noise[:1])
     except Exception as error:  # as above
-        raise _cannot_be_asked(pictures, error) from error
+        raise _cannot_be_asked(run, error) from error
     if torch.equal(found, expected[:1]):
         raise UserError(
-            f"vlm.model: {_kind(pictures)} cannot see a second picture; choose another model, or lay the "
+            f"vlm.model: {_kind(run)} cannot see a second picture; choose another model, or lay the "
             "visual prompt over the picture instead of beside it"
         )
     return expected
 
 
-def _fault(pictures: PictureForward, mode: ForwardMode, noise: Tensor, expected: Tensor) -> str | None:
+def _fault(run: PictureForward, mode: ForwardMode, noise: Tensor, expected: Tensor) -> str | None:
     """Return what is wrong with a mode, or None."""
     images = noise.clone().requires_grad_()
     try:
         with torch.enable_grad():
-            found = pictures(mode, images)
+            found = run(mode, images)
             (gradient,) = torch.autograd.grad(found.sum(), images)
     except Exception as error:  # as above
         return _line(error)
     difference = (found.detach() - expected).abs().max().item()
-    if not difference <= (TOLERANCE if pictures.vlm.dtype == torch.float32 else TOLERANCE_16_BIT):
+    if not difference <= (TOLERANCE if run.vlm.dtype == torch.float32 else TOLERANCE_16_BIT):
         return f"differs from a plain forward by {difference:.2g}"
     if not gradient.isfinite().all() or not gradient.any():
         return "has no finite gradient for the picture"
     return None
 
 
-def _cannot_be_asked(pictures: PictureForward, error: Exception) -> UserError:
-    return UserError(
-        f"vlm.model: {_kind(pictures)} cannot be asked about a picture ({_line(error)}); {ADVICE}"
-    )
+def _cannot_be_asked(run: PictureForward, error: Exception) -> UserError:
+    return UserError(f"vlm.model: {_kind(run)} cannot be asked about a picture ({_line(error)}); {ADVICE}")
 
 
-def _kind(pictures: PictureForward) -> str:
-    return type(pictures.vlm.model).__name__
+def _kind(run: PictureForward) -> str:
+    return type(run.vlm.model).__name__
 
 
 def _line(error: Exception) -> str:

@@ -147,9 +147,9 @@ def _placeholder(processor: ProcessorMixin) -> str:
 
 def _thought(processor: ProcessorMixin) -> str:
     """Return the rest of an empty thought, if the prompt opens one or the answer stands behind one."""
-    said = before_answer(processor, "", MARK)
-    if any(closing in said for _, closing in THOUGHTS):
-        return said
+    before = before_answer(processor, "", MARK)
+    if any(closing in before for _, closing in THOUGHTS):
+        return before
     try:
         prompt = processor.apply_chat_template(
             [user_message(MARK, [None])], add_generation_prompt=True, tokenize=False
