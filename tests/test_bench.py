@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from dualproc_cli.__main__ import app
+from dualproc_cli.bench.compiled import steps_to_pay
 from dualproc_cli.bench.counters import flop_counter, matmul_rate
 from dualproc_cli.bench.parts import Parts
 from dualproc_cli.bench.report import (
@@ -228,11 +228,21 @@ def test_bench_refuses_what_it_cannot_measure(small_spec, tmp_path):
 
 
 def test_bench_of_compiled_blocks(small_spec, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    blocks = []
+    monkeypatch.setattr(torch, "compile", lambda forward: blocks.append(forward) or forward)
     monkeypatch.setattr("dualproc_cli.bench.compiled.seconds_of", timed([1, 60, 2, 3]))
     setting = ("--set", "generator.compile=true", "--questions", 1)
     found = measured(small_spec(tmp_path), *setting)["compile"]
     assert found == {"compiling_seconds": 60, "seconds": 2, "plain_seconds": 3, "pays_after": 58}
+    assert blocks
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps"),
+    [((60, 2, 3), 58), ((60, 2, 2.5), 116), ((60, 3, 2), None), ((60, 2, 2), None), ((1, 2, 3), 0)],
+)
+def test_compiling_pays_by_what_a_step_saves(seconds, steps):
+    assert steps_to_pay(*seconds) == steps
 
 
 def timed(seconds):

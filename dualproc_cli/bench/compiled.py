@@ -38,5 +38,18 @@ def measure_compiling(loaded: LoadedSpec, generator: Generator, vlm: Vlm, rounds
         compiling_seconds=compiling,
         seconds=fast,
         plain_seconds=slow,
-        pays_after=max(math.ceil((compiling - fast) / (slow - fast)), 0) if fast < slow else None,
+        pays_after=steps_to_pay(compiling, fast, slow),
     )
+
+
+def steps_to_pay(compiling: float, compiled: float, plain: float) -> int | None:
+    """Return after how many steps compiling has paid; None if it never does.
+
+    Args:
+        compiling: seconds of the first step, which compiles.
+        compiled: seconds of a step after it.
+        plain: seconds of a step without compiled blocks.
+    """
+    if compiled >= plain:
+        return None
+    return max(math.ceil((compiling - compiled) / (plain - compiled)), 0)
