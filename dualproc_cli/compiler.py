@@ -1,14 +1,14 @@
-"""From a control spec to its loss: the views that the VLM is shown, what is asked about them, the weights."""
+"""From a control spec to its loss: the views that the VLM is shown, the questions about them, the weights."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualproc_cli.objectives import OBJECTIVES
 from dualproc_cli.picture_files import load_picture
 from dualproc_cli.spec import (
     ImagePrompt,
@@ -25,13 +25,13 @@ from dualproc_cli.vlm import AnswerScorer, Vlm, load_processor
 
 @dataclass(frozen=True)
 class LossReport:
-    """What one batch of pictures scored.
+    """The loss of one batch of pictures.
 
     Attributes:
         loss: scalar, sum_q w_q L_q / sum_q w_q, with its graph.
         losses: L_q by question name: scalars, detached.
-        probabilities: P(answer) by question name: [B] in [0, 1], detached. With alternatives, the answer's
-            share among all candidates; without, the probability of its tokens.
+        probabilities: P(answer) by question name: [B] in [0, 1], detached; what it is depends on
+            ``learn.objective``, see `dualproc_cli.objectives`.
     """
 
     loss: Tensor
@@ -41,18 +41,28 @@ class LossReport:
 
 @dataclass(frozen=True)
 class View:
-    """What the VLM sees for some of the questions: the picture or a part, under a visual prompt or bare."""
+    """What the VLM is shown for some of the questions: the picture or a part, under a visual prompt or bare.
+
+    Attributes:
+        name: of the visual prompt, or "none".
+        layer: [4, H, W] laid over the picture, or None.
+        beside: [3, h, w] shown after the picture, or None.
+        window: the part of the picture that is shown.
+        size: height and width in pixels at which that part is shown.
+        questions: the questions about it.
+        scorer: scores the answers to all wordings of all questions.
+    """
 
     name: str
-    layer: Tensor | None  # [4, H, W], laid over the picture
-    beside: Tensor | None  # [3, h, w], shown after it
-    window: Window  # what of it is shown
-    size: tuple[int, int]  # height and width in pixels of what is shown
+    layer: Tensor | None
+    beside: Tensor | None
+    window: Window
+    size: tuple[int, int]
     questions: tuple[Question, ...]
-    scorer: AnswerScorer  # about all wordings of all questions
+    scorer: AnswerScorer
 
     def show(self, images: Tensor) -> Tensor:
-        """The part that is shown [B, 3, h, w] of pictures [B, 3, H, W] that carry the visual prompt."""
+        """Return what is shown [B, 3, h, w] of pictures [B, 3, H, W] that carry the visual prompt."""
         part = self.window.cut(images)
         if self.size == self.window.size:
             return part
@@ -60,7 +70,7 @@ class View:
         return F.interpolate(part, self.size, mode="bilinear", antialias=True)
 
     def wordings(self, rng: torch.Generator | None) -> list[int]:
-        """One wording a question, as indices of the scorer: drawn uniformly, or without ``rng`` the main."""
+        """Return one wording a question, as indices of the scorer: drawn by ``rng``, or the main one."""
         counts = [1 + len(question.paraphrases) for question in self.questions]
         starts = accumulate(counts[:-1], initial=0)
         if rng is None or max(counts) == 1:
@@ -78,9 +88,7 @@ class CompositeLoss:
         report = criterion(images, rng)       # images: [B, 3, H, W] in [0, 1]
         report.loss.backward()
 
-    With ``objective: likelihood``, L_q is the mean over pictures and answer tokens of
-    -log p(token | picture, question, earlier tokens), the loss of "Dual-Process Image Generation"
-    (arXiv 2506.01955). With ``objective: choice``, it is the mean over pictures of -log P(answer).
+    L_q is the mean over pictures of the loss that ``learn.objective`` names in `OBJECTIVES`.
     """
 
     def __init__(self, views: list[View], learn: LearnSpec) -> None:
@@ -88,11 +96,12 @@ class CompositeLoss:
         self.learn = learn
 
     def __call__(self, images: Tensor, rng: torch.Generator | None = None) -> LossReport:
-        """Ask all questions about images [B, 3, H, W] in [0, 1].
+        """Return the loss of all questions about images [B, 3, H, W] in [0, 1].
 
-        ``rng`` draws the wordings and the jitter while learning; without it the main wordings are asked about
-        the pictures as they are.
+        While learning, ``rng`` draws the wordings and the jitter; without it the main wordings are asked
+        about the pictures as they are.
         """
+        objective = OBJECTIVES[self.learn.objective]
         total, weights = images.new_zeros(()), 0.0
         losses, probabilities = {}, {}
         for view in self.views:
@@ -104,20 +113,16 @@ class CompositeLoss:
             for question, likelihood, tokens in zip(
                 view.questions, scores.log_likelihood, scores.tokens, strict=True
             ):
-                log_probability = answer_log_probability(likelihood)
-                if self.learn.objective == "likelihood":
-                    loss = -(likelihood[:, 0] / tokens[0]).mean()
-                else:
-                    loss = -log_probability.mean()
+                loss = objective.loss(likelihood, tokens).mean()
                 total = total + question.weight * loss
                 weights += question.weight
                 losses[question.name] = loss.detach()
-                probabilities[question.name] = log_probability.detach().exp()
+                probabilities[question.name] = objective.log_probability(likelihood.detach(), tokens).exp()
         return LossReport(total / weights, losses, probabilities)
 
 
 def compile_loss(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> CompositeLoss:
-    """Draw the visual prompts, plan all questions and check the VLM, for pictures of this size in pixels.
+    """Return the loss of a spec for pictures of this size in pixels, its VLM checked.
 
     Raises:
         UserError: a visual prompt cannot be drawn, or the VLM cannot be learned from.
@@ -128,14 +133,46 @@ def compile_loss(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Compo
     return CompositeLoss(found, loaded.spec.learn)
 
 
-def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
-    """What will be asked, view by view; loads the VLM's processor, not its weights.
+@dataclass(frozen=True)
+class PlannedQuestion:
+    """A question about a view.
 
-    Returns:
-        for each view ``view`` (the visual prompt's name, or "none"), ``size`` [height, width] in pixels
-        of what is shown, the intended ``mode``, ``prefix_tokens`` and ``questions``: dicts of
-        ``name``, ``question``, ``answer``, ``suffix_tokens`` (after the shared prefix, the answer included)
-        and ``weight``.
+    Attributes:
+        name: in reports.
+        question: its main wording.
+        answer: the expected answer.
+        suffix_tokens: how many tokens follow the view's shared prefix, the answer included.
+        weight: in the loss.
+    """
+
+    name: str
+    question: str
+    answer: str
+    suffix_tokens: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class PlannedView:
+    """A view and the questions about it.
+
+    Attributes:
+        view: the visual prompt's name, or "none".
+        size: height and width in pixels at which it is shown.
+        mode: name of the forward mode to expect, see `AnswerScorer`.
+        prefix_tokens: length of the prefix that all its questions share.
+        questions: in the order of the spec.
+    """
+
+    view: str
+    size: tuple[int, int]
+    mode: str
+    prefix_tokens: int
+    questions: tuple[PlannedQuestion, ...]
+
+
+def plan(loaded: LoadedSpec) -> list[PlannedView]:
+    """Return the questions of a spec view by view; loads the VLM's processor, not its weights.
 
     Raises:
         UserError: a visual prompt cannot be drawn, or the processor cannot be loaded.
@@ -143,41 +180,25 @@ def plan(loaded: LoadedSpec) -> list[dict[str, Any]]:
     size = loaded.spec.generator.height, loaded.spec.generator.width
     planned = []
     for view in views(loaded, load_processor(loaded.spec.vlm), *size):
-        described = view.scorer.describe(*view.size, view.beside)
-        questions = [
-            {
-                "name": question.name,
-                "question": question.question,
-                "answer": question.answer,
-                "suffix_tokens": described["suffix_tokens"][main][0],
-                "weight": question.weight,
-            }
+        scoring = view.scorer.plan(*view.size, view.beside)
+        questions = tuple(
+            PlannedQuestion(
+                name=question.name,
+                question=question.question,
+                answer=question.answer,
+                suffix_tokens=scoring.suffix_tokens[main][0],
+                weight=question.weight,
+            )
             for question, main in zip(view.questions, view.wordings(None), strict=True)
-        ]
-        planned.append(
-            {
-                "view": view.name,
-                "size": list(view.size),
-                "mode": described["mode"],
-                "prefix_tokens": described["prefix_tokens"],
-                "questions": questions,
-            }
         )
+        planned.append(PlannedView(view.name, view.size, scoring.mode, scoring.prefix_tokens, questions))
     return planned
 
 
-def answer_log_probability(log_likelihood: Tensor) -> Tensor:
-    """log P(answer) [B] from the candidates' log-likelihoods [B, A], the expected answer first.
-
-    The answer's share among the candidates; a lone answer has none to compete with, so its own likelihood.
-    """
-    return (log_likelihood if log_likelihood.shape[1] == 1 else log_likelihood.log_softmax(1))[:, 0]
-
-
 def jittered(images: Tensor, jitter: JitterSpec, rng: torch.Generator) -> Tensor:
-    """Pictures [B, 3, H, W] in [0, 1], each shifted by whole pixels, its border repeated, with noise added.
+    """Return pictures [B, 3, H, W] in [0, 1], each shifted by whole pixels and with noise added.
 
-    Differentiable in the pictures.
+    The border is repeated where a shift leaves a gap. Differentiable in the pictures.
     """
     if jitter.shift > 0:
         images = _shifted(images, jitter.shift, rng)
@@ -201,7 +222,17 @@ def _shifted(images: Tensor, shift: float, rng: torch.Generator) -> Tensor:
 
 
 def views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[View]:
-    """One view for each visual prompt, whatever its name, and region, in the order of the questions."""
+    """Yield one view for each visual prompt, whatever its name, and region, in the order of the questions.
+
+    Args:
+        loaded: the spec.
+        vlm: the VLM to ask, which says how large it is shown pictures, or its processor alone.
+        height: of the pictures, in pixels.
+        width: of the pictures, in pixels.
+
+    Raises:
+        UserError: a visual prompt cannot be drawn.
+    """
     prompts = loaded.spec.visual_prompts
     groups: dict[tuple[VisualPromptSpec | None, RegionSpec | None], list[Question]] = {}
     for question in loaded.spec.questions:

@@ -1,7 +1,14 @@
-"""Where tensors live and in which precision: decided here and nowhere else."""
+"""The device and the precision of tensors, and deterministic kernels: decided here and nowhere else."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import torch
+import torch.utils.deterministic
 
 from dualproc_cli.errors import UserError
 
@@ -9,7 +16,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``, ``mps``); without a name the fastest here.
+    """Return the device called ``name`` (``cpu``, ``cuda``, ``cuda:1``, ``mps``), or the fastest one here.
 
     What stays float32 on a CUDA device is multiplied in TF32 from then on.
 
@@ -38,7 +45,7 @@ def _pick(name: str | None) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision called ``name``; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
+    """Return the precision called ``name``; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
 
     Raises:
         UserError: the name is unknown.
@@ -48,6 +55,32 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UserError(f"dtype: unknown value {name!r} (expected auto, {', '.join(DTYPES)})")
     return DTYPES[name]
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Ask torch for deterministic kernels in the block; where CUDA has none, any other is used.
+
+    Learning runs in it, and so does `bench`, which measures learning. Drawing and evaluating do not: they run
+    no backward pass, which is where kernels differ from run to run, and their pictures have to be those of
+    plain diffusers with its default kernels. New buffers are not filled with NaN, which torch does by
+    default to reveal code that uses them unset, and which costs a write of every buffer.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    buffers: Any = torch.utils.deterministic
+    fill = buffers.fill_uninitialized_memory
+    with warnings.catch_warnings():
+        # A resize's backward has no deterministic kernel on CUDA.
+        warnings.filterwarnings("ignore", message=".*deterministic")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        buffers.fill_uninitialized_memory = False
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+            buffers.fill_uninitialized_memory = fill
 
 
 def free_bytes(device: torch.device) -> int:

@@ -88,7 +88,7 @@ def cells(found: dict, row: dict) -> list[str]:
         f"{found['generator'].rpartition('/')[2]}, {found['width']} px",
         found["vlm"].rpartition("/")[2],
         " and ".join(dict.fromkeys(found["dtypes"])),
-        ", ".join(found["rungs"]) or "nothing",
+        ", ".join(found["memory"]) or "nothing",
         str(found["batch_size"]),
         str(row["questions"]),
         f"{shared['seconds']:.3g}",

@@ -30,11 +30,16 @@ TEMPLATE = (
 )
 
 
-def tokenizer(*special: str) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over the words of `TEXT`; `special` tokens are added to `SPECIAL`."""
-    words = dict.fromkeys([*SPECIAL, *special, *re.findall(r"\w+|[^\w\s]+", TEXT)])
+def tokenizer(*special: str, digits: bool = False) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over the words of `TEXT`; `special` tokens are added to `SPECIAL`.
+
+    With ``digits``, each digit is a token of its own; otherwise they are unknown words.
+    """
+    known = [*re.findall(r"\w+|[^\w\s]+", TEXT), *("0123456789" if digits else "")]
+    words = dict.fromkeys([*SPECIAL, *special, *known])
     core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    splits = [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)]
+    core.pre_tokenizer = pre_tokenizers.Sequence(splits) if digits else splits[0]
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
@@ -45,9 +50,9 @@ def tokenizer(*special: str) -> PreTrainedTokenizerFast:
     )
 
 
-def make_vlm(folder: Path, seed: int = 0) -> Path:
+def make_vlm(folder: Path, seed: int = 0, digits: bool = False) -> Path:
     """A tiny Idefics3 for 64x64 pictures (16 visual tokens), the class of the miniature."""
-    words = tokenizer("<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
+    words = tokenizer("<fake_token_around_image>", "<global-img>", "<end_of_utterance>", digits=digits)
     pictures = Idefics3ImageProcessor(
         size={"longest_edge": SIZE}, max_image_size={"longest_edge": SIZE}, do_image_splitting=False
     )

@@ -1,14 +1,18 @@
 """From a spec to its loss: views, wordings, objectives, probabilities, jitter."""
 
 import math
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 from PIL import Image
 from small_vlm import make_vlm
+from torch.nn import functional
 
-from dualproc_cli.compiler import CompositeLoss, View, answer_log_probability, compile_loss, jittered, plan
+from dualproc_cli.compiler import CompositeLoss, View, compile_loss, jittered, plan
 from dualproc_cli.errors import UserError
+from dualproc_cli.objectives import OBJECTIVES, log_share
 from dualproc_cli.spec import (
     BoxPrompt,
     ControlSpec,
@@ -21,7 +25,9 @@ from dualproc_cli.spec import (
     PromptsSpec,
     Question,
     RegionSpec,
+    SpecError,
     VlmSpec,
+    load_spec,
 )
 from dualproc_cli.visual_prompt import Window, composite, draw_layer, window
 from dualproc_cli.vlm import AnswerScorer, AnswerScores, load_vlm
@@ -66,7 +72,7 @@ def gradient(value, images):
 
 
 class Scripted:
-    """An scorer that answers what it was told: for each question the candidates' probabilities a token."""
+    """A scorer that answers as it was told: for each question the candidates' probabilities."""
 
     def __init__(self, *answers):
         self.answers = answers  # [B, A_q] log-likelihoods and [A_q] token counts
@@ -104,6 +110,41 @@ def test_choice_is_the_likelihood_of_the_answer_among_its_alternatives():
     assert report.loss.item() == pytest.approx((3 * one + lone) / 4)
 
 
+def test_choice_per_token_compares_means_over_tokens():
+    report = scripted(*ASKED, answers=[ONE, LONE], objective="choice-per-token")(torch.zeros(2, 3, 8, 8))
+    # The answer has two tokens, its alternative one: roots of 0.25 and 0.5 are the means' probabilities.
+    shares = torch.tensor([0.5 / (0.5 + 0.5), math.sqrt(0.5) / (math.sqrt(0.5) + 0.125)])
+    alone = torch.tensor([0.5 ** (1 / 3), 0.125 ** (1 / 3)])
+    torch.testing.assert_close(report.probabilities["one"], shares)
+    torch.testing.assert_close(report.probabilities["lone"], alone)
+    torch.testing.assert_close(report.losses["one"], -shares.log().mean())
+    torch.testing.assert_close(report.losses["lone"], -alone.log().mean())
+
+
+def test_a_longer_answer_loses_by_choice_and_not_per_token():
+    """Two answers whose tokens are all as likely."""
+    log_likelihood, tokens = torch.tensor([[3 * math.log(0.5), math.log(0.5)]]), torch.tensor([3, 1])
+    found = {
+        name: objective.log_probability(log_likelihood, tokens).exp().item()
+        for name, objective in OBJECTIVES.items()
+    }
+    assert found == pytest.approx({"likelihood": 0.2, "choice": 0.2, "choice-per-token": 0.5})
+
+
+def test_the_objectives_of_the_spec_are_those_of_the_table():
+    assert get_args(LearnSpec.model_fields["objective"].annotation) == tuple(OBJECTIVES)
+
+
+@pytest.mark.parametrize("objective", ["choice", "choice-per-token"])
+def test_objectives_that_compare_need_alternatives(objective, folder, tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "version: 1\nname: a\nprompts: {train: [a]}\nquestions: [{name: a, question: b, answer: c}]\n"
+    )
+    with pytest.raises(SpecError, match=f"alternatives: is missing.*since learn.objective is {objective}"):
+        load_spec(path, [f"learn.objective={objective}"])
+
+
 @pytest.mark.parametrize("objective", ["likelihood", "choice"])
 def test_probability_is_a_share_with_alternatives_and_plain_without(objective):
     report = scripted(*ASKED, answers=[ONE, LONE], objective=objective)(torch.zeros(2, 3, 8, 8))
@@ -113,7 +154,9 @@ def test_probability_is_a_share_with_alternatives_and_plain_without(objective):
 
 def test_probability_of_very_unlikely_answers():
     log_likelihood = torch.tensor([[-2000.0, -2001.0]])
-    assert answer_log_probability(log_likelihood).exp().item() == pytest.approx(1 / (1 + math.exp(-1)))
+    assert log_share(log_likelihood, torch.tensor([1, 1])).exp().item() == pytest.approx(
+        1 / (1 + math.exp(-1))
+    )
 
 
 def test_wordings_are_drawn_uniformly_and_seeded():
@@ -246,6 +289,26 @@ def test_a_region_is_asked_about_alone(vlm, folder, images):
     assert alone_grad[..., :31].abs().max() == 0
 
 
+def test_each_vlm_is_shown_pictures_at_its_own_scale(folder, images):
+    """The scale is the loaded VLM's: a second one is not shown pictures at that of the spec's first."""
+    asked = loaded(folder, question(visual_prompt="line"), visual_prompts={"line": RED_LINE})
+    half = load_vlm(VlmSpec(model=str(folder), image_scale=0.5), torch.device("cpu"))
+    report = compile_loss(asked, half, 64, 64)(images)
+    small = functional.interpolate(
+        composite(images, draw(RED_LINE, 64, 64, folder)), (32, 32), mode="bilinear", antialias=True
+    )
+    expected = AnswerScorer(half, ["Is it night?"], [["Yes"]])(small).log_likelihood[0][:, 0]
+    torch.testing.assert_close(report.probabilities["q"], expected.exp().detach())
+    for scale, size in ((0.5, (32, 32)), (1.0, (64, 64))):
+        (view,) = plan(scaled(asked, scale))
+        assert view.size == size
+
+
+def scaled(spec, scale):
+    vlm = spec.spec.vlm.model_copy(update={"image_scale": scale})
+    return replace(spec, spec=spec.spec.model_copy(update={"vlm": vlm}))
+
+
 def test_a_region_of_a_few_pixels_is_refused():
     with pytest.raises(UserError, match=r"questions: q: region: 3x64 pixels of a 64x64 picture"):
         window(RegionSpec(left=0.95), 64, 64, "questions: q")
@@ -297,15 +360,10 @@ def test_plan_lists_views_and_questions_without_weights(folder, monkeypatch):
         "transformers.AutoModelForImageTextToText.from_pretrained", lambda *a, **k: pytest.fail("weights")
     )
     bare, line = plan(spec)
-    assert bare["view"] == "none"
-    assert bare["size"] == [64, 64]
-    assert bare["mode"] == "cache"
-    assert [list(asked) for asked in bare["questions"]] == [
-        ["name", "question", "answer", "suffix_tokens", "weight"]
-    ] * 2
-    night, shown = bare["questions"]
-    assert (night["name"], night["answer"], night["weight"]) == ("night", "Yes", 1.0)
+    assert (bare.view, bare.size, bare.mode) == ("none", (64, 64), "cache")
+    night, shown = bare.questions
+    assert (night.name, night.question, night.answer, night.weight) == ("night", "Is it night?", "Yes", 1.0)
     # "Is it night ?" and "What is shown ?" have as many tokens, the answers one and three.
-    assert shown["suffix_tokens"] - night["suffix_tokens"] == 2
-    assert (line["view"], line["questions"][0]["name"]) == ("line", "line")
-    assert line["prefix_tokens"] > bare["prefix_tokens"]  # one question shares all of itself
+    assert shown.suffix_tokens - night.suffix_tokens == 2
+    assert (line.view, line.questions[0].name) == ("line", "line")
+    assert line.prefix_tokens > bare.prefix_tokens  # one question shares all of itself

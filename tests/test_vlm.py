@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import small_vlm
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -15,7 +16,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.spec import VlmSpec
 from dualproc_cli.vlm import AnswerScorer, load_processor, load_vlm, modes
 from dualproc_cli.vlm.chat import picture_inputs, plan_prompts
-from dualproc_cli.vlm.modes import Reader, choose
+from dualproc_cli.vlm.modes import ForwardMode, PictureForward, choose_mode
 from dualproc_cli.vlm.prefix import Rows, generated, plain
 
 CPU = torch.device("cpu")
@@ -25,7 +26,6 @@ QUESTIONS = [
     "How many subjects are there in the picture?",
 ]
 ANSWERS = [["Yes", "No"], ["a tall tree by the house", "a lamp"], ["two"]]
-EVERY = range(len(QUESTIONS))
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def images():
     return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
 
-def reader(vlm, beside=None, sizes=((64, 64),)):
-    return Reader(vlm, plan_prompts(vlm.processor, QUESTIONS, ANSWERS, sizes), beside)
+def forward(vlm):
+    return PictureForward(vlm, plan_prompts(vlm.processor, QUESTIONS, ANSWERS, [(64, 64)]), beside=None)
 
 
 def gradient(value, images):
@@ -97,9 +97,9 @@ def test_prefix_lm_shares_the_vision_tower_only(folders, images, caplog):
     assert "no chat template" in caplog.text
     scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
     scores = scorer(images)
-    assert scorer.describe(64, 64)["mode"] == "vision"
+    assert scorer.plan(64, 64).mode == "vision"
     assert "prefix-LM" in caplog.text
-    expected = reader(vlm).read(generated, images, EVERY, False)
+    expected = forward(vlm)(ForwardMode("definition", generated, batched=False), images)
     close(torch.cat([s.sum(1) for s in scores.log_likelihood]).sum(), expected.sum())
     close(gradient(sum(s.sum() for s in scores.log_likelihood), images), gradient(expected.sum(), images))
 
@@ -110,7 +110,7 @@ def test_prefix_lm_shares_the_vision_tower_only(folders, images, caplog):
 )
 def test_self_check_sees_through_the_rounding_of_16_bits(family, mode, dtype, folders):
     vlm = load_vlm(VlmSpec(model=str(folders(family)), dtype=dtype), CPU)
-    assert str(choose(reader(vlm), 64, 64)) == mode
+    assert str(choose_mode(forward(vlm), 64, 64)) == mode
 
 
 def test_asked_questions_come_in_their_order(vlm, images):
@@ -133,7 +133,7 @@ def test_scores_without_a_graph(mode, vlm, images):
 def test_picture_beside(vlm, images):
     scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
     dark, light = (scorer(images, beside=torch.full((3, 40, 50), value)) for value in (0.1, 0.9))
-    assert scorer.describe(64, 64, torch.zeros(3, 40, 50))["mode"] == "cache"
+    assert scorer.plan(64, 64, torch.zeros(3, 40, 50)).mode == "cache"
     assert (dark.log_likelihood[0] - light.log_likelihood[0]).abs().max() > 0.01
     assert gradient(dark.log_likelihood[0].sum(), images).abs().sum() > 0
 
@@ -143,7 +143,7 @@ def reorder_with(monkeypatch, indices):
     monkeypatch.setattr(DynamicCache, "reorder_cache", lambda cache, rows: reorder(cache, indices(rows)))
 
 
-def test_wrong_batch_order_is_read_picture_by_picture(vlm, images, monkeypatch, caplog):
+def test_wrong_batch_order_is_computed_picture_by_picture(vlm, images, monkeypatch, caplog):
     expected = AnswerScorer(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
     reorder_with(monkeypatch, torch.zeros_like)
     scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
@@ -180,11 +180,11 @@ def test_template_with_the_picture_after_the_question(vlm, images, caplog):
         "<user> {{ messages[0]['content'][-1]['text'] }} <image> "
         "{% if add_generation_prompt %}<assistant>{% endif %}"
     )
-    found = reader(vlm)
-    mode = choose(found, 64, 64)
+    run = forward(vlm)
+    mode = choose_mode(run, 64, 64)
     assert str(mode) == "vision"
     assert "the picture comes after the question" in caplog.text
-    shared, expected = (found.read(way, images, EVERY, True) for way in (mode.way, plain))
+    shared, expected = run(mode, images), run(ForwardMode("definition", plain, batched=True), images)
     close(shared, expected)
     close(gradient(shared.mean(), images), gradient(expected.mean(), images))
 
@@ -192,7 +192,7 @@ def test_template_with_the_picture_after_the_question(vlm, images, caplog):
 def test_failing_vision_tower_falls_back(vlm, monkeypatch, caplog):
     monkeypatch.setattr(DynamicCache, "reorder_cache", lambda *args: {}["rows"])
     monkeypatch.setattr(type(vlm.model), "get_image_features", lambda *args, **options: {}["pixels"])
-    assert str(choose(reader(vlm), 64, 64)) == "separate"
+    assert str(choose_mode(forward(vlm), 64, 64)) == "separate"
     assert "cache: KeyError: 'rows'" in caplog.text
     assert "vision: KeyError: 'pixels'" in caplog.text
 
@@ -216,16 +216,14 @@ def test_pictures_are_neither_stretched_nor_overshoot(vlm_folder):
     assert pixels.max() == 1
 
 
-def test_describe_needs_the_processor_alone(vlm, vlm_folder):
-    planned = AnswerScorer(load_processor(VlmSpec(model=str(vlm_folder))), QUESTIONS, ANSWERS).describe(
-        64, 64
-    )
-    assert planned == AnswerScorer(vlm, QUESTIONS, ANSWERS).describe(64, 64)
+def test_plan_needs_the_processor_alone(vlm, vlm_folder):
+    planned = AnswerScorer(load_processor(VlmSpec(model=str(vlm_folder))), QUESTIONS, ANSWERS).plan(64, 64)
+    assert planned == AnswerScorer(vlm, QUESTIONS, ANSWERS).plan(64, 64)
     answers = [[1, 1], [6, 2], [1]]
     asked = [len(question.replace("?", " ?").split()) for question in QUESTIONS]
-    common = {q: tokens[0] - asked[q] - answers[q][0] for q, tokens in enumerate(planned["suffix_tokens"])}
+    common = {q: tokens[0] - asked[q] - answers[q][0] for q, tokens in enumerate(planned.suffix_tokens)}
     assert len(set(common.values())) == 1  # what follows the question is the same for all
-    assert planned["suffix_tokens"][1][0] - planned["suffix_tokens"][1][1] == 4
+    assert planned.suffix_tokens[1][0] - planned.suffix_tokens[1][1] == 4
 
 
 def test_candidates_share_the_row_that_leads_to_them():
@@ -281,16 +279,95 @@ def test_answer_starts_as_the_model_would_start_it(pieces, template, vlm_folder)
 
 
 def test_answers_that_the_model_cannot_tell_apart(vlm, caplog):
-    with pytest.raises(UserError, match="reads two of its answers as the same: zebra, quagga"):
-        AnswerScorer(vlm, ["What is shown?"], [["zebra", "quagga"]]).describe(64, 64)
-    AnswerScorer(vlm, ["What is shown?"], [["a zebra"]]).describe(64, 64)
+    with pytest.raises(UserError, match="has the same tokens for two of its answers: zebra, quagga"):
+        AnswerScorer(vlm, ["What is shown?"], [["zebra", "quagga"]]).plan(64, 64)
+    AnswerScorer(vlm, ["What is shown?"], [["a zebra"]]).plan(64, 64)
     assert "does not know all words of the answer 'a zebra'" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def counting_folder(tmp_path_factory):
+    """A VLM whose tokenizer has a token for each digit."""
+    return small_vlm.make_vlm(tmp_path_factory.mktemp("counting"), digits=True)
+
+
+@pytest.fixture
+def counting_vlm(counting_folder):
+    return load_vlm(VlmSpec(model=str(counting_folder)), CPU)
+
+
+HOW_MANY = "How many subjects are there?"
+
+
+def test_an_answer_that_begins_another_is_scored_with_its_end(counting_vlm, images):
+    scores = AnswerScorer(counting_vlm, [HOW_MANY], [["1", "10", "2"]])(images)
+    by_hand = torch.stack(
+        [
+            torch.stack([ask_by_hand(counting_vlm, image, HOW_MANY, f"{answer} <eos>") for image in images])
+            for answer in ("1", "10", "2")
+        ],
+        1,
+    )
+    (log_likelihood,), (tokens,) = scores.log_likelihood, scores.tokens
+    close(log_likelihood, by_hand)
+    close(gradient(log_likelihood[:, 0].sum(), images), gradient(by_hand[:, 0].sum(), images))
+    assert tokens.tolist() == [2, 3, 2]
+    # What the digit 1 has is divided between the answers that begin with it; 1 alone has not all of it.
+    (first,) = AnswerScorer(counting_vlm, [HOW_MANY], [["1"]])(images).log_likelihood
+    assert (log_likelihood[:, :2].exp().sum(1) < first[:, 0].exp()).all()
+
+
+def test_answers_of_which_none_begins_another_are_scored_without_an_end(counting_vlm, images):
+    candidates = [["1", "2"], ["10", "12"], ["1", "10"]]
+    scores = AnswerScorer(counting_vlm, [HOW_MANY] * 3, candidates)(images)
+    assert [tokens.tolist() for tokens in scores.tokens] == [[1, 1], [2, 2], [2, 3]]
+    by_hand = torch.stack([ask_by_hand(counting_vlm, image, HOW_MANY, "12") for image in images])
+    close(scores.log_likelihood[1][:, 1], by_hand)
+
+
+def turns(end):
+    """A chat template whose turns end with ``end``."""
+    return (
+        "{% for m in messages %}<{{ m['role'] }}>{% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
+        + end
+        + "{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (turns("<end_of_utterance>"), "<end_of_utterance>"),
+        (turns("<end_of_utterance>\n<bos>"), "<end_of_utterance>"),
+        (turns(" "), "<eos>"),  # a space could be followed by more
+        (turns(""), "<eos>"),
+        (turns("###"), "<eos>"),  # no token of this tokenizer
+        (turns("{{ messages[1]['content'][7].text.x if messages|length > 1 }}<bos>"), "<eos>"),
+    ],
+)
+def test_the_end_of_a_turn_is_the_templates_or_the_tokenizers(template, end, counting_folder):
+    processor = load_processor(VlmSpec(model=str(counting_folder))).processor
+    processor.chat_template = template
+    ((one, ten),) = plan_prompts(processor, [HOW_MANY], [["1", "10"]], [(64, 64)]).answers
+    assert processor.tokenizer.convert_ids_to_tokens(one) == ["1", end]
+    assert processor.tokenizer.convert_ids_to_tokens(ten) == ["1", "0", end]
+
+
+def test_answers_that_begin_another_need_an_end_of_turn(counting_folder):
+    vlm = load_processor(VlmSpec(model=str(counting_folder)))
+    vlm.processor.chat_template, vlm.processor.tokenizer.eos_token = turns(""), None
+    with pytest.raises(UserError, match=r"tokens of one answer begin another's \(1, 10\)") as error:
+        AnswerScorer(vlm, [HOW_MANY], [["1", "10"]]).plan(64, 64)
+    assert "\n" not in str(error.value)
+    AnswerScorer(vlm, [HOW_MANY], [["1", "2"]]).plan(64, 64)
 
 
 def test_template_that_takes_no_picture(vlm):
     vlm.processor.chat_template = "<user> {{ messages[0]['content'][-1]['text'] }} <assistant>"
     with pytest.raises(UserError, match=r"cannot ask it about 1 picture\(s\)") as error:
-        AnswerScorer(vlm, QUESTIONS, ANSWERS).describe(64, 64)
+        AnswerScorer(vlm, QUESTIONS, ANSWERS).plan(64, 64)
     assert "\n" not in str(error.value)
 
 

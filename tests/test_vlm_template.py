@@ -8,7 +8,7 @@ from transformers import Idefics3Processor
 from dualproc_cli.spec import VlmSpec
 from dualproc_cli.vlm import load_processor
 from dualproc_cli.vlm.chat import plan_prompts
-from dualproc_cli.vlm.template import PLAIN, ask, set_template
+from dualproc_cli.vlm.template import PLAIN, set_template, user_message
 
 TURNS = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{% for c in m['content'] %}"
@@ -118,7 +118,7 @@ def test_a_template_of_text_alone(processor, caplog):
     (workaround,) = set_template(processor, "small")
     assert workaround.startswith("messages as strings")
     assert "small has a chat template of text alone" in caplog.text
-    message = ask("Is it night?", [Image.new("RGB", (64, 64))] * 2)
+    message = user_message("Is it night?", [Image.new("RGB", (64, 64))] * 2)
     text = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
     assert text == "<|user|><image>\n<image>\nIs it night?<|end|><|assistant|>"
     prompts = plan_prompts(processor, ["Is it night?"], [["Yes"]], [(64, 64)])

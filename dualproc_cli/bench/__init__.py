@@ -1,5 +1,6 @@
 """What a step of learning costs: seconds, FLOPs, memory, part by part; and what the shared prefix saves."""
 
 from dualproc_cli.bench.bench import bench
+from dualproc_cli.bench.report import BenchReport
 
-__all__ = ["bench"]
+__all__ = ["BenchReport", "bench"]

@@ -2,9 +2,9 @@
 
 import math
 import statistics
-from typing import Any
 
 from dualproc_cli.bench.counters import clock, seconds_of
+from dualproc_cli.bench.report import CompilingCost
 from dualproc_cli.compiler import compile_loss
 from dualproc_cli.generator import Generator
 from dualproc_cli.generator.compiling import uncompiled
@@ -13,18 +13,14 @@ from dualproc_cli.spec import LoadedSpec
 from dualproc_cli.vlm import Vlm
 
 
-def compiled(loaded: LoadedSpec, generator: Generator, vlm: Vlm, rounds: int) -> dict[str, Any]:
+def measure_compiling(loaded: LoadedSpec, generator: Generator, vlm: Vlm, rounds: int) -> CompilingCost:
     """Measure steps of ``loaded`` with the blocks compiled and without, in turns.
 
     Args:
         loaded: the spec, whose ``generator.compile`` is true.
         generator: that has not drawn with its adapter yet, so that nothing is compiled.
-        vlm: to be asked.
-        rounds: steps of each kind; what is reported are medians.
-
-    Returns:
-        ``compiling_seconds`` (of the first step), ``seconds`` and ``plain_seconds`` of a step, and
-        ``pays_after``, in steps; None where a step is no faster.
+        vlm: that answers the questions.
+        rounds: steps of each kind; the figures are medians.
     """
     spec = loaded.spec
     learner = Learner(spec, generator, compile_loss(loaded, vlm, spec.generator.height, spec.generator.width))
@@ -38,9 +34,22 @@ def compiled(loaded: LoadedSpec, generator: Generator, vlm: Vlm, rounds: int) ->
     compiling = seconds_of(learner.step, read)
     both = [(seconds_of(learner.step, read), plain()) for _ in range(rounds)]
     fast, slow = (statistics.median(seconds) for seconds in zip(*both, strict=True))
-    return {
-        "compiling_seconds": compiling,
-        "seconds": fast,
-        "plain_seconds": slow,
-        "pays_after": math.ceil((compiling - fast) / (slow - fast)) if fast < slow else None,
-    }
+    return CompilingCost(
+        compiling_seconds=compiling,
+        seconds=fast,
+        plain_seconds=slow,
+        pays_after=steps_to_pay(compiling, fast, slow),
+    )
+
+
+def steps_to_pay(compiling: float, compiled: float, plain: float) -> int | None:
+    """Return after how many steps compiling has paid; None if it never does.
+
+    Args:
+        compiling: seconds of the first step, which compiles.
+        compiled: seconds of a step after it.
+        plain: seconds of a step without compiled blocks.
+    """
+    if compiled >= plain:
+        return None
+    return max(math.ceil((compiling - compiled) / (plain - compiled)), 0)

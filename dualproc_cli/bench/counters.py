@@ -1,4 +1,4 @@
-"""What is counted: seconds, FLOPs, bytes, and the FLOPs a second that are the ceiling."""
+"""Counters of seconds, FLOPs and bytes, and the FLOPs a second that a device can do."""
 
 import resource
 import statistics
@@ -24,7 +24,7 @@ ROUNDS = 10
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Seconds, after all that was asked of ``device`` is done."""
+    """Return a clock in seconds that waits until ``device`` has done its work."""
 
     def read() -> float:
         if device.type == "cuda":
@@ -37,19 +37,19 @@ def clock(device: torch.device) -> Callable[[], float]:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts the FLOPs of matrix products, convolutions and attention, forward and backward."""
+    """Return a counter of the FLOPs of matrix products, convolutions and attention, forward and backward."""
     return FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
 
 
 def seconds_of(work: Callable[[], Any], read: Callable[[], float]) -> float:
-    """How long ``work`` takes on the clock ``read``."""
+    """Return how long ``work`` takes on the clock ``read``."""
     started = read()
     work()
     return read() - started
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs a second of a large square matrix product: the median of some."""
+    """Return the FLOPs a second of a large square matrix product: the median of some."""
     side = SIDES.get(device.type, 2048)
     one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     read = clock(device)
@@ -58,13 +58,13 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Start the count of `peak_bytes` anew, where the device can."""
+    """Restart the count of `peak_bytes`, where the device can."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory in use at once: on CUDA allocated by tensors, elsewhere by this process so far."""
+    """Return the most memory in use at once: on CUDA by tensors, elsewhere by this process so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

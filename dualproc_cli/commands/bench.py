@@ -1,8 +1,8 @@
-"""``dualproc bench``: what a step of learning costs here."""
+"""``dualproc bench``: measure what a step of learning costs on this machine."""
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,6 +10,10 @@ from rich.table import Table
 
 from dualproc_cli.commands.options import AsJson, Device, Settings
 from dualproc_cli.spec import load_spec
+
+if TYPE_CHECKING:  # these load torch
+    from dualproc_cli.bench import BenchReport
+    from dualproc_cli.bench.report import CompilingCost, StepComparison
 
 COUNTS = (1, 3, 5, 8)  # questions, of the built-in spec
 
@@ -58,99 +62,75 @@ def bench(
     from dualproc_cli.bench import bench as measure  # loads torch
     from dualproc_cli.device import pick_device
 
-    found = measure(
+    report = measure(
         loaded, device=pick_device(device), counts=counts, rounds=steps, random_weights=random_weights or ()
     )
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(report.as_json()))
     else:
-        _print(found)
+        _print(report)
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(report: "BenchReport") -> None:
     console = Console(highlight=False)
     console.print(
-        f"{found['generator']} and {found['vlm']} on {found['device']}, {' and '.join(found['dtypes'])}: a "
-        f"step of {found['batch_size']} pictures of {found['width']} x {found['height']} in "
-        f"{found['denoising_steps']} denoising step(s). Matrix products reach "
-        f"{found['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s. 'full' is the same step with one full VLM "
-        "forward a question, 'VLM' its ratio without the generator.",
+        f"{report.generator} and {report.vlm} on {report.device}, {' and '.join(report.dtypes)}: a step of "
+        f"{report.batch_size} pictures of {report.width} x {report.height} in {report.denoising_steps} "
+        f"denoising step(s). Matrix products reach {report.matmul_flops_per_second / 1e9:.0f} GFLOP/s. "
+        "'full' is the same step with one full VLM forward a question, 'VLM' its ratio without generator.",
         markup=False,
         soft_wrap=True,
     )
-    if found["memory"]:
-        console.print(f"Memory strategies: {', '.join(found['memory'])}.", markup=False, soft_wrap=True)
-    if found["compile"]:
-        console.print(_compiled(found["compile"]), markup=False, soft_wrap=True)
-    console.print(_summary(found["rows"]))
-    for row in found["rows"]:
+    if report.memory:
+        console.print(f"Memory strategies: {', '.join(report.memory)}.", markup=False, soft_wrap=True)
+    if report.compile:
+        console.print(_compiling(report.compile), markup=False, soft_wrap=True)
+    console.print(_steps(report.rows))
+    for row in report.rows:
         console.print(_parts(row))
 
 
-def _compiled(found: dict[str, Any]) -> str:
-    pays = f"pays after {found['pays_after']} steps" if found["pays_after"] else "never pays"
+def _compiling(cost: "CompilingCost") -> str:
+    pays = "never pays" if cost.pays_after is None else f"pays after {cost.pays_after} steps"
     return (
-        f"Compiled, a step takes {1000 * found['seconds']:.0f} ms instead of "
-        f"{1000 * found['plain_seconds']:.0f}; to compile took {found['compiling_seconds']:.0f} s: it {pays}."
+        f"Compiled, a step takes {1000 * cost.seconds:.0f} ms instead of {1000 * cost.plain_seconds:.0f}; "
+        f"to compile took {cost.compiling_seconds:.0f} s: it {pays}."
     )
 
 
-def _summary(rows: list[dict[str, Any]]) -> Table:
-    table = Table(
-        *(
-            "questions",
-            "mode",
-            "step ms",
-            "full ms",
-            "ratio",
-            "VLM",
-            "pictures/s",
-            "GFLOP",
-            "of matmul",
-            "GiB",
-            "predicted",
-        ),
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-    )
+def _steps(rows: list["StepComparison"]) -> Table:
+    columns = ("questions", "mode", "step ms", "full ms", "ratio", "VLM", "pictures/s", "GFLOP", "of matmul")
+    table = Table(*columns, "GiB", "predicted", box=None, pad_edge=False, header_style="dim")
     for row in rows:
-        shared, full = row["shared"], row["full"]
         table.add_row(
-            str(row["questions"]),
-            row["mode"],
-            f"{1000 * shared['seconds']:.0f}",
-            f"{1000 * full['seconds']:.0f}",
-            f"{row['ratio']:.2f}",
-            f"{row['vlm']['ratio']:.2f}",
-            f"{shared['pictures_per_second']:.1f}",
-            f"{shared['flops'] / 1e9:.1f}",
-            f"{shared['share_of_ceiling']:.0%}",
-            f"{shared['peak_bytes'] / 2**30:.2f}",
-            f"{row['predicted_bytes'] / 2**30:.2f}" if row["predicted_bytes"] else "",
+            str(row.questions),
+            row.mode,
+            f"{1000 * row.shared.seconds:.0f}",
+            f"{1000 * row.full.seconds:.0f}",
+            f"{row.ratio:.2f}",
+            f"{row.vlm.ratio:.2f}",
+            f"{row.shared.pictures_per_second:.1f}",
+            f"{row.shared.flops / 1e9:.1f}",
+            f"{row.shared.share_of_ceiling:.0%}",
+            f"{row.shared.peak_bytes / 2**30:.2f}",
+            f"{row.predicted_bytes / 2**30:.2f}" if row.predicted_bytes else "",
         )
     return table
 
 
-def _parts(row: dict[str, Any]) -> Table:
-    table = Table(
-        f"{row['questions']} question(s)",
-        *("step ms", "share", "GFLOP", "of matmul", "full ms"),
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-    )
-    shared, full = row["shared"]["parts"], row["full"]["parts"]
-    total = sum(part["seconds"] for part in shared.values())
+def _parts(row: "StepComparison") -> Table:
+    columns = (f"{row.questions} question(s)", "step ms", "share", "GFLOP", "of matmul", "full ms")
+    table = Table(*columns, box=None, pad_edge=False, header_style="dim")
+    shared, full = row.shared.parts, row.full.parts
+    total = sum(part.seconds for part in shared.values())
     for name in dict.fromkeys([*shared, *full]):
-        own, other = shared.get(name), full.get(name)
         cells = ["", "", "", ""]
-        if own:
+        if part := shared.get(name):
             cells = [
-                f"{1000 * own['seconds']:.1f}",
-                f"{own['seconds'] / total:.0%}",
-                f"{own['flops'] / 1e9:.2f}",
-                f"{own['share_of_ceiling']:.0%}",
+                f"{1000 * part.seconds:.1f}",
+                f"{part.seconds / total:.0%}",
+                f"{part.flops / 1e9:.2f}",
+                f"{part.share_of_ceiling:.0%}",
             ]
-        table.add_row(name, *cells, f"{1000 * other['seconds']:.1f}" if other else "")
+        table.add_row(name, *cells, f"{1000 * full[name].seconds:.1f}" if name in full else "")
     return table

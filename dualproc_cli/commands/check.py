@@ -1,8 +1,9 @@
-"""``dualproc check``: are the specs right, and what do they come to?"""
+"""``dualproc check``: validate specs, and show what they resolve to."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +14,9 @@ from dualproc_cli.commands.options import AsJson, Device, Settings
 from dualproc_cli.measures import check_measures
 from dualproc_cli.spec import Fault, LoadedSpec, SpecError, load_spec, spec_digest
 
+if TYPE_CHECKING:  # it loads torch
+    from dualproc_cli.compiler import PlannedView
+
 ORIGIN_STYLES = {"spec": "bold", "--set": "bold yellow", "preset": "cyan", "default": "dim"}
 
 
@@ -20,7 +24,8 @@ def check(
     specs: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Control specs (YAML).")],
     settings: Settings = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Also load the VLM's processor and show what it will be asked.")
+        bool,
+        typer.Option("--plan", help="Also load the VLM's processor and show its questions in tokens."),
     ] = False,
     memory: Annotated[
         bool,
@@ -48,7 +53,11 @@ def check(
             report |= _memory(spec, device) if memory else {}
     if as_json:
         typer.echo(
-            json.dumps({"specs": reports, "errors": [_error(fault) for fault in faults]}, ensure_ascii=False)
+            json.dumps(
+                {"specs": reports, "errors": [_error(fault) for fault in faults]},
+                ensure_ascii=False,
+                default=asdict,  # of dataclasses
+            )
         )
     else:
         for report in reports:
@@ -134,13 +143,13 @@ def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _plan_table(views: list[dict[str, Any]]) -> Table:
+def _plan_table(views: "list[PlannedView]") -> Table:
     columns = ("view", "size", "mode", "prefix", "question", "answer", "suffix", "weight")
     table = Table(*columns, box=None, pad_edge=False, header_style="dim", title="plan (lengths in tokens)")
     for view in views:
-        height, width = view["size"]
-        for question in view["questions"]:
-            shown = (view["view"], f"{width}x{height}", view["mode"], view["prefix_tokens"])
-            asked = (question["question"], question["answer"], question["suffix_tokens"], question["weight"])
+        height, width = view.size
+        for question in view.questions:
+            shown = (view.view, f"{width}x{height}", view.mode, view.prefix_tokens)
+            asked = (question.question, question.answer, question.suffix_tokens, question.weight)
             table.add_row(*(Text(str(cell)) for cell in shown + asked))
     return table

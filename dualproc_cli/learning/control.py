@@ -1,10 +1,6 @@
 """From a control spec to an adapter bundle."""
 
-import os
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,6 +8,7 @@ from rich.console import Console
 
 from dualproc_cli.bundle import Outcome, Revisions, write_bundle
 from dualproc_cli.compiler import compile_loss
+from dualproc_cli.device import deterministic
 from dualproc_cli.errors import RunFailed
 from dualproc_cli.generator import Generator
 from dualproc_cli.learning.before_after import draw_before_after
@@ -64,7 +61,7 @@ def learn(
     place, started = Output(output), time.monotonic()
     check_measures(loaded)
     checkpoint = place.prepare(loaded.spec, resume=resume, overwrite=overwrite)
-    with _deterministic():
+    with deterministic():
         console.print(
             f"loading {loaded.spec.generator.model} and {loaded.spec.vlm.model} on {device}", markup=False
         )
@@ -142,20 +139,3 @@ def _second_revision(loaded: LoadedSpec) -> str | None:
         return find_model(second).revision if second else None
     except FileNotFoundError:  # evaluating says so
         return None
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Ask torch for deterministic kernels; where CUDA has none (a resize's backward), any other will do."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*deterministic")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -13,10 +13,8 @@ from dualproc_cli.learning.keep import distance
 from dualproc_cli.metrics import WINDOW, StepMetrics, holds_above, recent_loss
 from dualproc_cli.spec import ControlSpec
 
-BETAS = (
-    0.9,
-    0.99,
-)  # gradients change quickly over a run of a hundred steps: a shorter memory than AdamW's usual 0.999
+# Gradients change quickly over a run of a hundred steps: a shorter memory than AdamW's usual 0.999.
+BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 0.01
 WARM_UP = 10  # steps, or a tenth of a run shorter than 100
 DECAY = 0.4  # share of the run in which the learning rate falls
@@ -25,35 +23,42 @@ DECAY = 0.4  # share of the run in which the learning rate falls
 def rate_factor(step: int, steps: int) -> float:
     """Return the factor in (0, 1] of the learning rate at ``step`` (from 0) of ``steps``.
 
-    A linear warm-up over the first 10 steps at most, then constant, then over the last 40 % a linear decay
-    that would reach zero one step after the last.
+    It rises linearly over the first 10 steps at most, stays constant, and falls linearly over the last 40 %,
+    so that it would reach zero one step after the last.
     """
     warm_up = min(WARM_UP, -(-steps // 10))
     return min(1.0, (step + 1) / warm_up, (steps - step) / (DECAY * steps))
 
 
 class NotFiniteError(Exception):
-    """The loss or its gradient is no finite number; the weights are still those of the step before."""
+    """The loss or its gradient is not finite; the weights are still those of the step before."""
 
     def __init__(self, step: int, what: str) -> None:
         super().__init__(f"step {step}: {what}")
 
 
 class Learner:
-    """Teaches ``generator``'s adapter what ``criterion`` asks for.
+    """Trains the adapter of ``generator`` to minimise ``criterion``.
 
     Everything random (prompts, seeds, wordings, jitter) is drawn from one random generator, seeded by
     ``learn.seed``: a spec gives the same adapter each time, and so does a run that was resumed.
 
     Attributes:
-        metrics: of every step so far.
+        metrics: one entry a step so far.
         best: the state with the lowest recent loss, if ``keep_best``.
     """
 
     def __init__(
         self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss, *, keep_best: bool = False
     ) -> None:
-        """``generator`` carries the adapter already; ``criterion`` is compiled for its size."""
+        """Take a generator and start before its first step.
+
+        Args:
+            spec: whose control is learned.
+            generator: with its adapter.
+            criterion: compiled for the size of its pictures.
+            keep_best: whether the state with the lowest recent loss is kept.
+        """
         self.spec, self.generator, self.criterion = spec, generator, criterion
         self.metrics: list[StepMetrics] = []
         self.best: Best | None = None
@@ -76,10 +81,10 @@ class Learner:
         return len(self.metrics) >= self.spec.learn.steps or self.holds
 
     def step(self) -> StepMetrics:
-        """Draw a batch, ask about it, and move the adapter once.
+        """Draw a batch, compute its loss, and move the adapter once.
 
         Raises:
-            NotFiniteError: and then the adapter has not moved.
+            NotFiniteError: the loss or its gradient is not finite; the adapter has not moved.
         """
         learn = self.spec.learn
         prompts, seeds = self._draw()
@@ -117,7 +122,7 @@ class Learner:
         return entry
 
     def checkpoint(self) -> Checkpoint:
-        """The state after the last step."""
+        """Return the state after the last step."""
         moments = [
             (state["exp_avg"].cpu().clone(), state["exp_avg_sq"].cpu().clone())
             for parameter in self._parameters
@@ -133,7 +138,7 @@ class Learner:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from ``checkpoint``, which is of the same spec."""
+        """Go on from ``checkpoint``, which must be of the same spec."""
         self.metrics, self.best = list(checkpoint.metrics), checkpoint.best
         self._rng.set_state(checkpoint.rng)
         self.generator.load_adapter_state(checkpoint.adapter)

@@ -15,7 +15,7 @@ from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.models.meta_tensors import Ledger, empty, to_meta
 from dualproc_cli.spec import GeneratorSpec, LoadedSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, build_vlm
-from dualproc_cli.vlm.modes import WAYS
+from dualproc_cli.vlm.modes import CAUSAL_MODES
 
 GIB = 2**30
 OPTIMIZER_COPIES = 2  # AdamW's moments, float32 as the adapter
@@ -204,14 +204,14 @@ def _learn_step(
 def _ask(loaded: LoadedSpec, vlm: Vlm, pictures: Tensor) -> LossReport:
     """The loss in the first forward mode that works: without values, they cannot be compared."""
     failure: Exception | None = None
-    for mode in WAYS:
+    for mode in CAUSAL_MODES:
         found = views(loaded, vlm, *pictures.shape[-2:])
         seen = [replace(view, scorer=view.scorer.in_mode(mode)) for view in found]
         try:
             return CompositeLoss(seen, loaded.spec.learn)(pictures)
         except Exception as error:
             failure = failure or error
-    raise failure or ValueError("there is no forward mode")
+    raise failure or ValueError("no forward mode works")
 
 
 def _part(generator: Generator, name: str) -> str:

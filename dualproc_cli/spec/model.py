@@ -35,6 +35,8 @@ MemoryStrategy = Literal[
     "nf4",
     "half-image",
 ]
+Objective = Literal["likelihood", "choice", "choice-per-token"]
+NEED_ALTERNATIVES: tuple[Objective, ...] = ("choice", "choice-per-token")
 
 
 # Either the word auto or a list of names.
@@ -227,10 +229,12 @@ class LearnSpec(SpecModel):
     seed: Annotated[int, whole(ge=0, lt=2**63)] = Field(
         default=0, description="Seed of everything that is drawn at random."
     )
-    objective: Literal["likelihood", "choice"] = Field(
+    objective: Objective = Field(
         default="likelihood",
-        description="likelihood: mean negative log-likelihood of the answer's tokens; "
-        "choice: of the answer among itself and its alternatives.",
+        description="likelihood: mean negative log-likelihood of the answer's tokens. choice: negative "
+        "logarithm of the answer's share among itself and its alternatives, each as likely as all its tokens "
+        "together, so longer answers lose. choice-per-token: the same with the mean over the tokens of each, "
+        "for answers of different lengths. P(answer) is the share, by that mean for choice-per-token alone.",
     )
     gradient_clip: Annotated[float, number(gt=0, le=1e6)] = Field(
         default=1.0, description="Largest norm of the gradient."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dualproc_cli.spec.faults import KeyPath, did_you_mean, shown
-from dualproc_cli.spec.model import GeneratorSpec, RegionSpec
+from dualproc_cli.spec.model import NEED_ALTERNATIVES, GeneratorSpec, RegionSpec
 from dualproc_cli.spec.pictures import picture_fault
 
 Finding: TypeAlias = tuple[KeyPath, str, str]  # path, problem, expected
@@ -45,7 +45,7 @@ def _prompts(data: dict[str, Any]) -> Iterator[Finding]:
 def _questions(data: dict[str, Any]) -> Iterator[Finding]:
     questions = data.get("questions", [])
     known = list(data.get("visual_prompts", {}))
-    choice = data.get("learn", {}).get("objective") == "choice"
+    objective = data.get("learn", {}).get("objective")
     names = [question and question.get("name") for question in questions]
     yield from _repeated(("questions",), names, "name")
     for index, question in _items(questions):
@@ -55,8 +55,8 @@ def _questions(data: dict[str, Any]) -> Iterator[Finding]:
         if "answer" in question and question["answer"] in alternatives:
             at = (*path, "alternatives", alternatives.index(question["answer"]))
             yield at, f"{shown(question['answer'])} is the expected answer itself", "other answers only"
-        if choice and not alternatives and "answer" in question:
-            needed = "answers to choose from, since learn.objective is choice"
+        if objective in NEED_ALTERNATIVES and not alternatives and "answer" in question:
+            needed = f"answers to choose from, since learn.objective is {objective}"
             yield (*path, "alternatives"), "is missing", needed
         name = question.get("visual_prompt")
         if name is not None and name not in known:

@@ -1,6 +1,15 @@
-"""Vision-language models: loading a frozen one, and asking it questions about pictures, differentiably."""
+"""Vision-language models: loading a frozen one, and scoring its answers about pictures, differentiably."""
 
-from dualproc_cli.vlm.answer_scorer import AnswerScorer, AnswerScores
+from dualproc_cli.vlm.answer_scorer import AnswerScorer, AnswerScores, ScoringPlan
 from dualproc_cli.vlm.load import Vlm, build_vlm, load_processor, load_vlm, prepare_vlm
 
-__all__ = ["AnswerScorer", "AnswerScores", "Vlm", "build_vlm", "load_processor", "load_vlm", "prepare_vlm"]
+__all__ = [
+    "AnswerScorer",
+    "AnswerScores",
+    "ScoringPlan",
+    "Vlm",
+    "build_vlm",
+    "load_processor",
+    "load_vlm",
+    "prepare_vlm",
+]

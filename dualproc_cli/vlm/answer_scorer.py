@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dualproc_cli.vlm.chat import Prompts, plan_prompts
 from dualproc_cli.vlm.load import Vlm
-from dualproc_cli.vlm.modes import Mode, Reader, choose
+from dualproc_cli.vlm.modes import ForwardMode, PictureForward, choose_mode
 
 Sizes = tuple[tuple[int, int], ...]
 
@@ -20,15 +19,30 @@ class AnswerScores:
 
     Attributes:
         log_likelihood: [B, A_q] sum of the answer tokens' log-probabilities, float32, differentiable.
-        tokens: [A_q] how many tokens each candidate has.
+        tokens: [A_q] how many tokens each candidate has, the end of its turn included where it is scored.
     """
 
     log_likelihood: list[Tensor]
     tokens: list[Tensor]
 
 
+@dataclass(frozen=True)
+class ScoringPlan:
+    """What is computed for pictures of one size.
+
+    Attributes:
+        mode: name of the forward mode; of a processor without a model, of the one to expect.
+        prefix_tokens: length of the prefix that is computed once for all questions; 0 where none is.
+        suffix_tokens: for each question and candidate, how many tokens follow the prefix, with the answer.
+    """
+
+    mode: str
+    prefix_tokens: int
+    suffix_tokens: list[list[int]]
+
+
 class AnswerScorer:
-    """A set of questions about one kind of view.
+    """Scores the candidate answers of a set of questions about pictures.
 
     Usage::
 
@@ -36,40 +50,51 @@ class AnswerScorer:
         scores = scorer(images)              # images: [B, 3, H, W] in [0, 1]
         loss = -scores.log_likelihood[0][:, 0].mean()
 
-    Before the first picture of a size is read, the ways to read it are compared with plain forward passes on
+    Before the first picture of a size is scored, the forward modes are compared with plain forward passes on
     noise, and the fastest that agrees is used: ``cache``, one pass for what the questions share; ``vision``,
     the vision tower once; ``separate``, everything for each question.
     """
 
     def __init__(
-        self, vlm: Vlm, questions: Sequence[str], answers: Sequence[Sequence[str]], mode: Mode | None = None
+        self,
+        vlm: Vlm,
+        questions: Sequence[str],
+        answers: Sequence[Sequence[str]],
+        mode: ForwardMode | None = None,
     ) -> None:
-        """``answers[q]`` are question q's candidates: the expected answer, then those it competes with.
+        """Take questions and their answers; nothing is computed yet.
 
-        With ``mode``, pictures are read in it whatever their size, and nothing is compared.
+        Args:
+            vlm: the model to ask, or its processor alone to `plan`.
+            questions: texts.
+            answers: each question's candidates: the expected answer, then those it competes with.
+            mode: used for pictures of any size, without a comparison; None compares.
         """
         self.vlm = vlm
         self.questions = list(questions)
         self.answers = [list(candidates) for candidates in answers]
         self._prompts: dict[Sizes, Prompts] = {}
-        self._modes: dict[Sizes, Mode] = {}
+        self._modes: dict[Sizes, ForwardMode] = {}
         self._mode = mode
 
     def __call__(
         self, images: Tensor, beside: Tensor | None = None, asked: Sequence[int] | None = None
     ) -> AnswerScores:
-        """Ask about each picture.
+        """Score the answers about each picture.
 
         Args:
             images: [B, 3, H, W] in [0, 1].
             beside: a second picture [3, h, w] in [0, 1], shown after each.
             asked: indices of the questions to ask; all by default. The scores come in this order.
+
+        Raises:
+            UserError: see `prepare`.
         """
         height, width = images.shape[-2:]
         mode = self.prepare(height, width, beside)
-        prompts = self._plan(_sizes(height, width, beside))
+        prompts = self._encoded(_sizes(height, width, beside))
         asked = range(len(self.questions)) if asked is None else asked
-        log_p = Reader(self.vlm, prompts, beside).read(mode.way, images, asked, mode.batched)
+        log_p = PictureForward(self.vlm, prompts, beside)(mode, images, asked)
         lengths = [[len(answer) for answer in prompts.answers[q]] for q in asked]
         answers = iter(log_p.split([length for group in lengths for length in group], -1))
         return AnswerScores(
@@ -77,45 +102,42 @@ class AnswerScorer:
             tokens=[torch.tensor(group, device=log_p.device) for group in lengths],
         )
 
-    @torch.inference_mode(False)  # the check needs gradients, also where only scores are wanted
-    def prepare(self, height: int, width: int, beside: Tensor | None = None) -> Mode:
-        """Plan and check how pictures of a size, in pixels, are read; done by the first call at the latest.
+    @torch.inference_mode(False)  # the comparison needs gradients, also where only scores are wanted
+    def prepare(self, height: int, width: int, beside: Tensor | None = None) -> ForwardMode:
+        """Choose the forward mode for pictures of a size in pixels; the first call does it at the latest.
 
         Raises:
-            UserError: an answer cannot be asked for, or no gradient reaches the picture.
+            UserError: a question or an answer cannot be encoded, or no gradient reaches the picture.
         """
         if self._mode is not None:
             return self._mode
         sizes = _sizes(height, width, beside)
         if sizes not in self._modes:
-            self._modes[sizes] = choose(Reader(self.vlm, self._plan(sizes), beside), height, width)
+            forward = PictureForward(self.vlm, self._encoded(sizes), beside)
+            self._modes[sizes] = choose_mode(forward, height, width)
         return self._modes[sizes]
 
-    def in_mode(self, mode: Mode) -> "AnswerScorer":
-        """The same questions, always read in ``mode``, which is not checked: to compare ways of reading."""
+    def in_mode(self, mode: ForwardMode) -> "AnswerScorer":
+        """Return a scorer of the same questions that always uses ``mode``, to compare modes."""
         return AnswerScorer(self.vlm, self.questions, self.answers, mode)
 
-    def describe(self, height: int, width: int, beside: Tensor | None = None) -> dict[str, Any]:
-        """What will be run for pictures of a size; of a processor without a model, the intended mode.
+    def plan(self, height: int, width: int, beside: Tensor | None = None) -> ScoringPlan:
+        """Return what is computed for pictures of a size in pixels.
 
-        Returns:
-            ``mode``; ``prefix_tokens``, shared by all questions; ``suffix_tokens``, for each question
-            and candidate how many tokens follow the prefix, the answer included.
+        Raises:
+            UserError: a question or an answer cannot be encoded.
         """
-        prompts = self._plan(_sizes(height, width, beside))
-        intended = "cache" if prompts.holds_pictures else "vision"
-        mode = intended if self.vlm.model is None else self.prepare(height, width, beside).name
+        prompts = self._encoded(_sizes(height, width, beside))
+        expected = "cache" if prompts.holds_pictures else "vision"
+        mode = expected if self.vlm.model is None else self.prepare(height, width, beside).name
         shared = prompts.shared if mode == "cache" else 0
-        return {
-            "mode": mode,
-            "prefix_tokens": shared,
-            "suffix_tokens": [
-                [len(prompt) - shared + len(answer) for answer in candidates]
-                for prompt, candidates in zip(prompts.tokens, prompts.answers, strict=True)
-            ],
-        }
+        suffixes = [
+            [len(prompt) - shared + len(answer) for answer in candidates]
+            for prompt, candidates in zip(prompts.tokens, prompts.answers, strict=True)
+        ]
+        return ScoringPlan(mode, shared, suffixes)
 
-    def _plan(self, sizes: Sizes) -> Prompts:
+    def _encoded(self, sizes: Sizes) -> Prompts:
         if sizes not in self._prompts:
             self._prompts[sizes] = plan_prompts(self.vlm.processor, self.questions, self.answers, sizes)
         return self._prompts[sizes]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torchvision.transforms.functional import to_pil_image
 from transformers import ProcessorMixin
 
 from dualproc_cli.errors import UserError
-from dualproc_cli.vlm.template import TEMPLATE_ERRORS, ask, lead
+from dualproc_cli.vlm.template import MARK, TEMPLATE_ERRORS, after_answer, before_answer, user_message
 
 logger = logging.getLogger(__name__)
 
@@ -20,22 +21,23 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Prompts:
-    """What is asked about a picture of one size, as tokens.
+    """Questions about pictures of one size, and their candidate answers, as tokens.
 
     Attributes:
         tokens: one prompt a question, from the first token to the generation prompt.
-        answers: the candidate answers of each question.
-        sides: one dict a question of inputs [1, prompt length, ...] that go with its tokens (token types).
-        wholes: one dict a question of other inputs [1, ...] that it has (what a Q-Former reads of it).
+        answers: the candidate answers of each question; where the tokens of one begin another's, each with
+            the token that ends the turn, so that a short one is not as likely as all that it begins.
+        token_inputs: one dict a question: inputs [1, prompt length, ...] with an entry a token (token types).
+        question_inputs: one dict a question: its other inputs [1, ...] (a Q-Former's text, for instance).
         shared: length of the longest token prefix that all prompts have in common.
-        holds_pictures: every picture token lies within the shared prefix.
+        holds_pictures: whether every picture token lies within the shared prefix.
         pixel_keys: names of the inputs that hold the pictures.
     """
 
     tokens: tuple[Tokens, ...]
     answers: tuple[tuple[Tokens, ...], ...]
-    sides: tuple[dict[str, Tensor], ...]
-    wholes: tuple[dict[str, Tensor], ...]
+    token_inputs: tuple[dict[str, Tensor], ...]
+    question_inputs: tuple[dict[str, Tensor], ...]
     shared: int
     holds_pictures: bool
     pixel_keys: tuple[str, ...]
@@ -49,11 +51,11 @@ def plan_prompts(
 ) -> Prompts:
     """Encode every question once, for pictures of the given (height, width) in pixels, several to a message.
 
-    The tokens depend on the pictures' sizes only, so blank ones stand in for them.
+    The tokens depend on the pictures' sizes only, so blank pictures are encoded with them.
 
     Raises:
-        UserError: a question cannot be asked about so many pictures, an answer has no tokens, or two
-            candidates of a question have the same ones.
+        UserError: a question cannot be asked about so many pictures, an answer has no tokens, two candidates
+            of a question have the same ones, or one begins another and the VLM has no end of turn.
     """
     blanks = [to_pil_image(torch.full((3, *size), 0.3)) for size in sizes]
     encoded = [_encode(processor, question, blanks) for question in questions]
@@ -71,8 +73,12 @@ def plan_prompts(
             _candidates(processor, question, prompt, candidates)
             for question, prompt, candidates in zip(questions, tokens, answers, strict=True)
         ),
-        sides=tuple(_of_shape(inputs, prompt, True) for inputs, prompt in zip(others, tokens, strict=True)),
-        wholes=tuple(_of_shape(inputs, prompt, False) for inputs, prompt in zip(others, tokens, strict=True)),
+        token_inputs=tuple(
+            _by_token(inputs, prompt, True) for inputs, prompt in zip(others, tokens, strict=True)
+        ),
+        question_inputs=tuple(
+            _by_token(inputs, prompt, False) for inputs, prompt in zip(others, tokens, strict=True)
+        ),
         shared=shared,
         holds_pictures=all(placeholder not in prompt[shared:] for prompt in tokens),
         pixel_keys=tuple(pixel_keys),
@@ -82,12 +88,12 @@ def plan_prompts(
 def picture_inputs(
     processor: ProcessorMixin, pictures: Sequence[Sequence[Tensor]], keys: Sequence[str]
 ) -> dict[str, Tensor]:
-    """The VLM's picture inputs, with their graph.
+    """Return the VLM's picture inputs, with their graph.
 
     Args:
         processor: of the VLM; its torchvision image processor works on float tensors and keeps the graph.
         pictures: for each message its pictures [3, H, W] in [0, 1].
-        keys: the inputs that the model takes.
+        keys: names of the inputs that the model takes.
     """
     # In the range of 8-bit pictures: some processors pad with a gray of 127 before they rescale.
     inputs = _prepare(processor, [[255 * picture for picture in group] for group in pictures])
@@ -102,7 +108,7 @@ def _prepare(processor: ProcessorMixin, pictures: Sequence[Sequence[Any]]) -> An
 def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -> dict[str, Tensor]:
     try:
         inputs: Any = processor.apply_chat_template(
-            [ask(question, pictures)],
+            [user_message(question, pictures)],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -121,9 +127,9 @@ def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -
     }
 
 
-def _of_shape(inputs: dict[str, Tensor], prompt: Tokens, beside: bool) -> dict[str, Tensor]:
-    """Those of ``inputs`` that stand beside the tokens of ``prompt``, one each, or those that do not."""
-    return {key: value for key, value in inputs.items() if (value.shape[:2] == (1, len(prompt))) == beside}
+def _by_token(inputs: dict[str, Tensor], prompt: Tokens, wanted: bool) -> dict[str, Tensor]:
+    """Return those of ``inputs`` that have an entry for each token of ``prompt``, or those that have not."""
+    return {key: value for key, value in inputs.items() if (value.shape[:2] == (1, len(prompt))) == wanted}
 
 
 def _common_prefix(prompts: Sequence[Tokens]) -> int:
@@ -149,24 +155,49 @@ def _candidates(
             logger.warning("question %r: the VLM does not know all words of the answer %r", question, answer)
     if len(set(found)) < len(found):
         raise UserError(
-            f"question {question!r}: the VLM reads two of its answers as the same: {', '.join(answers)}"
+            f"question {question!r}: the VLM has the same tokens for two of its answers: {', '.join(answers)}"
         )
-    return found
+    if not any(longer[: len(tokens)] == tokens for tokens, longer in permutations(found, 2)):
+        return found
+    end = _end_of_turn(processor, question)
+    if end is None:
+        raise UserError(
+            f"question {question!r}: the VLM's tokens of one answer begin another's ({', '.join(answers)}), "
+            "and neither its chat template nor its tokenizer has an end of turn to tell them apart; expected "
+            "answers of which none begins another"
+        )
+    return tuple((*tokens, end) for tokens in found)
 
 
 def _answer_tokens(processor: ProcessorMixin, question: str, prompt: Tokens, answer: str) -> Tokens:
-    """The tokens that the VLM itself would write for ``answer`` right after the generation prompt.
+    """Return the tokens that the VLM itself would write for ``answer`` right after the generation prompt.
 
     Two conventions decide whether that is "Yes" or " Yes". The chat template: after "Assistant:" some write a
-    space before an assistant's words, after "assistant\\n" none; so a rendered dialogue is read for it. The
-    tokenizer: SentencePiece puts a space before any text that stands alone; so the answer is tokenised after
-    the prompt's last token, whose own tokens are then taken off again.
+    space before an assistant's words, after "assistant\\n" none; so it is looked up in a rendered dialogue.
+    The tokenizer: SentencePiece puts a space before any text that stands alone; so the answer is tokenised
+    after the prompt's last token.
     """
-    encode = processor.tokenizer.encode
     last = processor.tokenizer.decode([prompt[-1]])
-    space = "" if last[-1:].isspace() else lead(processor, question, answer)
-    text = (space if space.isspace() else "") + answer
-    before, after = encode(last, add_special_tokens=False), encode(last + text, add_special_tokens=False)
-    if after[: len(before)] == before:
-        return tuple(after[len(before) :])
+    space = "" if last[-1:].isspace() else before_answer(processor, question, answer)
+    return _tokens_after(processor, last, (space if space.isspace() else "") + answer)
+
+
+def _end_of_turn(processor: ProcessorMixin, question: str) -> int | None:
+    """Return the token that the VLM writes right after an answer; None where there is none.
+
+    It is the first of what the chat template puts after an assistant's words in a dialogue, or, where the
+    template puts nothing there, the tokenizer's end of sequence.
+    """
+    end = after_answer(processor, question)
+    tokens = _tokens_after(processor, MARK, end) if end.strip() else ()
+    known = tokens and tokens[0] != processor.tokenizer.unk_token_id
+    return tokens[0] if known else processor.tokenizer.eos_token_id
+
+
+def _tokens_after(processor: ProcessorMixin, before: str, text: str) -> Tokens:
+    """Return the tokens of ``text`` where it follows ``before``."""
+    encode = processor.tokenizer.encode
+    first, both = encode(before, add_special_tokens=False), encode(before + text, add_special_tokens=False)
+    if both[: len(first)] == first:
+        return tuple(both[len(first) :])
     return tuple(encode(text, add_special_tokens=False))  # the tokenizer merges the two

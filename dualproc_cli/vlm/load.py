@@ -28,14 +28,23 @@ EXPECTED = "an image-text-to-text model with its processor: a hub id, a folder o
 
 @dataclass(frozen=True)
 class Vlm:
-    """A vision-language model, frozen and in eval mode, with the processor that prepares its inputs."""
+    """A vision-language model, frozen and in eval mode, with the processor that prepares its inputs.
+
+    Attributes:
+        processor: the model's own.
+        model: None where only the processor was loaded, which is enough to plan the questions.
+        device: where the model runs.
+        revision: commit on the hub, or of the miniature's weights; None for a local folder.
+        workarounds: what was changed so that it can be asked, each with its reason.
+        image_scale: how large pictures are shown to it, as a fraction of their width and height, in (0, 1].
+    """
 
     processor: ProcessorMixin
-    model: PreTrainedModel | None  # None: the processor alone, enough to plan what will be asked
+    model: PreTrainedModel | None
     device: torch.device
-    revision: str | None  # commit on the hub, or the miniature's weights; None for a local folder
-    workarounds: tuple[str, ...] = ()  # what was changed so that it can be asked, each with its reason
-    image_scale: float = 1.0  # how large it is shown pictures, as a fraction of their width and height
+    revision: str | None
+    workarounds: tuple[str, ...] = ()
+    image_scale: float = 1.0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -46,8 +55,8 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
     """Load the VLM that ``spec`` names, frozen and in eval mode, on ``device``.
 
     Raises:
-        UserError: the model cannot be found or read, is no image-text-to-text model, lacks weights, or its
-            quantization is not available here.
+        UserError: the model cannot be found or read, is not an image-text-to-text model, lacks weights, or
+            its quantization is not available here.
     """
     source = _find(spec)
     processor, workarounds = _load_processor(spec, source)
@@ -100,16 +109,16 @@ def build_vlm(spec: VlmSpec, device: torch.device, weights: Weights, texts: Sequ
 def prepare_vlm(
     processor: ProcessorMixin, model: PreTrainedModel, device: torch.device, image_scale: float = 1.0
 ) -> Vlm:
-    """Freeze a VLM that is in memory, on ``device`` already, and its processor likewise."""
+    """Prepare a VLM that is in memory, on ``device`` already, as `load_vlm` does: frozen, in eval mode."""
     _clamp_resizes(processor.image_processor)
     return Vlm(processor, model.eval().requires_grad_(False), device, None, image_scale=image_scale)
 
 
 def load_processor(spec: VlmSpec) -> Vlm:
-    """Load the processor alone (``model`` is None), which takes seconds and serves `AnswerScorer.describe`.
+    """Load the processor alone (``model`` is None): it takes seconds and serves `AnswerScorer.plan`.
 
     Raises:
-        UserError: the processor cannot be found or read, or the model is no image-text-to-text model.
+        UserError: the processor cannot be found or read, or the model is not an image-text-to-text model.
     """
     source = _find(spec)
     processor, workarounds = _load_processor(spec, source)

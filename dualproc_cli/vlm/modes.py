@@ -1,7 +1,7 @@
-"""Which way of reading answers off a VLM is right for it: tried on noise, the fastest first."""
+"""How a VLM's answers are computed: modes are tried on noise, and the fastest that is right is used."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +14,7 @@ from dualproc_cli.vlm.prefix import Query, generated, lookahead, plain, shared_p
 
 logger = logging.getLogger(__name__)
 
-Way = Callable[[Query], Tensor]
+Forward = Callable[[Query], Tensor]
 
 # Nats by which an answer token may differ from its definition. Logits of 16 bits are multiples of up to 1/8,
 # so with them `lookahead` is what tells a prefix-LM, and this only a gross mistake.
@@ -25,116 +25,159 @@ LOOKAHEAD = 0.02  # prefix-LMs are around 0.2, rounding is below 0.005
 
 
 @dataclass(frozen=True)
-class Mode:
-    """A way of reading answers."""
+class ForwardMode:
+    """How answers are computed.
 
-    name: str  # cache | vision | separate
-    way: Way
-    batched: bool  # all pictures in one pass, or one by one
-    reason: str = ""  # why no faster way is right
+    Attributes:
+        name: ``cache``, ``vision`` or ``separate``; see `AnswerScorer`.
+        forward: computes the log-probabilities of answer tokens.
+        batched: whether all pictures go through in one pass, or one by one.
+        reason: why no faster mode is right; empty for the fastest.
+    """
+
+    name: str
+    forward: Forward
+    batched: bool
+    reason: str = ""
 
     def __str__(self) -> str:
         return self.name if self.batched else f"{self.name}, picture by picture"
 
 
-# Without pictures of values to compare on: all ways for causal models, the fastest first.
-WAYS = (
-    Mode("cache", shared_prefix, True),
-    Mode("vision", shared_vision, True),
-    Mode("separate", plain, True),
+# The modes of causal models, the fastest first, for whoever cannot try them because tensors have no values.
+CAUSAL_MODES = (
+    ForwardMode("cache", shared_prefix, True),
+    ForwardMode("vision", shared_vision, True),
+    ForwardMode("separate", plain, True),
 )
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Reads answers off pictures of one size with a frozen VLM."""
+class PictureForward:
+    """Runs a frozen VLM over pictures of one size.
+
+    Attributes:
+        vlm: the model and its processor.
+        prompts: the questions and their candidate answers as tokens.
+        beside: a second picture [3, h, w] in [0, 1] that is shown after each picture, or None.
+    """
 
     vlm: Vlm
     prompts: Prompts
-    beside: Tensor | None  # [3, h, w] in [0, 1], shown after each picture
+    beside: Tensor | None
 
-    @property
-    def kind(self) -> str:
-        return type(self.vlm.model).__name__
+    def __call__(self, mode: ForwardMode, images: Tensor, asked: Sequence[int] | None = None) -> Tensor:
+        """Return the log-probabilities of answer tokens [B, T], on the device of ``images``.
 
-    def read(self, way: Way, images: Tensor, asked: Sequence[int], batched: bool) -> Tensor:
-        """Answer tokens' log-probabilities [B, T], where the images [B, 3, H, W] in [0, 1] are."""
+        Args:
+            mode: how they are computed.
+            images: [B, 3, H, W] in [0, 1].
+            asked: indices of the questions to ask; all by default.
+        """
         device, dtype = self.vlm.device, self.vlm.dtype
+        asked = range(len(self.prompts.tokens)) if asked is None else asked
         group = [] if self.beside is None else [self.beside.to(device, torch.float32)]
         found = []
-        for part in [images] if batched else images.split(1):
+        for part in [images] if mode.batched else images.split(1):
             pictures = [[image, *group] for image in part.to(device, torch.float32)]
             inputs = picture_inputs(self.vlm.processor, pictures, self.prompts.pixel_keys)
             inputs = {k: v.to(device, dtype if v.is_floating_point() else v.dtype) for k, v in inputs.items()}
-            found.append(way(Query(self.vlm.model, self.prompts, asked, inputs, len(part))))
+            found.append(mode.forward(Query(self.vlm.model, self.prompts, asked, inputs, len(part))))
         return torch.cat(found).to(images.device)
 
 
-def choose(reader: Reader, height: int, width: int) -> Mode:
-    """The fastest way that agrees with its definition on two noise pictures and has a gradient.
+def choose_mode(run: PictureForward, height: int, width: int) -> ForwardMode:
+    """Return the fastest mode that agrees with the definition on two noise pictures and has a gradient.
+
+    Args:
+        run: the VLM and the questions.
+        height: of the pictures, in pixels.
+        width: of the pictures, in pixels.
 
     Raises:
-        UserError: no way works, for instance because the processor does not keep the graph.
+        UserError: no mode works, for instance because the processor does not keep the graph.
     """
-    noise = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)).to(reader.vlm.device)
-    causal, definition, expected = _define(reader, noise)
-    ways: dict[str, Way] = {"cache": shared_prefix, "vision": shared_vision, "separate": definition}
+    noise = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)).to(run.vlm.device)
+    causal = _is_causal(run, noise)
+    definition = ForwardMode("separate", plain if causal else generated, False)
+    expected = _expected(run, definition, noise)
     faults: list[str] = []
-    if not reader.prompts.holds_pictures:
+    if not run.prompts.holds_pictures:
         faults.append("cache: the picture comes after the question")
     elif not causal:
         faults.append("cache: the model reads the picture with the question in mind (prefix-LM)")
-    if faults:
-        ways.pop("cache")
-    for mode in [Mode(name, way, batched) for name, way in ways.items() for batched in (True, False)]:
-        fault = _fault(reader, mode, noise, expected)
+    for mode in _candidates(definition.forward, may_share_prefix=not faults):
+        fault = _fault(run, mode, noise, expected)
         if fault is None:
             if faults:
-                logger.warning("questions are read in mode %s, because %s", mode, "; ".join(faults))
+                logger.warning("answers are computed in mode %s, because %s", mode, "; ".join(faults))
             return replace(mode, reason="; ".join(faults))
         faults.append(f"{mode}: {fault}")
-    raise UserError(f"vlm.model: cannot learn from {reader.kind}'s answers: {'; '.join(faults)}; {ADVICE}")
+    raise UserError(f"vlm.model: cannot learn from {_kind(run)}'s answers: {'; '.join(faults)}; {ADVICE}")
 
 
-def _define(reader: Reader, noise: Tensor) -> tuple[bool, Way, Tensor]:
-    """Whether the model is causal, what defines its answers, and those about the noise [2, T]."""
-    asked = range(len(reader.prompts.tokens))
+def _candidates(definition: Forward, may_share_prefix: bool) -> Iterator[ForwardMode]:
+    """Yield the modes to try, the fastest first."""
+    forwards = {"vision": shared_vision, "separate": definition}
+    if may_share_prefix:
+        forwards = {"cache": shared_prefix, **forwards}
+    for name, forward in forwards.items():
+        for batched in (True, False):
+            yield ForwardMode(name, forward, batched)
+
+
+def _is_causal(run: PictureForward, noise: Tensor) -> bool:
+    """Return whether the model's view of the picture does not depend on the text after it."""
     try:
         with torch.no_grad():
-            causal = reader.read(lookahead, noise[:1], asked, True).max().item() < LOOKAHEAD
-            definition = plain if causal else generated
-            expected = reader.read(definition, noise, asked, False)
-            if reader.beside is None:
-                return causal, definition, expected
-            other = torch.rand(reader.beside.shape, generator=torch.Generator().manual_seed(1))
-            found = replace(reader, beside=other).read(definition, noise[:1], asked, False)
+            changed = run(ForwardMode("lookahead", lookahead, True), noise[:1])
+            return changed.max().item() < LOOKAHEAD
     except Exception as error:  # a family may fail in any way inside its own forward
-        raise UserError(
-            f"vlm.model: {reader.kind} cannot be asked about a picture ({_line(error)}); {ADVICE}"
-        ) from error
+        raise _cannot_be_asked(run, error) from error
+
+
+def _expected(run: PictureForward, definition: ForwardMode, noise: Tensor) -> Tensor:
+    """Return the answers about the noise [2, T] by definition, after checking that all pictures count."""
+    try:
+        with torch.no_grad():
+            expected = run(definition, noise)
+            if run.beside is None:
+                return expected
+            other = torch.rand(run.beside.shape, generator=torch.Generator().manual_seed(1))
+            found = replace(run, beside=other)(definition, noise[:1])
+    except Exception as error:  # as above
+        raise _cannot_be_asked(run, error) from error
     if torch.equal(found, expected[:1]):
         raise UserError(
-            f"vlm.model: {reader.kind} cannot see a second picture; choose another model, or lay the visual "
-            "prompt over the picture instead of beside it"
+            f"vlm.model: {_kind(run)} cannot see a second picture; choose another model, or lay the "
+            "visual prompt over the picture instead of beside it"
         )
-    return causal, definition, expected
+    return expected
 
 
-def _fault(reader: Reader, mode: Mode, noise: Tensor, expected: Tensor) -> str | None:
-    """What is wrong with a way of reading, or None."""
-    pictures = noise.clone().requires_grad_()
+def _fault(run: PictureForward, mode: ForwardMode, noise: Tensor, expected: Tensor) -> str | None:
+    """Return what is wrong with a mode, or None."""
+    images = noise.clone().requires_grad_()
     try:
         with torch.enable_grad():
-            found = reader.read(mode.way, pictures, range(len(reader.prompts.tokens)), mode.batched)
-            (gradient,) = torch.autograd.grad(found.sum(), pictures)
+            found = run(mode, images)
+            (gradient,) = torch.autograd.grad(found.sum(), images)
     except Exception as error:  # as above
         return _line(error)
     difference = (found.detach() - expected).abs().max().item()
-    if not difference <= (TOLERANCE if reader.vlm.dtype == torch.float32 else TOLERANCE_16_BIT):
+    if not difference <= (TOLERANCE if run.vlm.dtype == torch.float32 else TOLERANCE_16_BIT):
         return f"differs from a plain forward by {difference:.2g}"
     if not gradient.isfinite().all() or not gradient.any():
         return "has no finite gradient for the picture"
     return None
+
+
+def _cannot_be_asked(run: PictureForward, error: Exception) -> UserError:
+    return UserError(f"vlm.model: {_kind(run)} cannot be asked about a picture ({_line(error)}); {ADVICE}")
+
+
+def _kind(run: PictureForward) -> str:
+    return type(run.vlm.model).__name__
 
 
 def _line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Log-probabilities of answers about pictures, with the work that questions have in common done once.
 
 `shared_prefix` encodes a picture and the text before the first question-specific token once, expands the
-key-value cache to one row a question, and reads all answers in a second, short pass. It needs causal
+key-value cache to one row an answer, and scores all answers in a second, short pass. It needs causal
 attention over the picture. Where that does not hold, `shared_vision` still runs the vision tower once.
 `plain` and `generated` share nothing: they define what the answers are, of causal models and of prefix-LMs.
 
@@ -20,15 +20,20 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dualproc_cli.vlm.chat import Prompts, Tokens
 
+# What a pass leaves for one that goes on from it: the key-value cache, by its new and its old name.
+CACHES = ("cache", "past_key_values")
+# The model's input that holds pictures which have gone through the vision tower already.
+ENCODED_PICTURES = "mm_encoder_outputs"
+
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked of a VLM at once.
+    """Questions about a batch of pictures, for one call of the functions below.
 
     Attributes:
         model: the frozen VLM.
-        prompts: all that can be asked.
-        asked: indices of the questions that are asked.
+        prompts: all questions and their candidate answers as tokens.
+        asked: indices of the questions to ask.
         pictures: the model's picture inputs, with their graph.
         batch: B, how many pictures (or pairs of pictures) they hold.
     """
@@ -43,34 +48,34 @@ class Query:
     def device(self) -> torch.device:
         return self.model.device
 
-    def tokens(self, q: int, length: int | None = None) -> dict[str, Tensor]:
-        """The first ``length`` tokens of prompt ``q`` and their side inputs, once for each picture."""
-        sides = {
+    def prompt(self, q: int, length: int | None = None) -> dict[str, Tensor]:
+        """Return the first ``length`` tokens of prompt ``q`` and their token inputs, for each picture."""
+        token_inputs = {
             key: value[:, :length].to(self.device).expand(self.batch, *(-1,) * (value.ndim - 1))
-            for key, value in self.prompts.sides[q].items()
+            for key, value in self.prompts.token_inputs[q].items()
         }
-        return {"input_ids": self.row(self.prompts.tokens[q][:length]), **sides}
+        return {"input_ids": self.row(self.prompts.tokens[q][:length]), **token_inputs}
 
-    def given(self, q: int) -> dict[str, Any]:
-        """The pictures, and what else question ``q`` has besides its tokens, once for each picture."""
-        wholes = {
+    def beyond_tokens(self, q: int) -> dict[str, Any]:
+        """Return the pictures and the inputs of question ``q`` that do not go by token, for each picture."""
+        inputs = {
             key: value.to(self.device).expand(self.batch, *value.shape[1:])
-            for key, value in self.prompts.wholes[q].items()
+            for key, value in self.prompts.question_inputs[q].items()
         }
-        return self.pictures | wholes
+        return self.pictures | inputs
 
     def row(self, tokens: Tokens) -> Tensor:
-        """[B, L]: the same tokens for each picture."""
+        """Return the same tokens for each picture: [B, L]."""
         return torch.tensor(tokens, device=self.device).expand(self.batch, -1)
 
-    def continued(self, q: int, rows: int, length: int) -> dict[str, Tensor]:
-        """Side inputs [rows, length, ...] of tokens after prompt ``q``.
+    def continuation(self, q: int, rows: int, length: int) -> dict[str, Tensor]:
+        """Return the token inputs [rows, length, ...] of tokens after prompt ``q``.
 
         Token types are for prompts alone; what tells each token which pictures it may attend to goes on.
         """
         return {
             key: value[:, -1:].to(self.device).expand(rows, length, *value.shape[2:])
-            for key, value in self.prompts.sides[q].items()
+            for key, value in self.prompts.token_inputs[q].items()
             if value.ndim > 2
         }
 
@@ -95,7 +100,7 @@ class Rows:
     def after_prefix(
         cls, contexts: Sequence[Tokens], answers: Sequence[Sequence[Tokens]], device: torch.device
     ) -> "Rows":
-        """Rows ``context + answer[:-1]``, where the contexts are what follows the prefix in each prompt."""
+        """Return rows ``context + answer[:-1]``, where a context follows the prefix in each prompt."""
         pairs = [
             (context, answer) for context, group in zip(contexts, answers, strict=True) for answer in group
         ]
@@ -123,18 +128,18 @@ class Rows:
 
 
 def shared_prefix(query: Query) -> Tensor:
-    """One pass over the prefix with a row a picture, one over what follows with a row an answer."""
+    """Run one pass over the prefix with a row a picture, and one over what follows with a row an answer."""
     model, prompts, some = query.model, query.prompts, query.asked[0]
     contexts = [prompts.tokens[q][prompts.shared :] for q in query.asked]
     rows = Rows.after_prefix(contexts, [prompts.answers[q] for q in query.asked], query.device)
-    prefix = query.tokens(some, prompts.shared) | query.given(some)
+    prefix = query.prompt(some, prompts.shared) | query.beyond_tokens(some)
     logits, out = _forward(model, 1, prefix, use_cache=True)
     if count := len(rows.tokens):
         name, cache = _cache(out)
         # Picture-major, the order in which M-RoPE families repeat the position offsets kept from the prefix.
         cache.reorder_cache(torch.arange(query.batch, device=query.device).repeat_interleave(count))
         # Causal attention over right-padded rows needs no mask and no positions, and M-RoPE rejects them.
-        suffix = query.continued(some, query.batch * count, rows.tokens.shape[1])
+        suffix = query.continuation(some, query.batch * count, rows.tokens.shape[1])
         suffix |= {"input_ids": rows.tokens.repeat(query.batch, 1), name: cache}
         following, _ = _forward(model, rows.kept.repeat(query.batch, 1), suffix, use_cache=True)
         logits = torch.cat([logits, following.reshape(query.batch, -1, logits.shape[-1])], 1)
@@ -142,51 +147,51 @@ def shared_prefix(query: Query) -> Tensor:
 
 
 def shared_vision(query: Query) -> Tensor:
-    """The vision tower once, the language model for every question."""
+    """Run the vision tower once, and the language model for every question."""
     features = query.model.get_image_features(**query.pictures, return_dict=True)
     rest = {key: value for key, value in query.pictures.items() if not key.startswith("pixel_")}
-    return _prompt_by_prompt(replace(query, pictures={**rest, "mm_encoder_outputs": {"image": features}}))
+    return _prompt_by_prompt(replace(query, pictures={**rest, ENCODED_PICTURES: {"image": features}}))
 
 
 def generated(query: Query) -> Tensor:
-    """As `generate` does: each prompt by itself, then its answers on its cache.
+    """Run each prompt by itself, then its answers on its cache, as `generate` does.
 
-    The definition for prefix-LMs, which would read an answer given at once as part of the prompt.
+    This is the definition for prefix-LMs, which would take an answer given at once for a part of the prompt.
     """
     return _prompt_by_prompt(query)
 
 
 def plain(query: Query) -> Tensor:
-    """The definition for causal models: one forward over prompt and answer for each candidate, no cache."""
+    """Run one forward over prompt and answer for each candidate: the definition for causal models."""
     found = []
     for q in query.asked:
         for answer in query.prompts.answers[q]:
-            inputs = query.tokens(q)
+            inputs = query.prompt(q)
             if given := len(answer) - 1:
                 more = {
                     key: value[:, -1:].expand(-1, given, *value.shape[2:]) for key, value in inputs.items()
                 }
                 more["input_ids"] = query.row(answer[:-1])
                 inputs = {key: torch.cat([value, more[key]], 1) for key, value in inputs.items()}
-            logits, _ = _forward(query.model, len(answer), inputs | query.given(q), use_cache=False)
+            logits, _ = _forward(query.model, len(answer), inputs | query.beyond_tokens(q), use_cache=False)
             found.append(_in_turn(logits, answer))
     return torch.cat(found, 1)
 
 
 def lookahead(query: Query) -> Tensor:
-    """How far a prompt's distributions change with what follows, relative to their spread: [B].
+    """Return how far a prompt's distributions change with what follows, relative to their spread: [B].
 
-    Nothing but rounding with causal attention; a prefix-LM looks ahead, so its prefix cannot be shared.
+    With causal attention only rounding changes them; a prefix-LM looks ahead, so its prefix cannot be shared.
     """
     prompts = query.prompts
     q = max(query.asked, key=lambda index: len(prompts.tokens[index]))
     last = len(prompts.tokens[q]) - 1
     cut = min(prompts.shared, last) if prompts.holds_pictures else last
-    inputs = query.tokens(q)
+    inputs = query.prompt(q)
     other = inputs["input_ids"].clone()
     other[:, cut:] = prompts.answers[q][0][0]
     some = torch.arange(0, cut, max(cut // 16, 1), device=query.device)
-    inputs |= query.given(q)
+    inputs |= query.beyond_tokens(q)
     first, _ = _forward(query.model, some, inputs, use_cache=False)
     second, _ = _forward(query.model, some, inputs | {"input_ids": other}, use_cache=False)
     first, second = first.float(), second.float()
@@ -200,12 +205,14 @@ def _prompt_by_prompt(query: Query) -> Tensor:
         for answer in query.prompts.answers[q]:
             # The first token's distribution serves all candidates; a longer one uses up the cache of a pass.
             if first is None or len(answer) > 1:
-                first, out = _forward(query.model, 1, query.tokens(q) | query.given(q), use_cache=True)
+                first, out = _forward(
+                    query.model, 1, query.prompt(q) | query.beyond_tokens(q), use_cache=True
+                )
             logits = first
             if given := len(answer) - 1:
                 name, cache = _cache(out)
                 suffix = {"input_ids": query.row(answer[:-1]), name: cache}
-                suffix |= query.continued(q, query.batch, given)
+                suffix |= query.continuation(q, query.batch, given)
                 following, _ = _forward(query.model, given, suffix, use_cache=True)
                 logits = torch.cat([first, following], 1)
             found.append(_in_turn(logits, answer))
@@ -213,9 +220,9 @@ def _prompt_by_prompt(query: Query) -> Tensor:
 
 
 def _forward(model: Any, keep: int | Tensor, inputs: dict[str, Any], use_cache: bool) -> tuple[Tensor, Any]:
-    """A pass over ``inputs``: its logits at the tokens to ``keep``, and all that it gave.
+    """Run a pass over ``inputs``; return its logits at the tokens to ``keep``, and all that it returned.
 
-    ``keep`` is how many last tokens, the places [K] of some, or a mask [R, L].
+    ``keep`` is the number of last tokens, the positions [K] of some, or a mask [R, L].
     """
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         out = model(**inputs, use_cache=use_cache, logits_to_keep=keep)
@@ -227,7 +234,7 @@ def _forward(model: Any, keep: int | Tensor, inputs: dict[str, Any], use_cache: 
 
 
 def _pick(logits: Tensor, slots: Tensor, targets: Tensor) -> Tensor:
-    """Log-probabilities [B, T] of ``targets`` [T] in distributions ``slots`` [T] of ``logits`` [B, S, V]."""
+    """Return the log-probabilities [B, T] of ``targets`` [T] in ``slots`` [T] of ``logits`` [B, S, V]."""
     return logits.float().log_softmax(-1)[:, slots, targets]
 
 
@@ -237,14 +244,14 @@ def _in_turn(logits: Tensor, answer: Tokens) -> Tensor:
 
 
 def _cache(out: Any) -> tuple[str, Any]:
-    """What a pass leaves for one that goes on from it, under the name that the model takes it by.
+    """Return the cache of a pass, and the name of the input that takes it in a pass that goes on from it.
 
     Linear-attention layers are made to leave the state they hold as it is: they overwrite it in place, which
-    breaks the backward pass, and after the second pass nobody reads it.
+    breaks the backward pass, and after the second pass nothing uses it.
     """
-    name = next((name for name in ("cache", "past_key_values") if name in out), None)  # new and old
+    name = next((name for name in CACHES if name in out), None)
     if name is None:
-        raise ValueError("the model gives no cache")
+        raise ValueError("the model returns no cache")
     for layer in getattr(out[name], "layers", ()):
         if hasattr(layer, "update_recurrent_state"):
             layer.update_recurrent_state = lambda state, *args, **options: state

@@ -1,4 +1,4 @@
-"""The chat template that questions are put in: the model's own, so set that its next text is the answer."""
+"""The chat template of questions: the model's own, set so that the text after it is the answer."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ PLAIN = (
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ 'IMAGE' }}"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
 )
-# Put before a template of text alone, as a language model has it: contents as strings.
+# Put before the template of a language model, which takes contents as strings.
 STRINGS = (
     "{% set all = namespace(messages=[]) %}{% for message in messages %}{% set all.text = '' %}"
     "{% for part in message['content'] %}"
@@ -27,7 +27,7 @@ STRINGS = (
     "{% set all.messages = all.messages + [{'role': message['role'], 'content': all.text}] %}{% endfor %}"
     "{% set messages = all.messages %}{{ '' }}"
 )
-# By one of these the templates of thinking models are told not to; others do not look at them.
+# Variables that turn thinking off in the templates of thinking models.
 SWITCHES = ("enable_thinking", "thinking")
 # How a thought begins and ends.
 THOUGHTS = (
@@ -38,20 +38,21 @@ THOUGHTS = (
     ("◁think▷", "◁/think▷"),
     ("<|channel>thought", "<channel|>"),
 )
-MARK = "MARK"  # stands for what is said
+MARK = "MARK"  # stands for any words of a user or an assistant
 
-# What templates raise on a message that they are not made for.
+# The exceptions of templates on a message that they are not made for.
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, AttributeError, LookupError)
 
 
 def set_template(processor: ProcessorMixin, name: str) -> tuple[str, ...]:
-    """Set the chat template of model ``name`` to one after whose generation prompt the answer comes.
+    """Set the chat template of model ``name`` so that the answer comes right after the generation prompt.
 
-    That is the model's own, without thinking: by its own switch where it has one; where the generation prompt
-    still opens a thought, or a thought stands before the assistant's words, an empty one is closed first.
+    That is the model's own template, without thinking. Its own switch turns thinking off, where it has one;
+    where the generation prompt still opens a thought, or a thought stands before the assistant's words, an
+    empty thought is closed first.
 
     Returns:
-        what was changed, with the reason.
+        what was changed, each with the reason.
     """
     workarounds = []
     template = processor.chat_template or processor.tokenizer.chat_template
@@ -79,23 +80,38 @@ def set_template(processor: ProcessorMixin, name: str) -> tuple[str, ...]:
     return tuple(workarounds)
 
 
-def ask(question: str, pictures: Sequence[Any]) -> dict[str, Any]:
-    """A user's message: pictures, then a question about them."""
+def user_message(question: str, pictures: Sequence[Any]) -> dict[str, Any]:
+    """Return a user's message: pictures, then a question about them."""
     content = [{"type": "image", "image": picture} for picture in pictures]
     return {"role": "user", "content": [*content, {"type": "text", "text": question}]}
 
 
-def lead(processor: ProcessorMixin, question: str, answer: str) -> str:
-    """What the template puts between its generation prompt and an assistant's words in a dialogue."""
-    asked = ask(question, [None])
-    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+def before_answer(processor: ProcessorMixin, question: str, answer: str) -> str:
+    """Return what the template puts between its generation prompt and an assistant's words in a dialogue."""
     try:
-        prompt = processor.apply_chat_template([asked], add_generation_prompt=True, tokenize=False)
-        dialogue = processor.apply_chat_template([asked, reply], tokenize=False)
-    except TEMPLATE_ERRORS:  # a template for questions only
+        prompt = processor.apply_chat_template(
+            [user_message(question, [None])], add_generation_prompt=True, tokenize=False
+        )
+    except TEMPLATE_ERRORS:  # asking the first question will say so
         return ""
+    dialogue = _dialogue(processor, question, answer)
     before, found, _ = dialogue.removeprefix(prompt).partition(answer)
     return before if found and dialogue.startswith(prompt) else ""
+
+
+def after_answer(processor: ProcessorMixin, question: str) -> str:
+    """Return what the template puts right after an assistant's words in a dialogue: the end of the turn."""
+    _, found, after = _dialogue(processor, question, MARK).rpartition(MARK)
+    return after if found else ""
+
+
+def _dialogue(processor: ProcessorMixin, question: str, answer: str) -> str:
+    """Return the text of a question and its answer; none where the template is for questions only."""
+    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    try:
+        return processor.apply_chat_template([user_message(question, [None]), reply], tokenize=False)
+    except TEMPLATE_ERRORS:
+        return ""
 
 
 def _looks_at(template: str, name: str) -> bool:
@@ -103,7 +119,7 @@ def _looks_at(template: str, name: str) -> bool:
 
 
 def _takes_picture(processor: ProcessorMixin, template: str) -> bool:
-    message = ask(MARK, [Image.new("RGB", (64, 64))])
+    message = user_message(MARK, [Image.new("RGB", (64, 64))])
     try:
         processor.apply_chat_template([message], chat_template=template, tokenize=True, return_dict=True)
     except TEMPLATE_ERRORS:
@@ -112,7 +128,7 @@ def _takes_picture(processor: ProcessorMixin, template: str) -> bool:
 
 
 def _placeholder(processor: ProcessorMixin) -> str:
-    """What stands for a picture in a text: nothing, if the processor puts the picture before it by itself."""
+    """Return the placeholder of a picture in a text; empty if the processor puts pictures there by itself."""
     token = str(getattr(processor, "image_token", "<image>"))
 
     def length(text: str, **inputs: Any) -> int:
@@ -130,13 +146,13 @@ def _placeholder(processor: ProcessorMixin) -> str:
 
 
 def _thought(processor: ProcessorMixin) -> str:
-    """The rest of an empty thought, if the generation prompt opens one or the answer stands behind one."""
-    said = lead(processor, "", MARK)
-    if any(closing in said for _, closing in THOUGHTS):
-        return said
+    """Return the rest of an empty thought, if the prompt opens one or the answer stands behind one."""
+    before = before_answer(processor, "", MARK)
+    if any(closing in before for _, closing in THOUGHTS):
+        return before
     try:
         prompt = processor.apply_chat_template(
-            [ask(MARK, [None])], add_generation_prompt=True, tokenize=False
+            [user_message(MARK, [None])], add_generation_prompt=True, tokenize=False
         )
     except TEMPLATE_ERRORS:  # asking the first question will say so
         return ""
