@@ -295,7 +295,7 @@ def test_each_vlm_is_shown_pictures_at_its_own_scale(folder, images):
     half = load_vlm(VlmSpec(model=str(folder), image_scale=0.5), torch.device("cpu"))
     report = compile_loss(asked, half, 64, 64)(images)
     small = functional.interpolate(
-        composite(images, draw(RED_LINE, 64, 64, folder)), (32, 32), mode="bilinear", antialias=True
+        composite(images, draw_layer(RED_LINE, 64, 64, folder)), (32, 32), mode="bilinear", antialias=True
     )
     expected = AnswerScorer(half, ["Is it night?"], [["Yes"]])(small).log_likelihood[0][:, 0]
     torch.testing.assert_close(report.probabilities["q"], expected.exp().detach())
