@@ -15,7 +15,8 @@ from small_generator import load, saved
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator, self_test
-from dualproc_cli.generator.load_errors import missing_package, working_schedulers
+from dualproc_cli.generator.schedulers import working_schedulers
+from dualproc_cli.models.load_errors import missing_package
 from dualproc_cli.spec import GeneratorSpec
 
 SD = "stable-diffusion"

@@ -23,7 +23,7 @@ from dualproc_cli.measures.color import ciede2000
 from dualproc_cli.measures.distance import Distance
 from dualproc_cli.measures.diversity import Diversity
 from dualproc_cli.measures.palette import Palette
-from dualproc_cli.measures.statistic import STATISTICS, clipping, grid, high_frequency, saturation
+from dualproc_cli.measures.statistic import STATISTICS, clipping, high_frequency, periodicity, saturation
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import Scene, sample_scenes
 from dualproc_cli.spec import ControlSpec, PalettePrompt, PromptsSpec, Question, SpecError
@@ -194,7 +194,7 @@ def test_grid_of_a_wave_in_noise(across, down):
         # Where noise is drawn at random, the geometric mean of its power is exp(-0.5772) of the mean.
         peak = amplitude * window.sum() / (1 if down == 0.5 and across == 0 else 2)
         floor = (0.02**2 * window.square().sum() * math.exp(-0.5772)).sqrt()
-        found = grid(gray(wave(amplitude, across, down) + noise)).item()
+        found = periodicity(gray(wave(amplitude, across, down) + noise)).item()
         assert found == pytest.approx((peak / floor).item(), rel=0.35)
 
 
@@ -202,18 +202,18 @@ def test_grid_is_low_where_nothing_repeats():
     noise = 0.5 + 0.1 * torch.randn(128, 128, generator=torch.Generator().manual_seed(0))
     edge = torch.where(ROWS < 70, 0.8, 0.3)
     stripe = edge + 0.3 * (COLUMNS > 40)
-    assert 3 < grid(gray(noise)).item() < 6
-    assert grid(gray(torch.full((128, 128), 0.4))).item() == pytest.approx(1)
-    assert grid(gray(torch.stack([edge, stripe]))).max() < 5
-    assert grid(natural(8)).max() < 8
-    assert grid(render(sample_scenes(16, torch.Generator().manual_seed(0))).images).max() < 8
+    assert 3 < periodicity(gray(noise)).item() < 6
+    assert periodicity(gray(torch.full((128, 128), 0.4))).item() == pytest.approx(1)
+    assert periodicity(gray(torch.stack([edge, stripe]))).max() < 5
+    assert periodicity(natural(8)).max() < 8
+    assert periodicity(render(sample_scenes(16, torch.Generator().manual_seed(0))).images).max() < 8
 
 
 @pytest.mark.parametrize("period", [2, 4, 8, 16])
 def test_grid_shows_a_faint_grid_in_a_photograph(period):
     lines = ((ROWS % period == 0) | (COLUMNS % period == 0)).float()
     images = natural(4)
-    assert (grid(images + 0.04 * lines) / grid(images)).min() > 1.25
+    assert (periodicity(images + 0.04 * lines) / periodicity(images)).min() > 1.25
 
 
 def test_statistics_tell_an_attack_from_a_picture():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dualproc_cli.errors import UserError
-from dualproc_cli.generator.load_errors import working_schedulers
+from dualproc_cli.generator.schedulers import working_schedulers
 
 # These solvers convert the model's output to noise instead of data (`algorithm_type` of their configuration).
 NOISE_PREDICTING = {"dpmsolver", "sde-dpmsolver", "deis", "noise_prediction"}

@@ -20,11 +20,11 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator.compiling import compile_blocks
 from dualproc_cli.generator.conventions import Conventions
 from dualproc_cli.generator.generator import Generator
-from dualproc_cli.generator.load_errors import refuse
 from dualproc_cli.generator.self_test import count_idle_timesteps
 from dualproc_cli.generator.text_embedding_cache import cache_text_embeddings
 from dualproc_cli.generator.workarounds import apply_workarounds
 from dualproc_cli.models.build import LEFT_OUT, Weights, build_pipeline, shape_of
+from dualproc_cli.models.load_errors import advice
 from dualproc_cli.models.quantization import for_pipeline, quantization, quantize
 from dualproc_cli.models.source import ModelSource, find_model
 from dualproc_cli.spec import GeneratorSpec
@@ -39,6 +39,7 @@ CHATTY = (
     "diffusers.quantizers.torchao.torchao_quantizer",
 )
 CPU = torch.device("cpu")
+EXPECTED = "a diffusers text-to-image pipeline in safetensors: a hub id, a folder or miniature"
 
 
 def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
@@ -73,7 +74,8 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
         raise
     except Exception as error:
         # Many libraries read files of any origin here: whatever they raise, the model is what is wrong.
-        refuse(spec, error)
+        problem = advice(error, "generator", spec.model, spec.revision, EXPECTED)
+        raise UserError(f"generator.model: {spec.model}: {problem}") from error
     return prepare_generator(pipeline, spec, device, source.revision)
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator.compiling import uncompiled
 from dualproc_cli.generator.conventions import Conventions
-from dualproc_cli.generator.load_errors import missing_package, scheduler_advice
-from dualproc_cli.models.load_errors import first_line
+from dualproc_cli.generator.schedulers import scheduler_advice
+from dualproc_cli.models.load_errors import first_line, missing_package
 from dualproc_cli.spec import GeneratorSpec, GradientSpec
 
 PROMPT = "a picture"

@@ -60,7 +60,7 @@ def saturation(images: "Tensor") -> "Tensor":
     return ((highest - lowest) / highest.clamp(min=1e-6)).mean((1, 2))
 
 
-def grid(images: "Tensor") -> "Tensor":
+def periodicity(images: "Tensor") -> "Tensor":
     """Return how far [N] the strongest periodic pattern stands out of each of images [N, 3, H, W].
 
     It is the amplitude of the highest peak in the spectrum, as a multiple of its neighbourhood's. P is the
@@ -101,5 +101,5 @@ STATISTICS = {
     "high-frequency": (high_frequency, "RMS Laplacian"),
     "clipping": (clipping, "share"),
     "saturation": (saturation, "HSV"),
-    "grid": (grid, "x spectrum"),
+    "grid": (periodicity, "x spectrum"),
 }

@@ -45,7 +45,7 @@ LEFT_OUT = ("safety_checker",)
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """The configuration of a model.
 
     Attributes:
@@ -61,7 +61,7 @@ class Shape:
         return dummy_tokenizer(self.folder / name, self.words or ())
 
 
-def shape_of(spec: GeneratorSpec | VlmSpec, texts: Iterable[str]) -> Shape:
+def shape_of(spec: GeneratorSpec | VlmSpec, texts: Iterable[str]) -> ModelShape:
     """Find the configuration of a spec's model: its own, or what the package knows of it.
 
     Args:
@@ -76,7 +76,7 @@ def shape_of(spec: GeneratorSpec | VlmSpec, texts: Iterable[str]) -> Shape:
         source = find_model(spec)
         if source.kind == "hub" and spec.model in known_shapes():
             return known_shape(spec.model, texts)
-        return Shape(source.configuration(), None)
+        return ModelShape(source.configuration(), None)
     except UserError:
         raise
     except Exception as error:  # whatever the hub's client raises, there is no configuration to read
@@ -86,17 +86,17 @@ def shape_of(spec: GeneratorSpec | VlmSpec, texts: Iterable[str]) -> Shape:
         ) from error
 
 
-def known_shape(repo: str, texts: Iterable[str]) -> Shape:
+def known_shape(repo: str, texts: Iterable[str]) -> ModelShape:
     """Return the shape of a model whose configuration comes with the package.
 
     Raises:
         UserError: it does not come with it.
     """
-    return Shape(shape_folder(repo), tuple(texts))
+    return ModelShape(shape_folder(repo), tuple(texts))
 
 
 def build_pipeline(
-    shape: Shape, weights: Weights, device: torch.device, dtype: torch.dtype, quantization: str = "none"
+    shape: ModelShape, weights: Weights, device: torch.device, dtype: torch.dtype, quantization: str = "none"
 ) -> DiffusionPipeline:
     """Build a pipeline.
 
@@ -129,7 +129,7 @@ def build_pipeline(
 
 
 def build_vlm_model(
-    shape: Shape, weights: Weights, device: torch.device, dtype: torch.dtype, quantization: str = "none"
+    shape: ModelShape, weights: Weights, device: torch.device, dtype: torch.dtype, quantization: str = "none"
 ) -> PreTrainedModel:
     """Build a VLM without its processor; arguments as `build_pipeline`."""
     config = AutoConfig.from_pretrained(shape.folder)
@@ -137,7 +137,7 @@ def build_vlm_model(
     return build_module(kind, shape.folder, weights, device, dtype, quantization)
 
 
-def dummy_processor(shape: Shape) -> ProcessorMixin:
+def dummy_processor(shape: ModelShape) -> ProcessorMixin:
     """Make the processor of a VLM's known shape: the real image processor with a dummy tokenizer."""
     folder = shape.folder
     template = (folder / "chat_template.jinja").read_text("utf-8").rstrip("\n")
@@ -145,7 +145,7 @@ def dummy_processor(shape: Shape) -> ProcessorMixin:
     kind = getattr(transformers, _read(folder / "preprocessor_config.json")["processor_class"])
     return kind(
         image_processor=AutoImageProcessor.from_pretrained(folder),
-        tokenizer=Shape(folder, (*(shape.words or ()), template)).tokenizer(),
+        tokenizer=ModelShape(folder, (*(shape.words or ()), template)).tokenizer(),
         video_processor=AutoVideoProcessor.from_pretrained(folder),
         chat_template=template,
         **{name: value for name, value in options.items() if name != "processor_class"},

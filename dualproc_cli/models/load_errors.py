@@ -2,6 +2,7 @@
 
 import re
 
+from diffusers.utils.import_utils import BACKENDS_MAPPING
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -49,6 +50,9 @@ def advice(error: BaseException, key: str, model: str, revision: str | None, exp
 def missing_package(error: BaseException | None) -> str | None:
     """Name the package that is missing, as pip calls it; None if ``error`` is about something else."""
     for cause in causes(error):
+        # diffusers imports optional packages where they are installed, and uses some (ftfy) without asking.
+        if isinstance(cause, NameError) and cause.name in BACKENDS_MAPPING:
+            return cause.name
         if isinstance(cause, ImportError):
             hint = re.search(r"pip install (?:-U |--upgrade )?['\"`]?([A-Za-z][\w.-]*\w)", str(cause))
             if name := hint[1] if hint else cause.name:

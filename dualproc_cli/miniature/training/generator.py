@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dualproc_cli.miniature.training.generator_model import (
     TEXT_LENGTH,
-    build_pipeline,
+    assemble_pipeline,
     build_text_encoders,
     build_tokenizer,
     build_transformer,
@@ -87,7 +87,7 @@ class GeneratorNetworks(nn.Module):
 
     def pipeline(self) -> FluxPipeline:
         """Return a pipeline of these networks."""
-        return build_pipeline(self.transformer, self.clip, self.t5, self.tokenizer, self.vae)
+        return assemble_pipeline(self.transformer, self.clip, self.t5, self.tokenizer, self.vae)
 
 
 @dataclass

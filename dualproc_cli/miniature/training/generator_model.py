@@ -74,7 +74,7 @@ def build_transformer() -> FluxTransformer2DModel:
     return transformer
 
 
-def build_pipeline(
+def assemble_pipeline(
     transformer: FluxTransformer2DModel,
     clip: CLIPTextModel,
     t5: T5EncoderModel,

@@ -113,7 +113,7 @@ def choose_subject(scene: Scene, images: Tensor, slot: int) -> Scene:
     """Set the subject and the attribute of one slot to those that fit best; the farther one may be NOBODY."""
     kinds = range(len(SUBJECTS)) if slot == 0 else range(NOBODY, len(SUBJECTS))
     states = torch.tensor([(kind, on) for kind in kinds for on in (False, True)])
-    distances = torch.stack([distance(_with_subject(scene, slot, state), images) for state in states])
+    distances = torch.stack([render_error(_with_subject(scene, slot, state), images) for state in states])
     if slot == 1:
         distances += FAR_COST * (states[:, :1] != NOBODY)
     return _with_subject(scene, slot, states[distances.argmin(0)])
@@ -131,9 +131,11 @@ def nearer(one: Scene, other: Scene, images: Tensor) -> Scene:
     """Return, for each picture, the one of two scenes that explains it better."""
     both = Scene.concatenate([one, other])
     count = torch.arange(len(images))
-    return both[torch.where(distance(one, images) <= distance(other, images), count, count + len(images))]
+    return both[
+        torch.where(render_error(one, images) <= render_error(other, images), count, count + len(images))
+    ]
 
 
-def distance(scene: Scene, images: Tensor) -> Tensor:
+def render_error(scene: Scene, images: Tensor) -> Tensor:
     """Return the mean square difference [B] between images and the scenes rendered."""
     return (render(scene).images - images).square().mean((1, 2, 3))

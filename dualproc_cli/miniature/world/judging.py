@@ -44,7 +44,7 @@ def shows_subjects(scene: Scene, prompts: Sequence[str]) -> Tensor:
     return (scene.kind == torch.tensor([[near, far] for near, far, _ in parsed])).all(1)
 
 
-def palette_distance(scene: Scene, palette: Tensor, in_order: bool) -> Tensor:
+def distance_to_palette(scene: Scene, palette: Tensor, in_order: bool) -> Tensor:
     """Return the mean CIEDE2000 [B] of sky, ground and subject to a palette [K, 3] in [0, 1].
 
     They are compared ``in_order``, or each with the nearest colour.
@@ -100,8 +100,8 @@ def _palette(scene: Scene, palette: PalettePrompt, _: str) -> Tensor:
     others = FAMILY_COLORS
     if in_order:
         others = others[ciede2000(others, wanted).mean(1) > SAME_FAMILY]
-    nearest = torch.stack([palette_distance(scene, family, in_order) for family in others]).amin(0)
-    return nearest - palette_distance(scene, wanted, in_order)
+    nearest = torch.stack([distance_to_palette(scene, family, in_order) for family in others]).amin(0)
+    return nearest - distance_to_palette(scene, wanted, in_order)
 
 
 def _closer(scene: Scene, prompt: PointsPrompt, _: str) -> Tensor:

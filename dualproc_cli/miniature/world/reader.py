@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dualproc_cli.miniature.world.fit import choose_subject, distance, fit, nearer, split
+from dualproc_cli.miniature.world.fit import choose_subject, fit, nearer, render_error, split
 from dualproc_cli.miniature.world.scene import LOOKS, NOBODY, SIZE, SUBJECTS, Scene
 
 FIT_STEPS = 24  # in all: half of them before the subjects are chosen, half after
@@ -78,7 +78,7 @@ def read(reader: Reader, images: Tensor) -> Reading:
         scene = choose_subject(scene, images, slot)
     scene = fit(scene, images, FIT_STEPS // 2)
     with torch.no_grad():
-        return Reading(scene, distance(scene, images).sqrt())
+        return Reading(scene, render_error(scene, images).sqrt())
 
 
 def scene_from_numbers(found: dict[str, Tensor]) -> Scene:
