@@ -7,14 +7,14 @@ from torch import Tensor
 from torchvision.transforms.functional import resize
 
 from dualproc_cli.picture_files import load_picture
-from dualproc_cli.spec import (
+from dualproc_cli.spec.fields import rgb
+from dualproc_cli.spec.visual_prompts import (
     BoxPrompt,
     ImagePrompt,
     LinePrompt,
     PalettePrompt,
     PointsPrompt,
     VisualPromptSpec,
-    rgb,
 )
 from dualproc_cli.visual_prompt import layers
 
