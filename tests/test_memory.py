@@ -144,6 +144,13 @@ def test_an_estimate_of_evaluating_counts_its_batch_and_both_vlms(loaded):
     assert found.parts["activations"] == pytest.approx(ledger.peak - weights, rel=0.1)
 
 
+def test_questions_without_a_visual_prompt_are_estimated_too(small_spec, tmp_path):
+    asked = [{"name": "night", "question": "Is it night?", "answer": "night"}]
+    parts = estimate_learning(load_spec(small_spec(tmp_path, {"questions": asked})), CPU).parts
+    assert parts["vlm"] > 0
+    assert parts["activations"] > 0
+
+
 def test_activations_grow_with_the_batch(plain):
     twice = estimate_learning(load_spec(SPEC, ["learn.batch_size=4"]), CPU)
     assert twice.parts["activations"] / plain.parts["activations"] == pytest.approx(2, rel=0.05)

@@ -85,7 +85,7 @@ def estimate_evaluation(
         with _explained(f"{spec.generator.model} with {spec.vlm.model}"), torch.no_grad():
             images = _draw(generator, spec.prompts.train[0], batch, ledger)
             for vlm in vlms:
-                _ask(loaded, vlm, torch.full(images.shape, 0.5))
+                _ask(loaded, vlm, _real(images))
     parts["activations"] = ledger.peak - weights
     return _adjusted(parts, strategies)
 
@@ -191,14 +191,21 @@ def _learn_step(
         for strategy in strategies:
             stack.enter_context(strategy.saving())
         images = generator.render(prompts, seeds, gradient=learn.gradient)
-    # Image processors write pictures into tensors of their own: from here on they are real.
-    pictures = torch.full(images.shape, 0.5, requires_grad=True)
+    pictures = _real(images).requires_grad_()
     report = _ask(loaded, vlm, pictures)
     if learn.keep.matters:
         with generator.without_adapter():
             generator.render(prompts, seeds)
     report.loss.backward()
     images.backward(empty(images))
+
+
+def _real(images: Tensor) -> Tensor:
+    """Pictures with values in place of ``images``: image processors write into real tensors of their own.
+
+    They are shaded, since Idefics3 takes a picture that is normalised to zeros for padding and drops it.
+    """
+    return torch.linspace(0.2, 0.8, images.shape[-1]).expand(images.shape).contiguous()
 
 
 def _ask(loaded: LoadedSpec, vlm: Vlm, pictures: Tensor) -> LossReport:
