@@ -19,11 +19,11 @@ RESULTS = HERE / "speed.json"
 TABLE = HERE / "speed.md"
 
 QUESTIONS = ["--questions", "1", "--questions", "5"]
-THRIFTY = ["--set", "memory=[checkpoint-vae, checkpoint-denoiser, int8]"]
+SMALLER = ["--set", "memory=[checkpoint-vae, checkpoint-denoiser, int8]"]
 FLUX = ["--random-weights", "black-forest-labs/FLUX.1-schnell"]
 FLUX += ["--random-weights", "Qwen/Qwen2.5-VL-7B-Instruct"]
 FLUX += ["--set", "generator.width=512", "--set", "generator.height=512", "--set", "generator.steps=1"]
-LEAST = ["--set", "memory=[free-text-encoders, checkpoint-vae, checkpoint-denoiser, nf4]"]
+SMALLEST = ["--set", "memory=[free-text-encoders, checkpoint-vae, checkpoint-denoiser, nf4]"]
 HALF = ["--set", "generator.dtype=bfloat16", "--set", "vlm.dtype=bfloat16"]
 
 CASES = {
@@ -31,9 +31,9 @@ CASES = {
         ["--batch", "1"],
         ["--batch", "4"],
         ["--batch", "4", *HALF],
-        ["--batch", "4", *THRIFTY],
+        ["--batch", "4", *SMALLER],
     ],
-    "cuda": [[*FLUX, *rungs, "--batch", batch] for rungs in ([], LEAST) for batch in ("1", "4")],
+    "cuda": [[*FLUX, *memory, "--batch", batch] for memory in ([], SMALLEST) for batch in ("1", "4")],
 }
 COLUMNS = (
     "generator",
