@@ -41,7 +41,7 @@ class LossReport:
 
 @dataclass(frozen=True)
 class View:
-    """What the VLM is shown for some of the questions: a picture or a region of it, with or without visual prompt.
+    """What the VLM is shown for some of the questions: all of the picture or a region of it.
 
     Attributes:
         name: of the visual prompt, or "none".

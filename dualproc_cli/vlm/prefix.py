@@ -58,7 +58,7 @@ class Query:
         return {"input_ids": self.row(self.prompts.tokens[q][:length]), **token_inputs}
 
     def beyond_tokens(self, q: int) -> dict[str, Any]:
-        """Return, for each picture, the picture inputs and those of question ``q`` without an entry per token."""
+        """Return, for each picture, its inputs and those of question ``q`` that have no entry per token."""
         inputs = {
             key: value.to(self.device).expand(self.batch, *value.shape[1:])
             for key, value in self.prompts.question_inputs[q].items()
