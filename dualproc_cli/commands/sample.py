@@ -34,7 +34,7 @@ def sample(
     ] = 1,
     seed: Annotated[
         int,
-        typer.Option(min=0, max=2**62, metavar="S", help="Seed of the first picture; the next has S + 1."),
+        typer.Option(min=0, max=2**62, metavar="S", help="Seed of the first picture; then S + 1 ..."),
     ] = 0,
     steps: Annotated[
         int | None,
