@@ -28,7 +28,7 @@ CHANGES: dict[str, tuple[int, ...]] = {
 }
 CHANGE_SHARES = torch.tensor([0.3, 0.3, 0.2, 0.05, 0.05, 0.1])
 PATCHINESS = 0.35  # in half of the pictures, how much the first scene's share varies from place to place
-SMEARING = 0.8  # share of a subject that counts as no longer visible when it is wholly smeared
+SMEARING = 0.8  # share of a subject that counts as invisible when all of it is smeared
 LENIENCY = 6.0  # log-odds that are added to a scene's as its share falls from 1/2 to 1/(2e)
 
 
