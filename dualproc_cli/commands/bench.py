@@ -46,8 +46,8 @@ def bench(
 ) -> None:
     """Measure a step of learning: seconds by part, memory, FLOPs, and what the shared prefix saves.
 
-    Each step is compared, in the same run, with the same step with one full VLM forward per question. With
-    --set generator.compile=true, it also shows whether compiling pays off.
+    Each step is compared, in the same run, with the same step with one full VLM forward per question.
+    With --set generator.compile=true, the report also shows whether compiling pays off.
 
     Example: dualproc bench --questions 1 --questions 5 --steps 10
     """

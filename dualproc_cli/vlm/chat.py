@@ -169,8 +169,8 @@ def _candidates(
     if end is None:
         raise UserError(
             f"question {question!r}: the VLM's tokens of one answer begin another's ({', '.join(answers)}), "
-            "and neither its chat template nor its tokenizer has an end of turn to tell them apart; expected "
-            "answers of which none begins another"
+            "and neither its chat template nor its tokenizer has an end of turn to tell them apart; choose "
+            "answers that do not begin alike"
         )
     return tuple((*tokens, end) for tokens in found)
 

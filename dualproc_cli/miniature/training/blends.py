@@ -17,7 +17,7 @@ from dualproc_cli.miniature.world.render import Rendering, render
 from dualproc_cli.miniature.world.scene import NOBODY, UNIFORMS, Scene, sample_prompts, scene_from_uniforms
 
 # How the second scene differs from the first: which numbers of `scene_from_uniforms` are its own. Where the
-# subject is gone, NOBODY takes its place.
+# subject is gone, its kind is NOBODY.
 CHANGES: dict[str, tuple[int, ...]] = {
     "subject gone": (),
     "place": (5, 6, 7),
