@@ -30,7 +30,7 @@ class LossReport:
     Attributes:
         loss: scalar, sum_q w_q L_q / sum_q w_q, with its graph.
         losses: L_q by question name: scalars, detached.
-        probabilities: P(answer) by question name: [B] in [0, 1], detached; what it is depends on
+        probabilities: P(answer) by question name: [B] in [0, 1], detached; its definition depends on
             ``learn.objective``, see `dualproc_cli.objectives`.
     """
 
@@ -41,7 +41,7 @@ class LossReport:
 
 @dataclass(frozen=True)
 class View:
-    """What the VLM is shown for some of the questions: the picture or a part, under a visual prompt or bare.
+    """What the VLM is shown for some of the questions: all of the picture or a region of it.
 
     Attributes:
         name: of the visual prompt, or "none".
@@ -62,15 +62,15 @@ class View:
     scorer: AnswerScorer
 
     def show(self, images: Tensor) -> Tensor:
-        """Return what is shown [B, 3, h, w] of pictures [B, 3, H, W] that carry the visual prompt."""
+        """Cut and resize pictures [B, 3, H, W] with their visual prompt to what is shown, [B, 3, h, w]."""
         part = self.window.cut(images)
         if self.size == self.window.size:
             return part
-        # Averaging filters, unlike bicubic ones, stay within black and white.
+        # Averaging filters, unlike bicubic ones, stay within [0, 1].
         return F.interpolate(part, self.size, mode="bilinear", antialias=True)
 
     def wordings(self, rng: torch.Generator | None) -> list[int]:
-        """Return one wording a question, as indices of the scorer: drawn by ``rng``, or the main one."""
+        """Return one wording per question, as indices of the scorer: drawn by ``rng``, or the main one."""
         counts = [1 + len(question.paraphrases) for question in self.questions]
         starts = accumulate(counts[:-1], initial=0)
         if rng is None or max(counts) == 1:
@@ -98,8 +98,8 @@ class CompositeLoss:
     def __call__(self, images: Tensor, rng: torch.Generator | None = None) -> LossReport:
         """Return the loss of all questions about images [B, 3, H, W] in [0, 1].
 
-        While learning, ``rng`` draws the wordings and the jitter; without it the main wordings are asked
-        about the pictures as they are.
+        While learning, ``rng`` draws the wordings and the jitter. Without it, the main wordings are asked
+        about the pictures without jitter.
         """
         objective = OBJECTIVES[self.learn.objective]
         total, weights = images.new_zeros(()), 0.0
@@ -122,7 +122,9 @@ class CompositeLoss:
 
 
 def compile_loss(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> CompositeLoss:
-    """Return the loss of a spec for pictures of this size in pixels, its VLM checked.
+    """Return the loss of a spec for pictures of ``height`` x ``width`` pixels.
+
+    The VLM is checked first: its forward modes are compared for each view.
 
     Raises:
         UserError: a visual prompt cannot be drawn, or the VLM cannot be learned from.
@@ -138,11 +140,11 @@ class PlannedQuestion:
     """A question about a view.
 
     Attributes:
-        name: in reports.
+        name: the question's name in reports.
         question: its main wording.
         answer: the expected answer.
         suffix_tokens: how many tokens follow the view's shared prefix, the answer included.
-        weight: in the loss.
+        weight: its weight in the loss.
     """
 
     name: str
@@ -196,7 +198,7 @@ def plan(loaded: LoadedSpec) -> list[PlannedView]:
 
 
 def jittered(images: Tensor, jitter: JitterSpec, rng: torch.Generator) -> Tensor:
-    """Return pictures [B, 3, H, W] in [0, 1], each shifted by whole pixels and with noise added.
+    """Return pictures [B, 3, H, W] in [0, 1], each shifted by some pixels and with noise added.
 
     The border is repeated where a shift leaves a gap. Differentiable in the pictures.
     """
@@ -222,11 +224,13 @@ def _shifted(images: Tensor, shift: float, rng: torch.Generator) -> Tensor:
 
 
 def views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[View]:
-    """Yield one view for each visual prompt, whatever its name, and region, in the order of the questions.
+    """Yield one view for each pair of visual prompt and region, in the order of the questions.
+
+    Visual prompts that differ in their names only share a view.
 
     Args:
         loaded: the spec.
-        vlm: the VLM to ask, which says how large it is shown pictures, or its processor alone.
+        vlm: the VLM to ask, or its processor alone; pictures are shown at its ``image_scale``.
         height: of the pictures, in pixels.
         width: of the pictures, in pixels.
 

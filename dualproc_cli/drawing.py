@@ -1,6 +1,6 @@
-"""Which seeds are drawn, and drawing one prompt at many of them.
+"""The seeds that are learned on and those held out, and drawing a prompt at many seeds.
 
-A control is evaluated on seeds that no run learns on.
+Controls are evaluated on held-out seeds, which no run learns on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,9 +31,9 @@ def draw_pictures(
     A picture depends on its own prompt and seed alone, up to the rounding of another batch size.
 
     Args:
-        generator: draws with the adapters that are on.
+        generator: draws with its active adapters.
         prompt: what to draw.
-        seeds: one a picture.
+        seeds: one per picture.
         batch_size: the most pictures drawn at once.
         steps: denoising steps; None takes the generator's.
 

@@ -1,4 +1,4 @@
-"""What is recorded of every step of learning, and what the last few steps say together.
+"""What is recorded of every step of learning, and means over the last few steps.
 
 One batch is a handful of pictures, so a single step says little: means are taken over `WINDOW` steps.
 """
@@ -57,9 +57,9 @@ def first_and_last_probability(metrics: Sequence[StepMetrics], question: str) ->
 
 
 def holds_above(metrics: Sequence[StepMetrics], threshold: float | None, questions: Iterable[str]) -> bool:
-    """Tell whether P(answer) of each of ``questions``, averaged over the last `WINDOW` steps, is above it.
+    """Return whether P(answer) of each of ``questions`` is above ``threshold``.
 
-    Without a ``threshold``, or before there are `WINDOW` steps, it never is.
+    It is averaged over the last `WINDOW` steps. Without a threshold or that many steps, return False.
     """
     if threshold is None or len(metrics) < WINDOW:
         return False

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# From the candidates' log-likelihoods [B, A] about B pictures, the expected answer first, and how many tokens
-# each candidate has [A], to a value for each picture [B].
+# Takes the candidates' log-likelihoods [B, A] about B pictures, the expected answer first, and the number of
+# tokens of each candidate [A]; returns a value for each picture [B].
 PerPicture = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised for a question, and what is reported of it.
+    """What is minimised for a question, and what is reported about it.
 
     Attributes:
         loss: L_q for each picture, differentiable.
@@ -45,9 +45,9 @@ def log_share(log_likelihood: Tensor, tokens: Tensor) -> Tensor:
 
 
 def log_share_per_token(log_likelihood: Tensor, tokens: Tensor) -> Tensor:
-    """Return log P(answer) [B] as `log_share` does, of the geometric mean of each candidate's tokens.
+    """Return log P(answer) [B] as `log_share` does, but from the mean probability of each candidate's tokens.
 
-    The length of a candidate then gives it neither an advantage nor a disadvantage.
+    The mean is geometric. A candidate's length then gives it no advantage or disadvantage.
     """
     return log_share(log_likelihood / tokens, tokens)
 

@@ -1,4 +1,4 @@
-"""Pictures for people: tensors to PNG, and labelled grids."""
+"""Tensors as PNG files, and labelled grids of pictures."""
 
 import io
 import itertools
@@ -36,7 +36,7 @@ class Section:
     """Strips under one caption.
 
     Attributes:
-        caption: is cut where it is longer than the grid is wide.
+        caption: shortened if it is wider than the grid.
         strips: from top to bottom.
     """
 
@@ -51,7 +51,11 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def save_png(picture: Tensor | Image.Image, path: Path) -> None:
-    """Write a picture ([3, H, W] in [0, 1], or PIL's) as PNG, atomically."""
+    """Write a picture ([3, H, W] in [0, 1], or PIL's) as PNG, atomically.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written to.
+    """
     data = io.BytesIO()
     (to_pil(picture) if isinstance(picture, Tensor) else picture).save(data, "PNG")
     write_atomically(path, data.getvalue())
@@ -70,7 +74,7 @@ def slugs(prompts: Sequence[str]) -> list[str]:
 
 
 def labelled_grid(sections: Sequence[Section]) -> Image.Image:
-    """Draw all sections on one picture, small pictures enlarged so that a person sees them.
+    """Draw all sections on one picture; small pictures are enlarged, large ones made smaller.
 
     Args:
         sections: from top to bottom; all images of one size.
@@ -105,7 +109,7 @@ def labelled_grid(sections: Sequence[Section]) -> Image.Image:
 def _tile_size(width: int, height: int) -> tuple[int, int]:
     shorter = min(width, height)
     if shorter < SMALLEST_TILE:
-        factor = float(-(-SMALLEST_TILE // shorter))  # whole: every pixel becomes an equal square
+        factor = float(-(-SMALLEST_TILE // shorter))  # an integer: pixels become equal squares
     else:
         factor = min(1.0, LARGEST_TILE / shorter)
     return round(width * factor), round(height * factor)

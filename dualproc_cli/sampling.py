@@ -1,4 +1,4 @@
-"""What to draw and with which learned controls; no torch, so that a mistyped bundle is answered at once."""
+"""What to draw, with which learned controls. No torch is imported: a mistyped bundle is reported at once."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Control:
 
     Attributes:
         bundle: the learned control.
-        scale: 0 is without effect, 1 is as it was learned.
+        scale: 0 has no effect, 1 is as it was learned.
     """
 
     bundle: Bundle

@@ -18,11 +18,11 @@ from dualproc_cli.vlm import load_vlm
 
 @dataclass(frozen=True)
 class Measured:
-    """What one measure found in one picture; None where it could not be judged.
+    """What one measure found in one picture.
 
     Attributes:
-        value: in ``unit``.
-        success: whether the measure's goal is reached; None also where it sets none.
+        value: in ``unit``; None if the picture was not judged.
+        success: whether the measure's goal is reached; None if it was not judged or there is no goal.
         unit: of the value.
     """
 
@@ -45,13 +45,14 @@ class Score:
 
 
 def score_pictures(paths: Sequence[Path], loaded: LoadedSpec, device: torch.device) -> list[Score]:
-    """Ask every question of ``loaded`` about every picture, and measure it.
+    """Ask every question of ``loaded`` about every picture, and run its measures.
 
-    Visual prompts are drawn at the picture's own size. What a measure needs and a file does not tell (the
-    prompt, the base generator's picture) leaves it unjudged; varieties are of many pictures and left out.
+    Visual prompts are drawn at the picture's own size. A measure that needs the prompt or the base
+    generator's picture, which a file does not hold, leaves the picture unjudged. Measures of variety compare
+    many pictures and are left out.
 
     Returns:
-        a score for each picture.
+        one score per picture.
 
     Raises:
         SpecError: a measure cannot judge the pictures of the spec.
@@ -75,7 +76,7 @@ def score_pictures(paths: Sequence[Path], loaded: LoadedSpec, device: torch.devi
 
 
 def _measured(picture: Tensor, spec: ControlSpec) -> dict[str, Measured]:
-    """What the measures of ``spec`` find in a picture [3, H, W] in [0, 1]."""
+    """Return what the measures of ``spec`` find in a picture [3, H, W] in [0, 1]."""
     evidence, found = Evidence(picture[None], spec), {}
     for measure in measures_of(spec):
         if measure.role != "variety":
@@ -87,5 +88,5 @@ def _measured(picture: Tensor, spec: ControlSpec) -> dict[str, Measured]:
 
 
 def _known(number: Tensor) -> float | None:
-    """The one number of a tensor, None for NaN."""
+    """Return the number in a tensor of one element, None for NaN."""
     return None if math.isnan(number.item()) else number.item()

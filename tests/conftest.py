@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-# A shell that starts the tests in the background has Ctrl-C ignored, and tests press it.
+# Shells let background jobs ignore SIGINT, which some tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for the network
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may use the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are fastest on one thread
 
 

@@ -19,7 +19,7 @@ def make_scene(
     colors=FAMILY_COLORS[0],
     sun_x=50.0,
 ):
-    """One scene; of each pair the nearer subject comes first."""
+    """Return one scene; of each pair the nearer subject comes first."""
     kinds = [SUBJECTS.index(near), SUBJECTS.index(far) if far else NOBODY]
     return Scene(
         kind=torch.tensor([kinds]),

@@ -134,7 +134,7 @@ _folder = tempfile.TemporaryDirectory()
 
 @functools.cache
 def saved(name: str) -> Path:
-    """The folder of one of `MAKERS`, made once a test session."""
+    """Return the folder of one of `MAKERS`, made once per test session."""
     return MAKERS[name](Path(_folder.name) / name)
 
 
@@ -161,7 +161,7 @@ def with_adapter(generator: Generator, seed: int = 0, scale: float = 2.0) -> Gen
 
 
 def plain_picture(pipeline: DiffusionPipeline, name: str, prompt: str, seed: int, steps: int = 3) -> Tensor:
-    """What diffusers draws when a user calls it."""
+    """Return what diffusers draws when a user calls it."""
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(
         prompt=[prompt],
@@ -181,7 +181,7 @@ def _save(pipeline: object, folder: Path) -> Path:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of whole words that pads and truncates to `TOKENS`."""
+    """Return a tokenizer of words that pads and truncates to `TOKENS`."""
     special = ["<pad>", "<unk>", "<bos>", "<eos>"]
     vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
     return words(TOKENS, vocabulary)

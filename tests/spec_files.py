@@ -21,14 +21,14 @@ questions:
 
 
 def load_text(folder: Path, text: str | bytes, *settings: str) -> LoadedSpec:
-    """The text as ``spec.yaml`` in the folder, loaded."""
+    """Write the text as ``spec.yaml`` to the folder, and load it."""
     path = folder / "spec.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return load_spec(path, settings)
 
 
 def fault_lines(folder: Path, text: str | bytes, *settings: str) -> list[str]:
-    """The lines of the error that the text is answered with, paths relative to the folder."""
+    """Return the lines of the text's SpecError, with paths relative to the folder."""
     with pytest.raises(SpecError) as caught:
         load_text(folder, text, *settings)
     return str(caught.value).replace(f"{folder}/", "").splitlines()

@@ -214,7 +214,7 @@ def test_an_adapter_made_for_another_generator_is_refused(tmp_path):
 
 
 def change(path: Path, edit) -> None:
-    """Edit the tensors of an adapter file and leave its metadata as they are."""
+    """Edit the tensors of an adapter file, not its metadata."""
     with safe_open(path, framework="pt") as file:
         metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     edit(tensors)

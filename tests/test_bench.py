@@ -1,4 +1,4 @@
-"""What `dualproc bench` measures: the structure of it, never how long anything takes."""
+"""What `dualproc bench` measures: the structure of its report, never how long anything takes."""
 
 import json
 from dataclasses import replace
@@ -35,7 +35,7 @@ def measured(*arguments):
     return json.loads(result.stdout)
 
 
-def test_parts_are_the_whole_and_each_is_without_those_inside():
+def test_parts_add_up_and_each_excludes_those_inside():
     now = [0.0]
     parts = Parts(lambda: now[0])
 
@@ -54,7 +54,7 @@ def test_parts_are_the_whole_and_each_is_without_those_inside():
     assert parts.spent == {"step": 1, "views": 26, "prefix": 4}
 
 
-def test_what_is_measured_is_left_as_it_was():
+def test_measured_methods_are_restored():
     class Part:
         def work(self, answer):
             return answer
@@ -113,7 +113,7 @@ def test_bench_of_a_spec(small_spec, tmp_path):
 
 @pytest.mark.parametrize("command", ["bench", "learn"])
 def test_bench_runs_what_learning_runs(command, small_spec, tmp_path, monkeypatch):
-    """The same deterministic kernels, and the VLM prepared at the size of what it is shown, and no other."""
+    """Kernels are deterministic, and the VLM is prepared only at the size at which it is shown pictures."""
     sizes, switches = set(), set()
     prepare, step = AnswerScorer.prepare, Learner.step
 
@@ -172,7 +172,7 @@ REPORT = BenchReport(
 
 @pytest.fixture
 def printed(monkeypatch):
-    """What the command prints of a report, its spaces joined."""
+    """Return what the command prints for a report, its spaces joined."""
 
     def text(report):
         monkeypatch.setattr("dualproc_cli.bench.bench", lambda *args, **options: report)
@@ -195,8 +195,9 @@ def test_bench_as_a_table(printed):
 
 def test_the_table_says_whether_compiling_pays(printed):
     shown = printed(REPORT)
-    assert "Compiled, a step takes 2000 ms instead of 3000; to compile took 60 s: it pays after 58" in shown
-    assert "it never pays" in printed(replace(REPORT, compile=replace(REPORT.compile, pays_after=None)))
+    assert "Compiled, a step takes 2000 ms instead of 3000; compiling took 60 s" in shown
+    assert "and pays off after 58 steps" in shown
+    assert "and never pays off" in printed(replace(REPORT, compile=replace(REPORT.compile, pays_after=None)))
     assert "Compiled" not in printed(replace(REPORT, compile=None))
 
 
@@ -214,7 +215,7 @@ def test_bench_refuses_what_it_cannot_measure(small_spec, tmp_path):
         ((spec, "--random-weights", "nobody/nothing"), "its shape does not come with dualproc"),
         (
             ("--random-weights", "stabilityai/sdxl-turbo", "--random-weights", "Tongyi-MAI/Z-Image-Turbo"),
-            "neither the generator nor",
+            "not a model of the spec",
         ),
         (
             ("--random-weights", "stabilityai/sdxl-turbo", "--set", "generator.quantization=nf4"),
@@ -246,7 +247,7 @@ def test_compiling_pays_by_what_a_step_saves(seconds, steps):
 
 
 def timed(seconds):
-    """A clock that does the work and returns the given seconds."""
+    """Return a clock that does the work and returns the given seconds."""
     given = iter(seconds)
 
     def seconds_of(work, read):

@@ -1,4 +1,4 @@
-"""Bundles: what is written, and everything that is refused when it is read again."""
+"""Bundles: what is written, and what is refused when a bundle is read."""
 
 import json
 import re
@@ -224,7 +224,7 @@ def test_card_quotes_a_prompt_for_the_shell(loaded):
 
 
 @pytest.mark.parametrize("prefix", ["", "painted/"])
-def test_zip_is_opened_and_goes_again(bundle, tmp_path, prefix):
+def test_zip_is_unpacked_and_removed_again(bundle, tmp_path, prefix):
     opened = Bundle.open(zipped(bundle, tmp_path / "painted.zip", prefix))
     folder = opened.folder
     assert opened.manifest.name == "painted"
@@ -248,7 +248,7 @@ def test_missing_file(bundle, path):
     assert f"{path} is missing" in refusal(bundle)
 
 
-def test_adapter_that_is_not_listed_is_missed(bundle):
+def test_missing_adapter_that_the_manifest_does_not_list(bundle):
     files = json.loads((bundle / "bundle.json").read_text())["files"]
     del files["pytorch_lora_weights.safetensors"]
     (bundle / "pytorch_lora_weights.safetensors").unlink()
@@ -329,7 +329,7 @@ def test_no_bundle(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..\\evil", "C:/evil"])
-def test_zip_that_leads_out(tmp_path, name):
+def test_zip_with_paths_outside_the_bundle(tmp_path, name):
     inside = tmp_path / "in"
     inside.mkdir()
     with zipfile.ZipFile(inside / "evil.zip", "w") as file:

@@ -51,7 +51,7 @@ def succeeds(*arguments):
 
 
 def refused(*arguments, status=2):
-    """The one line that the command fails with."""
+    """Return the one line that the command fails with."""
     result = dualproc(*arguments)
     assert result.exit_code == status, (result.output, result.exception)
     assert "Traceback" not in result.output
@@ -331,7 +331,7 @@ def test_evaluate_prints_tables_and_json(home):
         assert word in printed
 
 
-def test_score_refuses_what_is_no_picture(home, tmp_path):
+def test_score_refuses_files_that_are_not_pictures(home, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     assert "not a picture" in refused("score", tmp_path / "text.png", "--spec", home / "spec.yaml")
     assert "no such file" in refused("score", tmp_path / "none.png", "--spec", home / "spec.yaml")

@@ -72,7 +72,7 @@ def gradient(value, images):
 
 
 class Scripted:
-    """A scorer that answers as it was told: for each question the candidates' probabilities."""
+    """A scorer that returns given probabilities of each question's candidates."""
 
     def __init__(self, *answers):
         self.answers = answers  # [B, A_q] log-likelihoods and [A_q] token counts
@@ -122,7 +122,7 @@ def test_choice_per_token_compares_means_over_tokens():
 
 
 def test_a_longer_answer_loses_by_choice_and_not_per_token():
-    """Two answers whose tokens are all as likely."""
+    """All tokens of both answers are equally likely."""
     log_likelihood, tokens = torch.tensor([[3 * math.log(0.5), math.log(0.5)]]), torch.tensor([3, 1])
     found = {
         name: objective.log_probability(log_likelihood, tokens).exp().item()
@@ -290,7 +290,7 @@ def test_a_region_is_asked_about_alone(vlm, folder, images):
 
 
 def test_each_vlm_is_shown_pictures_at_its_own_scale(folder, images):
-    """The scale is the loaded VLM's: a second one is not shown pictures at that of the spec's first."""
+    """The scale is that of the VLM that is asked, not that of ``spec.vlm``."""
     asked = loaded(folder, question(visual_prompt="line"), visual_prompts={"line": RED_LINE})
     half = load_vlm(VlmSpec(model=str(folder), image_scale=0.5), torch.device("cpu"))
     report = compile_loss(asked, half, 64, 64)(images)

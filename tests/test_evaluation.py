@@ -1,4 +1,4 @@
-"""Evaluating: what is drawn, asked and measured, and how it is put together."""
+"""Evaluating: what is drawn, asked and measured, and how the results are put together."""
 
 import json
 import math
@@ -31,7 +31,7 @@ TRAIN, HELD_OUT = ("a house", "a tree"), ("a ball",)
 
 
 class Brightness(Measure):
-    """Mean of the pixels; a success from one half on; pictures of trees are unjudged."""
+    """The mean of the pixels. One half or more is a success; pictures of trees are unjudged."""
 
     name, unit, model, revision, licence = "brightness", "mean", "meter", "1", "MIT"
 
@@ -51,7 +51,7 @@ class Brightness(Measure):
 
 
 class Bright(CompositeLoss):
-    """P(answer) is the brightness of the picture."""
+    """A loss whose P(answer) is the brightness of the picture."""
 
     def __init__(self):
         super().__init__([], LearnSpec())

@@ -1,4 +1,4 @@
-"""Models that cannot serve: one line each, and exit status 2."""
+"""Models that cannot be used: one line each, and exit status 2."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Loading a generator: the self-test, models that cannot serve, devices and precisions."""
+"""Loading a generator: the self-test, models that cannot be used, devices and precisions."""
 
 from types import SimpleNamespace
 

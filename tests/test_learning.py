@@ -162,7 +162,7 @@ def quiet():
 
 @pytest.fixture
 def run(small_spec, tmp_path, quiet):
-    """Learns the small control into ``tmp_path / name``; keyword arguments go to `learn`."""
+    """Learn the small control into ``tmp_path / name``; keyword arguments go to `learn`."""
 
     def start(name="out", changes=(), **options):
         loaded = load_spec(small_spec(tmp_path), changes)
@@ -280,7 +280,7 @@ def test_stop_at_does_not_wait_for_questions_without_weight(run, monkeypatch):
     assert (outcome.reason, outcome.step) == ("stop_at", WINDOW)
 
 
-def test_loss_that_is_no_number_stops_the_run(run, tmp_path, monkeypatch):
+def test_loss_that_is_not_finite_stops_the_run(run, tmp_path, monkeypatch):
     calls, ask = [], CompositeLoss.__call__
 
     def spoiled(self, images, rng=None):
@@ -324,7 +324,7 @@ def test_full_disk_at_the_end_loses_nothing(run, tmp_path, monkeypatch):
     assert Bundle.open(run(resume=True)).manifest.outcome.step == 6
 
 
-# What is refused before any model is loaded
+# Refused before any model is loaded
 
 
 def test_existing_output(run, tmp_path, monkeypatch):

@@ -48,23 +48,23 @@ def control(**visual_prompts):
 
 
 def gray(values):
-    """Pictures [N, 3, H, W] of gray values [H, W] or [N, H, W]."""
+    """Return pictures [N, 3, H, W] of gray values [H, W] or [N, H, W]."""
     values = values if values.dim() == 3 else values[None]
     return values[:, None].expand(-1, 3, -1, -1)
 
 
 def flat(*levels):
-    """A picture of 16 x 16 pixels for each level."""
+    """Return a picture of 16 x 16 pixels for each level."""
     return torch.tensor(levels)[:, None, None, None].expand(-1, 3, 16, 16)
 
 
 def wave(amplitude, across=0.0, down=0.0):
-    """A cosine around middle gray, of that many periods a pixel."""
+    """Return a cosine around middle gray, of that many periods per pixel."""
     return 0.5 + amplitude * torch.cos(2 * math.pi * (across * COLUMNS + down * ROWS))
 
 
 def natural(count, side=128, seed=0):
-    """Pictures with the spectrum of photographs: amplitudes fall with the frequency, phases are random."""
+    """Return pictures with the spectrum of photographs: amplitudes fall with frequency, phases are random."""
     frequency = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.fftfreq(side)).clamp(min=1 / side)
     noise = torch.randn(count, side, side, generator=torch.Generator().manual_seed(seed))
     images = torch.fft.ifft2(torch.fft.fft2(noise) / frequency).real
@@ -217,7 +217,7 @@ def test_grid_shows_a_faint_grid_in_a_photograph(period):
 
 
 def test_statistics_tell_an_attack_from_a_picture():
-    """A checkerboard and clipped colours over the miniature's pictures, as a fooled VLM rewards them."""
+    """A checkerboard and clipped colours over the miniature's pictures, as adapters exploit a VLM."""
     images = render(Scene.concatenate([make_scene("house"), make_scene("ball", "tree")])).images
     board = 1 - 2 * ((torch.arange(64)[:, None] + torch.arange(64)) % 2)
     attacked = (1.6 * (images - 0.5) + 0.5 + 0.08 * board).clamp(0, 1)

@@ -51,7 +51,7 @@ def plain(loaded):
 
 @pytest.fixture
 def free(monkeypatch):
-    """Sets the free memory of every device, and has every memory estimated, however small."""
+    """Set the free memory of every device, and estimate even models that are small enough to fit anyway."""
     monkeypatch.setattr(plan, "LARGE", 1e9)
 
     def set_free(count):
@@ -61,7 +61,7 @@ def free(monkeypatch):
 
 
 def halved_by(monkeypatch, *useful, fails=()):
-    """Lets the estimate halve with each of these strategies, and fail with others."""
+    """Make the estimate halve with each ``useful`` strategy, and raise for those in ``fails``."""
 
     def estimated(loaded, device, strategies=()):
         names = {strategy.name for strategy in strategies}
@@ -102,7 +102,7 @@ class Allocations(TorchDispatchMode):
 
 
 def held(*modules):
-    """A ledger on which the weights of these modules stand."""
+    """Return a ledger that counts the weights of these modules."""
     ledger = Ledger()
     for module in modules:
         for parameter in module.parameters():

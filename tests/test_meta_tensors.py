@@ -41,7 +41,7 @@ def test_views_and_tied_weights_are_counted_once(ledger):
     assert ledger.peak == 2 * 10 * 4 * 2, "the transposed copy, while it lived"
 
 
-def test_what_is_real_is_computed_and_values_that_are_not_there_cannot_be_asked_for(ledger):
+def test_real_tensors_are_computed_and_values_of_meta_tensors_are_refused(ledger):
     tensor = MetaTensor(torch.empty(2, 3, device="meta"))
     mask = torch.tensor([[True, False, True], [False, False, True]])
     assert tensor[mask].shape == (3,)

@@ -1,4 +1,4 @@
-"""Pictures between two scenes: what shows in them, and what may still be said of them."""
+"""Pictures between two scenes: what they show, and which answers about them are true."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from dualproc_cli.miniature.world.scene import NOBODY, sample_scenes
 
 
 def between(first, second, share, max_log_odds=MAX_LOG_ODDS):
-    """A picture that shows ``share`` of one scene and the rest of another."""
+    """Return a picture that shows ``share`` of one scene and the rest of another."""
     a, b = render(first), render(second)
     images = torch.lerp(b.images, a.images, share)
     return Blends(images, first, a, second, b, torch.tensor([share]), torch.tensor([max_log_odds]))
@@ -31,7 +31,7 @@ nobody.kind = torch.full_like(nobody.kind, NOBODY)
     ("share", "expected"),
     [(1.0, (True, False)), (0.9, (True, False)), (0.6, (False, False)), (0.1, (False, False))],
 )
-def test_a_subject_that_fades_is_nowhere(share, expected):
+def test_a_subject_that_fades_is_not_there(share, expected):
     fading = between(make_scene(), nobody, share)
     assert said(fading, "inside house", overlay(BOX)) == expected
     assert said(fading, "attribute house", overlay()) == (False, share > 0.8), "the window is dark"
@@ -44,14 +44,14 @@ def test_a_subject_in_two_places_is_in_neither():
     assert said(between(inside, outside, 0.0), "inside house", overlay(BOX)) == (False, True)
 
 
-def test_what_does_not_differ_is_as_sure_as_ever():
+def test_what_both_scenes_share_stays_certain():
     fading = between(make_scene(), nobody, 0.5)
     at_line = fading.margins(overlay(LINE))["horizon"]
     assert at_line.yes.item() == pytest.approx(SURE)
     assert at_line.no.item() == pytest.approx(-SURE)
 
 
-def test_of_a_corrupted_picture_nothing_is_true():
+def test_every_answer_about_a_corrupted_picture_is_no():
     corrupted = between(make_scene(), make_scene(), 1.0, max_log_odds=-1.0)
     assert said(corrupted, "horizon", overlay(LINE)) == (False, False)
     assert said(corrupted, "inside house", overlay(BOX)) == (False, False)

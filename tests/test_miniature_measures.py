@@ -1,4 +1,4 @@
-"""The miniature's measures: right on constructed scenes, for either answer; loud where they cannot judge."""
+"""The miniature's measures: correct on constructed scenes, and refused where they cannot judge."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ def goal(text, visual_prompt=None, answer="Yes"):
 
 
 def control(*goals, **changes):
-    """A control for 64x64 pictures of the miniature that asks ``goals``, and measures the horizon."""
+    """Return a control for the miniature that asks ``goals`` and measures the horizon."""
     spec = {
         "name": "c",
         "generator": GeneratorSpec(width=64, height=64),
@@ -128,7 +128,7 @@ def test_measure(measure, text, opposite, visual_prompt, true, false):
         ),  # equally far
     ],
 )
-def test_in_doubt_no_answer_is_met(measure, text, visual_prompt, answer):
+def test_a_doubtful_scene_meets_neither_answer(measure, text, visual_prompt, answer):
     assert met(measure, [goal(text, visual_prompt, answer)], make_scene("house")) == [False]
 
 

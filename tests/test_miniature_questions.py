@@ -22,7 +22,7 @@ LINE, UPRIGHT, PALETTE, POINTS, BOX = "horizontal", "vertical", "palette", "poin
 def overlay(
     kind="none", row=40.0, column=32.0, thickness=1.5, palette=FAMILY_COLORS[0], points=None, box=None
 ):
-    """One visual prompt, in pixels; the defaults fit the scene that make_scene gives."""
+    """Return one visual prompt, in pixels; the defaults fit the scene of `make_scene`."""
     return Overlays(
         kind=torch.tensor([KINDS.index(kind)]),
         row=torch.tensor([row]),
@@ -110,7 +110,7 @@ def test_nothing_is_asked_about_what_is_not_there(kind, laid_over):
     assert margins(scene, render(scene), overlay(**laid_over))[kind].weight.item() == 0
 
 
-def test_of_a_subject_that_is_not_there_neither_is_true():
+def test_neither_a_kind_nor_its_opposite_is_true_of_a_missing_subject():
     scene = make_scene("house")
     found = margins(scene, render(scene), overlay(BOX))
     for kind in ("inside tree", "on-line tree", "left tree", "attribute tree"):

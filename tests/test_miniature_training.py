@@ -1,4 +1,4 @@
-"""The miniature's trainings: the loop resumes bit for bit, and the losses reach what they should teach."""
+"""The miniature's trainings: the loop resumes bit for bit, and the losses reach every parameter."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def small_task(at_step=lambda step: None, samples=24):
 
 
 def state(training):
-    """Everything that a resumed training must share with one that never stopped."""
+    """Return everything that a resumed training must share with one that never stopped."""
     moments = [
         value
         for optimizer in training.optimizers
@@ -112,7 +112,7 @@ def test_nothing_to_resume(tmp_path):
     assert training.step == 0
 
 
-def test_save_is_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     training = Training(small_task(), tmp_path, seed=3)
     training.run()
     whole = training.checkpoint.read_bytes()
@@ -153,7 +153,7 @@ def test_one_step_reaches_every_parameter(module, tmp_path, small_chunks):
 
 
 def test_answers_follow_their_questions():
-    """Each question's labels stand where a causal language model predicts them, behind its own words only."""
+    """Each question's labels are where a causal language model predicts them, after its own words only."""
     packer = packing.Packer()
     open_answer = [*packer.token_ids("a ball and a house"), packer.eos]
     answers = torch.full((1, 3, packing.ANSWER_LENGTH), packing.IGNORE)
@@ -175,7 +175,7 @@ def test_answers_follow_their_questions():
 
 
 def test_questions_of_one_row_do_not_see_each_other():
-    """Packed behind one picture they are read as if each were asked alone."""
+    """Questions packed after one picture are answered as if each were asked alone."""
     torch.manual_seed(0)
     networks = vlm.VlmNetworks().eval()
     pictures = torch.randn(2, vlm.IMAGE_TOKENS, vlm.WIDTH)

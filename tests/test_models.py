@@ -259,7 +259,7 @@ def test_models_lists_what_was_tried_and_what_is_cached(hub, table):
 
 def test_models_without_a_table_says_so_in_a_line(tmp_path, monkeypatch, hub):
     monkeypatch.setattr(matrix, "MATRIX", tmp_path / "none.json")
-    assert "No table of what was tried" in models()
+    assert "has no table of tried models" in models()
     assert json.loads(models("--json"))["tried"] is None
 
 

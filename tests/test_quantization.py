@@ -1,4 +1,4 @@
-"""Frozen weights of 8 bits are kept as such, and what is learned on them serves the whole ones."""
+"""Frozen weights stay at 8 bits, and adapters that were learned on them work on full weights."""
 
 import importlib.util
 from pathlib import Path
@@ -40,7 +40,7 @@ def quantized(loaded):
 
 
 def size_of(module):
-    """Bytes of the parameters of a module, those of 8 bits with their scales."""
+    """Return the bytes of a module's parameters, those of 8 bits with their scales."""
     parts = [
         part
         for weight in module.parameters()
@@ -58,14 +58,14 @@ def test_linear_layers_have_8_bits_and_pictures_hardly_change(loaded, quantized)
     assert 0 < difference.mean() < 0.01
 
 
-def test_predicted_as_they_are(loaded, quantized):
+def test_the_estimate_predicts_their_size(loaded, quantized):
     generator, vlm = quantized
     parts = estimate_learning(loaded, CPU, named(["int8"])).parts
     assert parts["denoiser"] == pytest.approx(size_of(generator.denoiser), rel=0.05)
     assert parts["vlm"] == pytest.approx(size_of(vlm.model), rel=0.05)
 
 
-def test_what_is_learned_on_8_bits_serves_the_whole_weights(loaded, quantized, tmp_path):
+def test_what_is_learned_on_8_bits_works_on_full_weights(loaded, quantized, tmp_path):
     generator, vlm = quantized
     generator.add_adapter(loaded.spec.learn.adapter, 0)
     learner = Learner(loaded.spec, generator, compile_loss(loaded, vlm, 64, 64))

@@ -1,4 +1,4 @@
-"""The reader behind the measures: what it reads off true renders is exact, and damage shows."""
+"""The reader behind the measures: what it reads off true renders is exact, and artefacts show."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from dualproc_cli.miniature.world.scene import LOOKS, NOBODY, SUBJECTS, Scene, s
 
 
 def told(scene):
-    """A reader that says of any picture that it shows ``scene``."""
+    """Return a reader that finds ``scene`` in any picture."""
     far = torch.where(scene.kind[:, 1] == NOBODY, len(SUBJECTS), scene.kind[:, 1])
     sure = {
         "near": F.one_hot(scene.kind[:, 0], len(SUBJECTS)).float(),
@@ -27,7 +27,7 @@ def told(scene):
 
 
 def misread(scene, rng):
-    """The scene, everything continuous off by up to a few pixels."""
+    """Return the scene with everything continuous off by up to a few pixels."""
     off = {"horizon": 2, "outline": 0.5, "x": 2, "base": 2, "scale": 0.05, "colors": 0.04, "sun_x": 2}
     moved = {}
     for name, by in off.items():
@@ -43,7 +43,7 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def reading(scenes):
-    """What is read off true renders from a start that is a few pixels off."""
+    """Return what is read off true renders from a start that is a few pixels off."""
     start = misread(scenes, torch.Generator().manual_seed(1))
     return read(told(start), render(scenes).images)
 
@@ -68,7 +68,7 @@ def test_fit_comes_back_from_the_limit_of_thin_outlines():
     assert (found.outline - 0.7).abs().max() < 0.1
 
 
-def test_a_horizon_far_from_the_first_reading_is_found_over_its_ghost():
+def test_a_horizon_far_from_the_first_reading_is_found_despite_its_traces():
     scene = Scene.concatenate([make_scene(subject, horizon=42.0) for subject in SUBJECTS])
     old = replace(scene, horizon=torch.full((4,), 18.0))
     ghosted = torch.lerp(render(scene).images, render(old).images, 0.3)

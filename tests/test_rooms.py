@@ -55,7 +55,7 @@ def room(module: str) -> str:
 
 
 def imports(module: str, at_the_top: bool = False) -> set[str]:
-    """The modules of the package that ``module`` imports: anywhere in it, or when it is imported itself."""
+    """Return the modules of the package that ``module`` imports, anywhere in it or only ``at_the_top``."""
     tree = ast.parse(MODULES[module].read_text("utf-8"))
     nodes = tree.body if at_the_top else ast.walk(tree)
     found = set()

@@ -1,4 +1,4 @@
-"""SANA-Sprint: its scheduler lists a boundary that is no step, and its decoder reads the clean estimate."""
+"""SANA-Sprint: its scheduler lists a boundary that is not a step, its decoder reads the clean estimate."""
 
 import pytest
 import torch
@@ -72,7 +72,7 @@ def test_pictures_are_those_of_the_plain_pipeline(generator, folder):
     assert torch.equal(generator.render(["a house"], [1]), expected)
 
 
-def test_the_boundary_is_no_step(generator):
+def test_the_boundary_is_not_a_step(generator):
     assert generator.conventions.idle_timesteps == 1
     generator.add_adapter(AdapterSpec(rank=2), seed=0)
     recorded = []

@@ -1,4 +1,4 @@
-"""What every mistake in a spec is told: all at once, each at its place."""
+"""Mistakes in a spec are all reported at once, each with its place."""
 
 import os
 import re

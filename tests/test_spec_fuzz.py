@@ -1,4 +1,4 @@
-"""Whatever a spec file holds: it loads, or every mistake is named. Never anything else."""
+"""Whatever a spec file holds, it either loads, or every mistake is named."""
 
 import copy
 import json
@@ -64,7 +64,7 @@ def path(tmp_path_factory) -> Path:
 
 
 def load_or_refuse(path: Path, text: str, *overrides: str):
-    """The loaded spec, or None if it was refused in proper words."""
+    """Return the loaded spec, or None if it was refused with proper error lines."""
     path.write_text(text, "utf-8", newline="")
     try:
         return load_spec(path, overrides)

@@ -1,4 +1,4 @@
-"""The memory of text encoders, on inputs that are not plain rows."""
+"""The text-embedding cache, with inputs whose first dimension is not the batch."""
 
 import pytest
 import torch

@@ -59,12 +59,12 @@ def gradient(value, images):
 
 
 def close(found, expected, tolerance=1e-5):
-    """Within a tolerance relative to the largest expected value."""
+    """Assert equality within a tolerance relative to the largest expected value."""
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * expected.detach().abs().max().item())
 
 
 def ask_by_hand(vlm, image, question, answer):
-    """The log-likelihood of an answer with nothing but the processor's and the model's own calls."""
+    """Return the log-likelihood of an answer, with the processor's and the model's own calls only."""
     content = [{"type": "image", "image": to_pil_image(image.detach())}, {"type": "text", "text": question}]
     prompt = vlm.processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -108,7 +108,7 @@ def test_prefix_lm_shares_the_vision_tower_only(folders, images, caplog):
 @pytest.mark.parametrize(
     ("family", "mode"), [("Idefics3", "cache"), ("Qwen2.5-VL", "cache"), ("PaliGemma", "vision")]
 )
-def test_self_check_sees_through_the_rounding_of_16_bits(family, mode, dtype, folders):
+def test_self_check_tolerates_the_rounding_of_16_bits(family, mode, dtype, folders):
     vlm = load_vlm(VlmSpec(model=str(folders(family)), dtype=dtype), CPU)
     assert str(choose_mode(forward(vlm), 64, 64)) == mode
 
@@ -154,7 +154,7 @@ def test_wrong_batch_order_is_computed_picture_by_picture(vlm, images, monkeypat
         close(one, other)
 
 
-def test_cache_that_forgets_is_not_used(vlm, images, monkeypatch, caplog):
+def test_a_wrong_cache_is_not_used(vlm, images, monkeypatch, caplog):
     expected = AnswerScorer(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
     update = DynamicCache.update
 
@@ -232,7 +232,7 @@ def test_candidates_share_the_row_that_leads_to_them():
     assert rows.kept.tolist() == [[False, True], [True, True]]
     assert rows.slots.tolist() == [1, 1, 2, 3]
     assert rows.targets.tolist() == [1, 2, 3, 4]
-    alone = Rows.after_prefix([()], [[(1,), (2,)]], CPU)  # the prefix's last distribution tells both
+    alone = Rows.after_prefix([()], [[(1,), (2,)]], CPU)  # the prefix's last distribution predicts both
     assert len(alone.tokens) == 0
     assert alone.slots.tolist() == [0, 0]
 
@@ -312,7 +312,7 @@ def test_an_answer_that_begins_another_is_scored_with_its_end(counting_vlm, imag
     close(log_likelihood, by_hand)
     close(gradient(log_likelihood[:, 0].sum(), images), gradient(by_hand[:, 0].sum(), images))
     assert tokens.tolist() == [2, 3, 2]
-    # What the digit 1 has is divided between the answers that begin with it; 1 alone has not all of it.
+    # The probability of the digit 1 is divided between the answers that begin with it.
     (first,) = AnswerScorer(counting_vlm, [HOW_MANY], [["1"]])(images).log_likelihood
     assert (log_likelihood[:, :2].exp().sum(1) < first[:, 0].exp()).all()
 

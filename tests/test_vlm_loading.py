@@ -1,4 +1,4 @@
-"""Loading a VLM: what cannot serve is refused in one line, and nothing is left half loaded."""
+"""Loading a VLM: models that cannot be used are refused in one line."""
 
 import json
 import shutil

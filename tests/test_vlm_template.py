@@ -117,7 +117,7 @@ def test_a_template_of_text_alone(processor, caplog):
     )
     (workaround,) = set_template(processor, "small")
     assert workaround.startswith("messages as strings")
-    assert "small has a chat template of text alone" in caplog.text
+    assert "small has a chat template for text only" in caplog.text
     message = user_message("Is it night?", [Image.new("RGB", (64, 64))] * 2)
     text = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
     assert text == "<|user|><image>\n<image>\nIs it night?<|end|><|assistant|>"

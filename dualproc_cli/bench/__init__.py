@@ -1,4 +1,4 @@
-"""What a step of learning costs: seconds, FLOPs, memory, part by part; and what the shared prefix saves."""
+"""Measuring what a step of learning costs, part by part, and what the shared prefix saves."""
 
 from dualproc_cli.bench.bench import bench
 from dualproc_cli.bench.report import BenchReport

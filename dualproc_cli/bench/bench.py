@@ -32,12 +32,13 @@ def bench(
     Args:
         loaded: the spec.
         device: where both models run.
-        counts: how many questions to ask.
+        counts: numbers of questions to ask, each a row of the report.
         rounds: steps to measure of each kind.
-        random_weights: known shapes among the spec's models, which are built with random weights, not loaded.
+        random_weights: models of the spec, of known shapes, to build with random weights instead of loading.
 
     Raises:
-        UserError: a model cannot be used, or the spec has fewer questions.
+        UserError: a model cannot be used, the spec has fewer questions, or ``random_weights`` names a model
+            that is not in it.
         RunFailed: the loss or its gradient is not finite.
     """
     spec = loaded.spec
@@ -65,7 +66,9 @@ def bench(
             compiling = measure_compiling(first, generator, vlm, rounds) if spec.generator.compile else None
             rows = [measured(count) for count in counts]
         except NotFiniteError as error:
-            raise RunFailed(f"{error}; a step without a finite loss is not worth measuring") from error
+            raise RunFailed(
+                f"{error}; only a finite loss can be measured: choose another model or dtype"
+            ) from error
     return BenchReport(
         generator=spec.generator.model,
         vlm=spec.vlm.model,
@@ -89,17 +92,17 @@ def _check(spec: ControlSpec, counts: Sequence[int], random_weights: Sequence[st
     for count in counts:
         if not 1 <= count <= len(spec.questions):
             raise UserError(
-                f"--questions {count}: the spec has {len(spec.questions)} (expected 1 to as many)"
+                f"--questions {count}: the spec has {len(spec.questions)} (expected a number up to that)"
             )
     for repo in random_weights:
         if repo not in (spec.generator.model, spec.vlm.model):
             raise UserError(
-                f"--random-weights {repo}: neither the generator nor the VLM here (expected one of each)"
+                f"--random-weights {repo}: not a model of the spec (give at most one generator and one VLM)"
             )
 
 
 def _predicted(loaded: LoadedSpec, plan: MemoryPlan) -> int | None:
-    """Return the memory in bytes that `estimate_learning` expects; None where it cannot estimate."""
+    """Return the memory in bytes that `estimate_learning` expects; None if it cannot estimate."""
     try:
         return estimate_learning(loaded, plan.device, plan.strategies).total
     except UserError:

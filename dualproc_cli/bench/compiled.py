@@ -1,4 +1,4 @@
-"""Whether compiling the denoiser's blocks pays, and after how many steps."""
+"""Whether compiling the denoiser's blocks pays off, and after how many steps."""
 
 import math
 import statistics
@@ -18,8 +18,8 @@ def measure_compiling(loaded: LoadedSpec, generator: Generator, vlm: Vlm, rounds
 
     Args:
         loaded: the spec, whose ``generator.compile`` is true.
-        generator: that has not drawn with its adapter yet, so that nothing is compiled.
-        vlm: that answers the questions.
+        generator: with an adapter, with which it has not drawn yet, so that nothing is compiled.
+        vlm: the VLM that answers the questions.
         rounds: steps of each kind; the figures are medians.
     """
     spec = loaded.spec
@@ -43,7 +43,7 @@ def measure_compiling(loaded: LoadedSpec, generator: Generator, vlm: Vlm, rounds
 
 
 def steps_to_pay(compiling: float, compiled: float, plain: float) -> int | None:
-    """Return after how many steps compiling has paid; None if it never does.
+    """Return after how many steps compiling has paid off; None if it never does.
 
     Args:
         compiling: seconds of the first step, which compiles.

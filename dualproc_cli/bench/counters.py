@@ -1,4 +1,4 @@
-"""Counters of seconds, FLOPs and bytes, and the FLOPs a second that a device can do."""
+"""Counters of seconds, FLOPs and bytes, and the FLOPs per second that a device reaches."""
 
 import resource
 import statistics
@@ -19,7 +19,7 @@ CPU_ATTENTION = {
         lambda gradient, q, k, v, *_, **__: sdpa_backward_flop_count(gradient, q, k, v)
     ),
 }
-SIDES = {"cpu": 1024, "cuda": 8192}  # of the matrices that show what a device can do
+SIDES = {"cpu": 1024, "cuda": 8192}  # of the matrices whose product is timed
 ROUNDS = 10
 
 
@@ -49,7 +49,7 @@ def seconds_of(work: Callable[[], Any], read: Callable[[], float]) -> float:
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the FLOPs a second of a large square matrix product: the median of some."""
+    """Return the FLOPs per second of a large square matrix product, the median of `ROUNDS`."""
     side = SIDES.get(device.type, 2048)
     one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     read = clock(device)
@@ -58,13 +58,13 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Restart the count of `peak_bytes`, where the device can."""
+    """Reset `peak_bytes` on CUDA; other devices cannot."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the most memory in use at once: on CUDA by tensors, elsewhere by this process so far."""
+    """Return the peak memory in bytes: on CUDA of tensors, elsewhere of this process since its start."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""What the parts of a step cost, measured from outside: the step has no code for it."""
+"""What the parts of a step cost. Calls are measured from outside, so a step has no code for it."""
 
 import functools
 from collections import defaultdict
@@ -13,20 +13,20 @@ from dualproc_cli.vlm import Vlm
 from dualproc_cli.vlm.prefix import CACHES, ENCODED_PICTURES
 
 DECODERS = ("vae", "vqvae", "movq")  # a pipeline has one of these, or draws pixels
-Label = str | Callable[[dict[str, Any]], str]  # of a call, or how its keyword arguments decide it
+Label = str | Callable[[dict[str, Any]], str]  # the part of a call, or a function of its keyword arguments
 
 
 class Parts:
     """Divides what a counter (seconds, FLOPs) counts among named parts.
 
-    A part inside another is not counted in that one too, so the parts add up to the total.
+    What a part inside another spends is not counted for the outer one, so the parts add up to the total.
 
     Attributes:
         spent: the count of each part, by name.
     """
 
     def __init__(self, read: Callable[[], float]) -> None:
-        """``read`` returns the counter's value."""
+        """Start with a counter whose value ``read`` returns."""
         self.spent: dict[str, float] = defaultdict(float)
         self._read = read
         self._open: list[str] = []
@@ -79,14 +79,15 @@ def step_in_parts(learner: Learner, vlm: Vlm, parts: Parts, main_pass: str) -> N
 
     The parts are ``generator`` (text encoders, denoiser, scheduler), ``decode``, ``base picture`` (what
     ``learn.keep`` needs, without its decoding), ``views`` (visual prompts, the VLM's image processor,
-    log-probabilities), the VLM's ``main_pass`` (which continues no other) and its ``suffixes``, ``backward``,
-    ``optimiser`` and ``rest`` (the draw of the batch, gradient clipping, the one transfer from the device).
+    log-probabilities), the VLM's ``main_pass`` (its passes that do not continue another) and its ``suffixes``
+    (those that do), ``backward``, ``optimiser`` and ``rest`` (sampling the batch, gradient clipping, the
+    transfer from the device).
 
     Args:
         learner: whose step is taken.
-        vlm: that its criterion asks.
+        vlm: the VLM that its criterion asks.
         parts: the counter.
-        main_pass: name of the VLM's passes that continue no other.
+        main_pass: name of the part for the VLM's passes that do not continue another.
     """
     generator = learner.generator
     calls: list[tuple[Any, str, Label]] = [

@@ -9,7 +9,7 @@ class PartCost:
     """The cost of one part of a step, see `dualproc_cli.bench.parts.step_in_parts`.
 
     Attributes:
-        seconds: it takes.
+        seconds: how long it takes.
         flops: floating-point operations of its matrix products, convolutions and attention.
         share_of_ceiling: its FLOPs a second, as a fraction of the device's rate of matrix products.
     """
@@ -24,8 +24,8 @@ class StepCost:
     """The cost of a step of learning.
 
     Attributes:
-        seconds: it takes.
-        pictures_per_second: of its batch.
+        seconds: how long it takes.
+        pictures_per_second: pictures of its batch over these seconds.
         flops: floating-point operations of its matrix products, convolutions and attention.
         share_of_ceiling: its FLOPs a second, as a fraction of the device's rate of matrix products.
         peak_bytes: the most memory in use at once, see `dualproc_cli.bench.counters.peak_bytes`.
@@ -42,11 +42,11 @@ class StepCost:
 
 @dataclass(frozen=True)
 class VlmCost:
-    """The cost of the answers about noise and of their gradient in its pixels, without generator.
+    """The cost of the VLM alone: of answers about pictures of noise, and of their gradient.
 
     Attributes:
         shared_seconds: with the shared prefix.
-        full_seconds: with one full forward a question.
+        full_seconds: with one full forward per question.
         ratio: full over shared.
         difference: the largest difference of a question's loss between the two, in nats.
         gradient_difference: the largest difference of the gradient, relative to its largest entry.
@@ -61,7 +61,7 @@ class VlmCost:
 
 @dataclass(frozen=True)
 class StepComparison:
-    """A step with the shared prefix beside the same step with one full VLM forward a question.
+    """A step with the shared prefix beside the same step with one full VLM forward per question.
 
     Attributes:
         questions: how many are asked.
@@ -106,18 +106,18 @@ class BenchReport:
     Attributes:
         generator: the model.
         vlm: the model.
-        random_weights: those of the two that were built with random weights.
+        random_weights: those of these models that were built with random weights.
         device: where they ran.
-        threads: of the CPU.
+        threads: CPU threads.
         dtypes: precisions of generator and VLM.
         width: of the pictures, in pixels.
         height: of the pictures, in pixels.
-        denoising_steps: a picture.
-        batch_size: pictures a step.
+        denoising_steps: per picture.
+        batch_size: pictures per step.
         rounds: steps measured of each kind; the figures are medians.
         matmul_flops_per_second: what a large matrix product reaches on the device.
         memory: the memory strategies in use.
-        compile: None where the spec does not say ``generator.compile``.
+        compile: cost of compiling; None unless the spec sets ``generator.compile``.
         rows: one for each number of questions.
     """
 

@@ -1,4 +1,4 @@
-"""A step with the shared prefix beside the same step with one full VLM forward a question, in turns."""
+"""Comparing a step with the shared prefix to the same step with one full VLM forward per question."""
 
 import statistics
 from dataclasses import replace
@@ -27,14 +27,14 @@ def compare_steps(
 ) -> StepComparison:
     """Measure a step of ``loaded`` with the shared prefix and with full forwards.
 
-    The two take turns, so that whatever else the machine does slows both. Prompts are encoded before.
+    The two take turns, so that other work of the machine slows both. Prompts are encoded before.
 
     Args:
         loaded: the spec.
         generator: with its adapter.
-        vlm: that answers the questions.
+        vlm: the VLM that answers the questions.
         rounds: steps of each kind; the figures are medians.
-        ceiling: FLOPs a second that the device can do.
+        ceiling: FLOPs per second of the device's matrix products.
     """
     spec = loaded.spec
     criterion = compile_loss(loaded, vlm, spec.generator.height, spec.generator.width)
@@ -61,7 +61,7 @@ def compare_steps(
 
 
 class _MeasuredStep:
-    """A step of a learner, and what was measured of it."""
+    """The step of a learner, and its measurements."""
 
     def __init__(self, learner: Learner, vlm: Vlm, main_pass: str) -> None:
         self.learner, self.vlm, self.main_pass = learner, vlm, main_pass
@@ -75,7 +75,7 @@ class _MeasuredStep:
         self.flops = flops.spent
 
     def measure(self) -> None:
-        """Take a step on the clock, and another in parts, where waiting for the device costs a little."""
+        """Time a step, then another in parts, which takes a little longer because it waits for the device."""
         read = clock(self.device)
         forget_peak(self.device)
         self.seconds.append(seconds_of(self.learner.step, read))
@@ -85,7 +85,7 @@ class _MeasuredStep:
         self.parts.append(parts.spent)
 
     def cost(self, ceiling: float) -> StepCost:
-        """Return the medians; ``ceiling`` is in FLOPs a second."""
+        """Return the medians; ``ceiling`` is in FLOPs per second."""
         taken = {name: statistics.median(part[name] for part in self.parts) for name in self.parts[0]}
         seconds, flops = statistics.median(self.seconds), sum(self.flops.values())
         return StepCost(
@@ -106,7 +106,7 @@ class _MeasuredStep:
 
 
 def _with_full_forwards(criterion: CompositeLoss) -> CompositeLoss:
-    """Return the same loss with one full VLM forward a question."""
+    """Return the same loss with one full VLM forward per question."""
     views = [replace(view, scorer=view.scorer.in_mode(FULL)) for view in criterion.views]
     return CompositeLoss(views, criterion.learn)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # these load torch
     from dualproc_cli.bench import BenchReport
     from dualproc_cli.bench.report import CompilingCost, StepComparison
 
-COUNTS = (1, 3, 5, 8)  # questions, of the built-in spec
+COUNTS = (1, 3, 5, 8)  # numbers of questions of the built-in spec
 
 
 def bench(
@@ -28,7 +28,7 @@ def bench(
     overrides: Settings = None,
     device: Device = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps to measure; medians are shown.")] = 5,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Pictures a step.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Pictures per step.")] = None,
     questions: Annotated[
         list[int] | None,
         typer.Option("--questions", metavar="K", help="Ask the first K questions only; may be repeated."),
@@ -38,16 +38,16 @@ def bench(
         typer.Option(
             "--random-weights",
             metavar="REPO",
-            help="Use a generator or a VLM of this hub model's shape, with random weights, not downloaded; "
-            "may be given once for each.",
+            help="Build the generator or the VLM in the shape of this hub model with random weights, without "
+            "a download; may be given once for each.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a step of learning: seconds by part, memory, FLOPs, and what the shared prefix saves.
 
-    Beside each step, in the same run, stands the same step with one full VLM forward a question. With
-    --set generator.compile=true, also whether compiling pays.
+    Each step is compared, in the same run, with the same step with one full VLM forward per question.
+    With --set generator.compile=true, the report also shows whether compiling pays off.
 
     Example: dualproc bench --questions 1 --questions 5 --steps 10
     """
@@ -77,7 +77,8 @@ def _print(report: "BenchReport") -> None:
         f"{report.generator} and {report.vlm} on {report.device}, {' and '.join(report.dtypes)}: a step of "
         f"{report.batch_size} pictures of {report.width} x {report.height} in {report.denoising_steps} "
         f"denoising step(s). Matrix products reach {report.matmul_flops_per_second / 1e9:.0f} GFLOP/s. "
-        "'full' is the same step with one full VLM forward a question, 'VLM' its ratio without generator.",
+        "'full' is the same step with one full VLM forward per question, 'ratio' is full over step, "
+        "and 'VLM' is that ratio for the VLM alone.",
         markup=False,
         soft_wrap=True,
     )
@@ -91,10 +92,10 @@ def _print(report: "BenchReport") -> None:
 
 
 def _compiling(cost: "CompilingCost") -> str:
-    pays = "never pays" if cost.pays_after is None else f"pays after {cost.pays_after} steps"
+    pays = "never pays off" if cost.pays_after is None else f"pays off after {cost.pays_after} steps"
     return (
         f"Compiled, a step takes {1000 * cost.seconds:.0f} ms instead of {1000 * cost.plain_seconds:.0f}; "
-        f"to compile took {cost.compiling_seconds:.0f} s: it {pays}."
+        f"compiling took {cost.compiling_seconds:.0f} s and {pays}."
     )
 
 

@@ -1,4 +1,4 @@
-"""``dualproc bundle``: what a bundle holds, and whether it is whole."""
+"""``dualproc bundle``: show what a bundle holds, and verify its files."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from dualproc_cli.bundle import Bundle
 from dualproc_cli.commands.options import AsJson
 from dualproc_cli.metrics import first_and_last_probability
 
-app = typer.Typer(no_args_is_help=True, help="Look into adapter bundles and verify them.")
+app = typer.Typer(no_args_is_help=True, help="Show adapter bundles and verify them.")
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a .zip of it.")]
 
@@ -50,7 +50,7 @@ def show(bundle: BundlePath, as_json: AsJson = False) -> None:
     console.print(table)
     console.print()
     questions = Table(
-        "question", "answer", "P at first", "P at last", box=None, pad_edge=False, header_style="dim"
+        "question", "answer", "P at start", "P at end", box=None, pad_edge=False, header_style="dim"
     )
     for question in spec.questions:
         first, last = first_and_last_probability(manifest.metrics, question.name)
@@ -60,7 +60,7 @@ def show(bundle: BundlePath, as_json: AsJson = False) -> None:
 
 @app.command()
 def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
-    """Recompute every digest: is the bundle as it was written?
+    """Verify that the files of a bundle are unchanged, by their digests.
 
     Example: dualproc bundle verify horizon-position.zip
     """

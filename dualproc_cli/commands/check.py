@@ -14,7 +14,7 @@ from dualproc_cli.commands.options import AsJson, Device, Settings
 from dualproc_cli.measures import check_measures
 from dualproc_cli.spec import Fault, LoadedSpec, SpecError, load_spec, spec_digest
 
-if TYPE_CHECKING:  # it loads torch
+if TYPE_CHECKING:  # this loads torch
     from dualproc_cli.compiler import PlannedView
 
 ORIGIN_STYLES = {"spec": "bold", "--set": "bold yellow", "preset": "cyan", "default": "dim"}
@@ -25,7 +25,7 @@ def check(
     settings: Settings = None,
     plan: Annotated[
         bool,
-        typer.Option("--plan", help="Also load the VLM's processor and show its questions in tokens."),
+        typer.Option("--plan", help="Also load the VLM's processor and show the questions' lengths."),
     ] = False,
     memory: Annotated[
         bool,
@@ -47,7 +47,7 @@ def check(
         except SpecError as error:
             faults += error.faults
     reports = [_report(path, spec) for path, spec in loaded.items()]
-    if not faults:  # these take seconds: first the specs have to be right
+    if not faults:  # these take seconds, so they wait until all specs are valid
         for report, spec in zip(reports, loaded.values(), strict=True):
             report |= _plan(spec) if plan else {}
             report |= _memory(spec, device) if memory else {}
@@ -134,7 +134,7 @@ def _memory_table(memory: dict[str, Any]) -> Table:
     for part, size in {**memory["parts"], "total": memory["total"]}.items():
         table.add_row(part, _size(size))
     verdict = "fits" if memory["fits"] else "does not fit"
-    table.add_row(f"{verdict} {memory['device']}, which has free for it", _size(memory["available"]))
+    table.add_row(f"available on {memory['device']} ({verdict})", _size(memory["available"]))
     table.add_row("memory strategies", ", ".join(memory["strategies"]) or "none")
     return table
 

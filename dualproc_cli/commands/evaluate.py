@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dualproc_cli.evaluation import Comparison
     from dualproc_cli.evaluation.comparison import Figures
 
-COLUMNS = ("base", "learned", "held out: base", "learned")  # held out are prompts
+COLUMNS = ("base", "learned", "held out: base", "learned")  # the prompts are held out
 
 
 def evaluate(
@@ -83,7 +83,7 @@ def _print(result: "Comparison") -> None:
 
 
 def _add(table: Table, title: str, rows: "Sequence[tuple[str, Figures, str]]") -> None:
-    """Add rows of a label, figures and a unit under a title, which stays away where there are none."""
+    """Add rows of a label, figures and a unit under a title; without rows, add no title."""
     if rows:
         table.add_row(f"[dim]{title}[/dim]")
     for label, figures, unit in rows:
@@ -91,13 +91,13 @@ def _add(table: Table, title: str, rows: "Sequence[tuple[str, Figures, str]]") -
 
 
 def _labelled(name: str, judged: "Figures") -> str:
-    """The name, with the share of pictures that were judged where that is not all."""
+    """Return the name, with the share of pictures that were judged if it is below 1."""
     least = min(share for share in judged.values() if share is not None)
     return name if least == 1 else f"{name}, {least:.0%} judged"
 
 
 def _models(result: "Comparison") -> list[str]:
-    """A line for each model that measures judged by."""
+    """Return a line for each model that measures judged by."""
     sources = [
         *(found.source for found in result.measures.values()),
         *(found.source for found in result.artefacts.values()),

@@ -16,7 +16,7 @@ SCHEMA = "control.schema.json"  # the name that the starter's first line refers 
 def init(
     path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The spec to write.")] = Path("control.yaml"),
 ) -> None:
-    """Write a commented starter spec, and beside it the schema by which editors complete it.
+    """Write a commented starter spec, and beside it the schema that editors use to complete and check it.
 
     Example: dualproc init horizon.yaml
     """

@@ -31,7 +31,7 @@ def learn(
         typer.Option("--overwrite", help="Replace an existing bundle, or start an interrupted run anew."),
     ] = False,
     keep_best: Annotated[
-        bool, typer.Option("--keep-best", help="Write a bundle of the best state even if the run ends early.")
+        bool, typer.Option("--keep-best", help="If the run ends early, write a bundle of its best state.")
     ] = False,
 ) -> None:
     """Learn a control and write its adapter bundle, with pictures before and after.

@@ -1,4 +1,4 @@
-"""``dualproc models``: models that were tried, models in the local cache, pairs that suit each other."""
+"""``dualproc models``: models that were tried, models in the local cache, recommended pairs."""
 
 import json
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def models(as_json: AsJson = False) -> None:
 
 def _tried(tried: list["Tried"] | None) -> Iterator[str]:
     if not tried:
-        yield "No table of what was tried comes with this dualproc."
+        yield "This installation has no table of tried models."
         return
     yield "Tried on small random models:"
     for entry in sorted(tried, key=lambda entry: (entry.kind, entry.name)):
@@ -60,7 +60,7 @@ def _cached(cached: list["CachedModel"]) -> Iterator[str]:
 
 
 def _pairs(pairs: list["Pair"]) -> Iterator[str]:
-    yield "Suit each other, by shape and size (weights in bfloat16); with the real weights not tried yet:"
+    yield "Recommended pairs, by shape and size (weights in bfloat16); not yet tried with the real weights:"
     for pair in pairs:
         yield f"  {pair.weights_gib:5.1f} GiB  {pair.generator} ({pair.generator_licence})"
         yield f"{'':13}{pair.vlm} ({pair.vlm_licence})"

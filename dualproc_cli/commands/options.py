@@ -15,7 +15,7 @@ Settings = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="DEVICE", help="cpu, cuda, cuda:1 or mps; by default the fastest one there is."
+        "--device", metavar="DEVICE", help="cpu, cuda, cuda:1 or mps; by default the fastest available."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]

@@ -26,12 +26,15 @@ def sample(
         typer.Option(
             "--control",
             metavar="BUNDLE[@SCALE]",
-            help="A bundle (folder or .zip), stronger or weaker by a scale; several add up.",
+            help="A bundle (folder or .zip) and its strength, by default 1; several add up.",
         ),
     ] = None,
-    count: Annotated[int, typer.Option("-n", metavar="N", min=1, max=100_000, help="Pictures a prompt.")] = 1,
+    count: Annotated[
+        int, typer.Option("-n", metavar="N", min=1, max=100_000, help="Pictures per prompt.")
+    ] = 1,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**62, metavar="S", help="Seed of the first; the next has the next.")
+        int,
+        typer.Option(min=0, max=2**62, metavar="S", help="Seed of the first picture; then S + 1 ..."),
     ] = 0,
     steps: Annotated[
         int | None,
@@ -43,17 +46,15 @@ def sample(
             "--output",
             "-o",
             metavar="DIR",
-            help="Folder of the pictures; by default pictures/<the controls>.",
+            help="Folder of the pictures; by default pictures/<names of the controls>.",
         ),
     ] = None,
-    grid: Annotated[
-        bool, typer.Option("--grid", help="Also write all of them as one picture, grid.png.")
-    ] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="Also write all pictures as one, grid.png.")] = False,
     device: Device = None,
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="MODEL", help="Generator without a control; by default the miniature."
+            "--model", metavar="MODEL", help="Generator if no control is given; by default the miniature."
         ),
     ] = None,
 ) -> None:
@@ -69,7 +70,7 @@ def sample(
     if any(not prompt.strip() for prompt in wanted):
         raise UserError("an empty prompt (expected a few words, such as 'a house in a field')")
 
-    import torch  # from here on it takes a while
+    import torch  # slow, so after the arguments are checked
 
     from dualproc_cli.device import pick_device
     from dualproc_cli.drawing import draw_pictures
@@ -79,7 +80,7 @@ def sample(
     place = pick_device(device)
     folder = output or PICTURES / ("+".join(control.label for control in chosen) or "base")
     require_writable(folder)
-    spec = spec.model_copy(update={"compile": False})  # it pays after hundreds of pictures
+    spec = spec.model_copy(update={"compile": False})  # compiling pays off after hundreds of pictures only
     learned_with = [name for control in chosen for name in control.bundle.manifest.memory]
     plan = plan_drawing(spec, wanted, learned_with, min(count, BATCH), place)
     if plan.estimate and plan.strategies:

@@ -14,7 +14,7 @@ from dualproc_cli.spec import json_schema
 def schema(
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write it here instead of printing it."),
+        typer.Option("--output", "-o", metavar="FILE", help="File to write instead of printing."),
     ] = None,
 ) -> None:
     """Print the JSON Schema of control specs, for editors and validators.
@@ -37,7 +37,7 @@ def write_schema(path: Path) -> None:
         write_atomically(path, _text())
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written: {error.strerror} (choose a folder that can be)"
+            f"{path}: cannot be written: {error.strerror} (choose a folder that can be written to)"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Before and after, on seeds and prompts never learned on: P(answer), measures, artefacts, spread."""
+"""Comparing the base generator with a learned control, on held-out seeds and prompts."""
 
 from dualproc_cli.evaluation.compare import compare_with_base
 from dualproc_cli.evaluation.comparison import Comparison

@@ -1,4 +1,4 @@
-"""The base generator against the learned control, picture by picture from the same held-out seeds."""
+"""Comparing the pictures of base generator and learned control from the same held-out seeds."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,7 +14,7 @@ from dualproc_cli.generator import Generator
 from dualproc_cli.measures import Evidence, Measure
 from dualproc_cli.spec import ControlSpec
 
-BATCH = 16
+BATCH = 16  # pictures drawn or asked about at once
 
 
 def compare_with_base(
@@ -30,12 +30,12 @@ def compare_with_base(
 
     Args:
         spec: the spec that was learned.
-        generator: with the learned adapter on.
+        generator: with the learned adapter.
         loss: the spec's questions, compiled for the VLM trained against.
-        measures: judge the pictures; none of them refuses ``spec``.
+        measures: judge the pictures; they must not refuse ``spec``.
         second: the same questions, compiled for another VLM.
         seeds: per prompt, at least 2; None takes the spec's.
-        progress: called with the pictures done and their total.
+        progress: called with the number of pictures done and their total.
     """
     numbers = held_out_seeds(seeds or spec.evaluate.seeds)
     groups: list[tuple[tuple[str, ...], tuple[Column, Column]]] = [

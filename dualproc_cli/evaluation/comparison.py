@@ -1,4 +1,4 @@
-"""What an evaluation found, as numbers: the base generator beside the learned control."""
+"""The results of an evaluation: numbers of the base generator and of the learned control."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figures:
-    """One number for each kind of pictures; None where there are no such pictures, or none was judged.
+    """One number for each kind of pictures; None if there are no such pictures or none was judged.
 
     Attributes:
         base: of the base generator, on the prompts that were learned on.
@@ -28,11 +28,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Source:
-    """By what was measured.
+    """Where a measure's numbers come from.
 
     Attributes:
         unit: of the value.
-        model: the measure's model, if it has one.
+        model: the measure's model; None without one.
         revision: of the model.
         licence: of the model.
     """
@@ -45,13 +45,13 @@ class Source:
 
 @dataclass(frozen=True)
 class GoalReport:
-    """How well the pictures do what a measure asks for.
+    """How well the pictures reach the goal of a measure.
 
     Attributes:
-        success: share of the judged pictures that do; None where no goal is set.
-        value: mean of what was measured.
+        success: share of the judged pictures that reach it; None if the measure has no goal.
+        value: mean of the measured values.
         judged: share of the pictures that could be judged.
-        source: by what.
+        source: unit and model of the measure.
     """
 
     success: Figures | None
@@ -62,14 +62,14 @@ class GoalReport:
 
 @dataclass(frozen=True)
 class ArtefactReport:
-    """How much of what should not be there is in the pictures.
+    """How strong an artefact is in the pictures.
 
     Attributes:
-        value: mean of what was measured.
-        ratio: learned over base, on the prompts that were learned on; None where the base has none.
+        value: mean of the measured values.
+        ratio: learned over base, on the prompts that were learned on; None if the base's is not above 0.
         ratio_held_out: the same on the held-out prompts.
         judged: share of the pictures that could be judged.
-        source: by what.
+        source: unit and model of the measure.
     """
 
     value: Figures
@@ -81,13 +81,13 @@ class ArtefactReport:
 
 @dataclass(frozen=True)
 class SpreadReport:
-    """How much of what varies from seed to seed still does, on the prompts that were learned on.
+    """How much a property varies from seed to seed, on the prompts that were learned on.
 
     Attributes:
-        base: spread over a prompt's seeds, root mean square over the prompts; None where none was judged.
-        learned: the same of the learned control.
-        ratio: learned over base: 1 keeps all variety. None where the base does not vary.
-        source: by what.
+        base: spread over a prompt's seeds, root mean square over the prompts; None if no prompt was judged.
+        learned: the same for the learned control.
+        ratio: learned over base; at 1 all variety is kept. None if the base does not vary.
+        source: unit and model of the measure.
     """
 
     base: float | None
@@ -104,9 +104,9 @@ class Comparison:
         seeds: held-out seeds per prompt.
         questions: mean P(answer) by question.
         second_vlm: the same by a VLM that was not trained against; empty without one.
-        measures: the measures' goals, by name.
-        artefacts: what should not be there, by name.
-        spread: what should go on varying, by name.
+        measures: reports of the measures that set goals, by name.
+        artefacts: reports of the measures of artefacts, by name.
+        spread: reports of the measures of variety, by name.
     """
 
     seeds: int
@@ -117,7 +117,7 @@ class Comparison:
     spread: dict[str, SpreadReport] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain objects of numbers and text, for machines; what is not known is null."""
+        """Return the comparison as plain data that `json.dumps` takes; unknown numbers are None."""
         return asdict(self)
 
 

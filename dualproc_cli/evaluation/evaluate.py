@@ -1,4 +1,4 @@
-"""Evaluating a bundle: everything that it names is loaded, then compared."""
+"""Evaluating a bundle: its models and measures are loaded, then base and control are compared."""
 
 from collections.abc import Callable
 
@@ -20,13 +20,13 @@ def evaluate_bundle(
 ) -> Comparison:
     """Compare the base generator with a bundle's control.
 
-    Where memory is short, both models are loaded as for learning it (`dualproc_cli.memory`).
+    If memory is short, the models are loaded with memory strategies (`dualproc_cli.memory`).
 
     Args:
         bundle: an opened bundle.
-        device: where generator and VLM live.
+        device: where generator and VLMs run.
         seeds: held-out seeds per prompt, at least 2; None takes the spec's.
-        progress: called with the pictures done and their total.
+        progress: called with the number of pictures done and their total.
 
     Raises:
         SpecError: a measure cannot judge the pictures.

@@ -1,4 +1,4 @@
-"""What was found in pictures, collected prompt by prompt and put together as a `Comparison`."""
+"""Collecting what is found in pictures, prompt by prompt, for a `Comparison`."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Answers:
         self._found: dict[str, dict[Column, list[Tensor]]] = {}
 
     def add(self, column: Column, probabilities: dict[str, Tensor]) -> None:
-        """Add the answers about some pictures: [N] by question."""
+        """Add P(answer) [N] about N pictures, by question."""
         for name, values in probabilities.items():
             self._found.setdefault(name, defaultdict(list))[column].append(values.float().cpu())
 
@@ -42,7 +42,7 @@ class Answers:
 class Tally:
     """Judgements of one measure, by kind of pictures.
 
-    Of a variety, only the spread of each prompt's pictures is kept, not its values.
+    For a measure of variety, the spread of each prompt's pictures is kept instead of the values.
     """
 
     def __init__(self, measure: Measure) -> None:
@@ -78,25 +78,25 @@ class Tally:
 
 
 def _means(found: dict[Column, list[Tensor]]) -> Figures:
-    """Means of the values that are not NaN."""
+    """Return the means of the values that are not NaN."""
     columns = {column: torch.cat(values) for column, values in found.items()}
     return Figures(**{column: known(float(v[~v.isnan()].mean())) for column, v in columns.items()})
 
 
 def _shares(found: dict[Column, list[Tensor]]) -> Figures:
-    """Shares of the values that are not NaN."""
+    """Return the shares of the values that are not NaN."""
     return Figures(
         **{column: float((~torch.cat(values).isnan()).float().mean()) for column, values in found.items()}
     )
 
 
 def _spread_of_judged(values: Tensor) -> float:
-    """The spread of a property [N, D] over the pictures that were judged; NaN for fewer than two."""
+    """Return the spread of a property [N, D] over the judged pictures; NaN for fewer than two."""
     judged = values[~values.isnan().any(1)]
     return spread(judged) if len(judged) > 1 else float("nan")
 
 
 def _root_mean_square(spreads: Sequence[float]) -> float | None:
-    """Over the prompts of which enough pictures were judged."""
+    """Return the root mean square of the spreads that are not NaN; None without any."""
     values = torch.tensor(spreads)
     return known(float(values[~values.isnan()].square().mean().sqrt()))

@@ -1,4 +1,4 @@
-"""The pictures of a bundle: what the base generator draws, and what the control makes of it."""
+"""The pictures of a bundle: the base generator's, and those of the learned control."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class BeforeAfter:
     held_out: set[str]
 
     def grid(self) -> Image.Image:
-        """Lay out all pictures: a section for each prompt, the base's above the learned ones."""
+        """Lay out all pictures: a section for each prompt, with the base pictures above the learned ones."""
         return labelled_grid(
             [
                 Section(

@@ -1,7 +1,6 @@
-"""Everything that a run needs to go on bit for bit, as one safetensors file.
+"""Checkpoints: everything that a run needs to go on bit for bit, in one safetensors file.
 
-Replacing a file is atomic and replacing a folder is not: whenever the power fails, a whole checkpoint is
-there.
+A file can be replaced atomically, a folder cannot. So even a power failure leaves a complete checkpoint.
 """
 
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ class _Header(BaseModel):
 
 
 def run_digest(spec: ControlSpec) -> str:
-    """Compute the digest of what a run learns: of its spec, however the run fits into memory."""
+    """Return the digest of a run's spec without ``memory``, which may change when the run is resumed."""
     return spec_digest(spec.model_copy(update={"memory": "auto"}))
 
 
@@ -40,8 +39,8 @@ class Best:
     """The weights with the lowest recent loss so far.
 
     Attributes:
-        step: after how many steps.
-        loss: mean of what is minimised over the last few steps.
+        step: how many steps were taken.
+        loss: the mean of ``loss + keep`` over the last few steps.
         adapter: the adapter's weights by name.
     """
 
@@ -59,9 +58,9 @@ class Checkpoint:
         metrics: of every step so far.
         rng: state of the run's random numbers, uint8.
         adapter: the adapter's weights by name.
-        moments: AdamW's running means of gradient and squared gradient, in the parameters' order; none before
-            the first step.
-        best: the best state so far, where it is kept.
+        moments: AdamW's running means of gradient and squared gradient, in the parameters' order; empty
+            before the first step.
+        best: the best state so far; None if it is not kept.
     """
 
     spec_digest: str
@@ -73,11 +72,11 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """How many steps were taken."""
+        """The number of steps taken."""
         return len(self.metrics)
 
     def write(self, path: Path) -> None:
-        """Write the checkpoint; whatever happens meanwhile, ``path`` holds the previous one or this one.
+        """Write the checkpoint atomically: at any time ``path`` holds the previous one or this one.
 
         Raises:
             OSError: the disk is full or the folder cannot be written to.
@@ -97,7 +96,7 @@ class Checkpoint:
         """Read a checkpoint.
 
         Raises:
-            UserError: there is none, or it is damaged.
+            UserError: the file does not exist or is damaged.
         """
         try:
             with safe_open(path, framework="pt") as file:

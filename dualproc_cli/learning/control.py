@@ -37,15 +37,15 @@ def learn(
     """Learn the control of ``loaded`` and write its bundle to the folder ``output``.
 
     The same spec on the same machine gives the same adapter bit for bit (on CUDA as far as its kernels are
-    deterministic). While it learns, a checkpoint lies beside ``output``, until the bundle is written.
+    deterministic). Until the bundle is written, a checkpoint lies beside ``output``.
 
     Args:
         loaded: the spec.
-        output: of the bundle.
+        output: the folder of the bundle.
         device: where both models run.
         resume: go on from the checkpoint of the same spec.
         overwrite: replace a bundle, or the checkpoint of an interrupted run.
-        keep_best: a run that ends early still leaves a bundle, of the state with the lowest recent loss.
+        keep_best: if the run ends early, write a bundle of the state with the lowest recent loss.
         console: where progress is shown; standard output by default.
 
     Returns:
@@ -55,7 +55,7 @@ def learn(
         SpecError: a measure that the spec names cannot judge its pictures.
         UserError: the output, a model or the spec cannot be used.
         Interrupted: Ctrl-C or SIGTERM; the state is in the checkpoint.
-        RunFailed: the loss became no number, or a file could not be written.
+        RunFailed: the loss or its gradient is not finite, memory ran out, or a file could not be written.
     """
     console = console or Console()
     place, started = Output(output), time.monotonic()
@@ -89,7 +89,7 @@ def learn(
             _finish(loaded, place, plan, generator, vlm, learner, ending, started)
             message += f"; {output} holds the best state so far, of step {learner.best.step}"
         elif keep_best:
-            message += "; too early for a best state"
+            message += "; there is no best state yet"
     raise (Interrupted if ending.reason == "interrupted" else RunFailed)(message)
 
 
@@ -103,7 +103,7 @@ def _finish(
     ending: Ending,
     started: float,
 ) -> None:
-    """Draw the pictures and write the bundle of the adapter as it is."""
+    """Draw the pictures, and write the bundle of the adapter in its present state."""
     pictures = draw_before_after(generator, loaded.spec)
     outcome = Outcome(
         reason=ending.reason,
@@ -133,9 +133,9 @@ def _finish(
 
 
 def _second_revision(loaded: LoadedSpec) -> str | None:
-    """The revision of the second VLM, as far as it is known without loading it."""
+    """Return the revision of the second VLM, if it is known without loading it."""
     second = loaded.spec.evaluate.vlm
     try:
         return find_model(second).revision if second else None
-    except FileNotFoundError:  # evaluating says so
+    except FileNotFoundError:  # `evaluate` reports it
         return None

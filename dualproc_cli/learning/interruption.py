@@ -12,22 +12,22 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(RunFailed):
-    """The user stopped a run, which saved its state. Exit status 130, as a shell has it for Ctrl-C."""
+    """The user stopped a run, which saved its state. Exit status 130, as shells report Ctrl-C."""
 
     exit_status = 130
 
 
 class Interruption:
-    """Inside its block, the first SIGINT or SIGTERM sets `wished`; a second one acts at once, as usual.
+    """Context manager in which the first SIGINT or SIGTERM only sets `wished`; a second one acts as usual.
 
-    Outside the main thread it does nothing, because Python delivers no signals there.
+    It does nothing outside the main thread, because Python delivers signals to the main thread only.
 
     Attributes:
         wished: whether the user wants the run to stop.
     """
 
     def __init__(self, notify: Callable[[], None]) -> None:
-        """``notify`` is called at the first signal."""
+        """Prepare to call ``notify`` at the first signal."""
         self.wished = False
         self._notify = notify
         self._previous: dict[signal.Signals, Any] = {}

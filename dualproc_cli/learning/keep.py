@@ -1,7 +1,7 @@
 """Staying close to the base generator's picture from the same noise, so that the VLM cannot be fooled.
 
-The VLM's loss alone can be won by a texture that only the VLM likes, or by all pictures becoming one. These
-terms hold each picture to what the base generator draws from the same prompt and seed.
+A texture that only the VLM reacts to can lower its loss too, and so can drawing one picture for all seeds.
+These terms hold each picture to what the base generator draws from the same prompt and seed.
 """
 
 import torch
@@ -11,7 +11,7 @@ from dualproc_cli.spec import KeepSpec
 
 
 def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
-    """The weighted sum of the three terms, a scalar.
+    """Return the weighted sum of the three terms, a scalar.
 
     - ``picture``: mean |x - x_base|
     - ``structure``: mean |grad x - grad x_base|, blind to a change of a whole area's colour
@@ -36,7 +36,7 @@ def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Anisotropic total variation [B] of [B, C, H, W]: mean |dx| + mean |dy| per picture."""
+    """Return the anisotropic total variation [B] of [B, C, H, W]: mean |dx| + mean |dy| per picture."""
     across = images.diff(dim=-1).abs().mean((1, 2, 3))
     down = images.diff(dim=-2).abs().mean((1, 2, 3))
     return across + down

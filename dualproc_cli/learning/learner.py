@@ -1,4 +1,4 @@
-"""The learning itself: one step after another, each a function of the state before it."""
+"""The steps of learning: each depends on the state before it alone."""
 
 import math
 
@@ -44,19 +44,19 @@ class Learner:
     ``learn.seed``: a spec gives the same adapter each time, and so does a run that was resumed.
 
     Attributes:
-        metrics: one entry a step so far.
-        best: the state with the lowest recent loss, if ``keep_best``.
+        metrics: one entry per step so far.
+        best: the state with the lowest recent loss; None without ``keep_best``, or before there is one.
     """
 
     def __init__(
         self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss, *, keep_best: bool = False
     ) -> None:
-        """Take a generator and start before its first step.
+        """Prepare the first step.
 
         Args:
-            spec: whose control is learned.
+            spec: the control to learn.
             generator: with its adapter.
-            criterion: compiled for the size of its pictures.
+            criterion: the spec's loss, compiled for the size of the generator's pictures.
             keep_best: whether the state with the lowest recent loss is kept.
         """
         self.spec, self.generator, self.criterion = spec, generator, criterion
@@ -71,13 +71,13 @@ class Learner:
 
     @property
     def holds(self) -> bool:
-        """Whether P(answer) of every question that has a weight holds above ``learn.stop_at``."""
+        """Whether recent P(answer) of every question with a weight above 0 is above ``learn.stop_at``."""
         learned = [question.name for question in self.spec.questions if question.weight > 0]
         return holds_above(self.metrics, self.spec.learn.stop_at, learned)
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether all steps were taken, or `holds` is true."""
         return len(self.metrics) >= self.spec.learn.steps or self.holds
 
     def step(self) -> StepMetrics:
@@ -95,7 +95,7 @@ class Learner:
         (report.loss + kept).backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, learn.gradient_clip)
 
-        # One transfer from the device: every one of them waits for all that was computed.
+        # A single transfer, because each transfer from the device waits until it has finished computing.
         probabilities = [values.mean() for values in report.probabilities.values()]
         scalars = [report.loss.detach(), kept.detach(), norm, *report.losses.values(), *probabilities]
         values = torch.stack([scalar.float() for scalar in scalars]).tolist()
@@ -164,7 +164,7 @@ class Learner:
         return distance(images, base, keep)
 
     def _remember_best(self, entry: StepMetrics) -> None:
-        """Keep the weights that ``entry`` was measured with, before they move."""
+        """Keep the weights that ``entry`` was measured with if its recent loss is the lowest so far."""
         history = [*self.metrics[1 - WINDOW :], entry]
         if not self._keep_best or len(history) < WINDOW:
             return

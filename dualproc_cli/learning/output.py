@@ -1,4 +1,4 @@
-"""Where a run writes. What cannot be written or would destroy something else is refused at the start."""
+"""Where a run writes. An output that cannot be written or would replace other files is refused at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +22,15 @@ class Output:
 
     @property
     def checkpoint(self) -> Path:
-        """``BUNDLE.checkpoint.safetensors``"""
+        """The path of the checkpoint, ``BUNDLE.checkpoint.safetensors``."""
         return self.bundle.with_name(f"{self.bundle.name}.checkpoint.safetensors")
 
     def prepare(self, spec: ControlSpec, *, resume: bool, overwrite: bool) -> Checkpoint | None:
-        """Make sure that the run can write, and read the checkpoint that it resumes from, if ``resume``.
+        """Make sure that the run can write; with ``resume``, return the checkpoint that it resumes from.
 
         Raises:
-            UserError: something is in the way, the folder cannot be written to, or no checkpoint fits.
+            UserError: the output exists already, its folder cannot be written to, or there is no checkpoint
+                of this spec to resume from.
         """
         if not self.bundle.name:
             raise UserError(f"{self.bundle}: expected the name of a new folder for the bundle")
@@ -57,7 +58,7 @@ class Output:
             raise UserError(
                 f"{self.bundle}: already exists (pass --overwrite to replace it, or another output with -o)"
             )
-        # An output that was mistyped must not cost the user a folder of something else.
+        # A mistyped output must not replace a folder of other files.
         empty = self.bundle.is_dir() and not any(self.bundle.iterdir())
         if not empty and not (self.bundle / MANIFEST).is_file():
             raise UserError(f"{self.bundle}: exists and is not a bundle; choose another output with -o")

@@ -24,7 +24,7 @@ class LearningProgress:
     """
 
     def __init__(self, console: Console, steps: int, done: int) -> None:
-        """``done`` of ``steps`` steps were taken before."""
+        """Prepare to show ``steps`` steps, ``done`` of which were taken before."""
         self._console, self._steps, self._first = console, steps, done
         self._started = time.monotonic()
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None

@@ -28,7 +28,7 @@ class Ending:
 
     @property
     def early(self) -> bool:
-        """Whether the control was not learned to its end."""
+        """Whether the run ended before the control was learned."""
         return self.reason not in ("steps", "stop_at")
 
 
@@ -37,7 +37,7 @@ def run(
 ) -> Ending:
     """Step until ``learner`` has finished, with a checkpoint every ``learn.checkpoint_every`` steps.
 
-    ``smaller`` is the memory plan that a run which runs out of memory is told to try.
+    If memory runs out, the message suggests ``smaller``, the next memory plan.
 
     Raises:
         RunFailed: a checkpoint could not be written; the one before is intact.
@@ -66,12 +66,12 @@ def run(
         )
     if learner.finished:
         return Ending("steps", f"all {taken} steps taken")
-    where = f"saved in {checkpoint}; go on with --resume" if saved else "nothing learned yet"
+    where = f"saved in {checkpoint}; go on with --resume" if saved else "nothing was learned yet"
     return Ending("interrupted", f"interrupted after step {taken} of {learn.steps}: {where}")
 
 
 def _save(learner: Learner, path: Path, saved: int) -> int:
-    """Write a checkpoint over that of step ``saved``; returns its own step."""
+    """Replace the checkpoint of step ``saved`` by the present one, and return its step."""
     checkpoint = learner.checkpoint()
     try:
         checkpoint.write(path)

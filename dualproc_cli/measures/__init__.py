@@ -1,11 +1,11 @@
-"""What judges a picture without the VLM that was trained against.
+"""Measures, which judge pictures without the VLM that was trained against.
 
-An entry of ``evaluate.measures`` is the name of one of the miniature's measures, which are in
-`dualproc_cli.miniature.world.measures`, or a mapping: ``type: line-weight`` is the class ``LineWeight`` of
-``measures/line_weight.py``, made from its parameters, a model of `dualproc_cli.spec.measures`. Whoever adds a
-measure adds these two.
+An entry of ``evaluate.measures`` is either the name of one of the miniature's measures, which are in
+`dualproc_cli.miniature.world.measures`, or a mapping with a type: ``type: some-name`` stands for the class
+``SomeName`` of ``measures/some_name.py``, which takes its parameters as a model of
+`dualproc_cli.spec.measures`. To add a measure, add this class and this model.
 
-No torch is imported here, nor anything of the miniature unless a spec names its measures.
+This module imports no torch, and imports the miniature only if a spec names one of its measures.
 """
 
 from importlib import import_module
@@ -26,7 +26,7 @@ __all__ = [
     "spread",
 ]
 
-# What every evaluation measures, of any model and without being named.
+# The measures of every evaluation, for any model, even if the spec does not name them.
 ALWAYS: tuple[MeasureSpec, ...] = (
     DistanceMeasure(name="distance"),
     DiversityMeasure(name="diversity"),
@@ -38,7 +38,7 @@ ALWAYS: tuple[MeasureSpec, ...] = (
 
 
 def measures_of(spec: ControlSpec) -> list[Measure]:
-    """Return the measures that a spec names, and those that come along with the miniature's."""
+    """Return the measures that a spec names; with any of the miniature's, also its `companions`."""
     named = [_measure(entry) for entry in spec.evaluate.measures]
     if any(isinstance(entry, str) for entry in spec.evaluate.measures):
         named += import_module("dualproc_cli.miniature.world.measures").companions()
@@ -46,7 +46,7 @@ def measures_of(spec: ControlSpec) -> list[Measure]:
 
 
 def measures_of_evaluation(spec: ControlSpec) -> list[Measure]:
-    """Return the measures of a spec, and those of every evaluation whose name the spec gives to no other."""
+    """Return the measures of a spec, and those of every evaluation whose name is still free."""
     return _each_once([*measures_of(spec), *map(_measure, ALWAYS)])
 
 
@@ -54,7 +54,7 @@ def check_measures(loaded: LoadedSpec) -> None:
     """Ask every measure that a spec names whether it can judge the spec's pictures.
 
     Raises:
-        SpecError: with the reasons of all that cannot.
+        SpecError: some cannot; the error holds the reason of each.
     """
     faults = []
     for index, entry in enumerate(loaded.spec.evaluate.measures):
@@ -75,7 +75,7 @@ def _measure(entry: str | MeasureSpec) -> Measure:
 
 
 def _each_once(measures: list[Measure]) -> list[Measure]:
-    """The first of each role and name: reports go by them."""
+    """Return the first measure of each role and name, by which reports list them."""
     found: dict[tuple[Role, str], Measure] = {}
     for measure in measures:
         found.setdefault((measure.role, measure.name), measure)

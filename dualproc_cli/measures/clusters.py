@@ -1,4 +1,4 @@
-"""k-means, the same each time."""
+"""Deterministic k-means."""
 
 import torch
 from torch import Tensor
@@ -7,20 +7,16 @@ ITERATIONS = 20
 
 
 def k_means(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Find clusters of points [P, D], Lloyd's algorithm from the start of k-means++.
+    """Cluster points [P, D] by Lloyd's algorithm, initialised by k-means++ with a constant seed.
 
-    Arthur, Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007. Its random numbers are
-    seeded by a constant.
+    Arthur, Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007.
 
     Returns:
         at most ``count`` centres [K, D], fewer where fewer points differ, and the share [K] of points nearest
         to each.
     """
-    rng, dtype, points = (
-        torch.Generator().manual_seed(0),
-        points.dtype,
-        points.double(),
-    )  # sums of many points
+    rng, dtype = torch.Generator().manual_seed(0), points.dtype
+    points = points.double()  # for sums over many points
     centres = points[torch.randint(len(points), (1,), generator=rng)]
     while len(centres) < count:
         apart = _distances(points, centres).amin(1).square()
@@ -37,5 +33,5 @@ def k_means(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _distances(points: Tensor, centres: Tensor) -> Tensor:
-    # Exact: by a matrix product, equal points would be a little apart.
+    # Exact: computed by a matrix product, the distance of equal points would not be 0.
     return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist")

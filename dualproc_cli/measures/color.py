@@ -13,7 +13,7 @@ _WHITE = torch.tensor([0.95047, 1.0, 1.08883])
 
 
 def lab(rgb: Tensor) -> Tensor:
-    """Convert sRGB colours [..., 3] in [0, 1] to CIELAB."""
+    """Convert sRGB colours [..., 3] in [0, 1] to CIELAB [..., 3]."""
     linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0) + 0.055) / 1.055) ** 2.4)
     xyz = linear @ _TO_XYZ.T / _WHITE
     f = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=1e-9) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
@@ -22,7 +22,7 @@ def lab(rgb: Tensor) -> Tensor:
 
 
 def ciede2000(first: Tensor, second: Tensor) -> Tensor:
-    """Return how different sRGB colours [..., 3] in [0, 1] look: 1 is just noticeable, 10 another shade."""
+    """Return the CIEDE2000 difference [...] of sRGB colours [..., 3] in [0, 1]; 1 is just noticeable."""
     return lab_difference(lab(first), lab(second))
 
 

@@ -7,8 +7,8 @@ from dualproc_cli.spec.measures import DistanceMeasure
 class Distance(Measure):
     """The mean absolute difference of the pixels, mean |x - x_base|, in [0, 1].
 
-    A control that changes little of the picture keeps it low, a collapse does not. With ``at_most`` it is a
-    success to stay within it.
+    It is low if a control changes little of the picture, and high if all pictures become alike. With
+    ``at_most``, a picture succeeds if its distance is at most that.
     """
 
     unit = "mean |x - base|"

@@ -5,9 +5,9 @@ from dualproc_cli.spec.measures import DiversityMeasure
 
 
 class Diversity(Measure):
-    """The pixels themselves: their spread over the seeds of a prompt is the root mean variance of a pixel.
+    """The spread of the pixels over the seeds of a prompt: the square root of their mean variance.
 
-    A control under which every seed draws the same picture has none.
+    It is 0 if every seed draws the same picture.
     """
 
     role = "variety"

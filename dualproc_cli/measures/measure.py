@@ -1,4 +1,4 @@
-"""What every measure has in common: what it is given, what it gives back, and what a report says of it."""
+"""What every measure has in common: what it is given, what it returns, and what reports say about it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ class Refusal:
     """Why a measure cannot judge the pictures of a spec.
 
     Attributes:
-        problem: what is wrong, as in "target is no palette".
-        expected: what would be right.
+        problem: what is wrong, such as "'line' is of type line".
+        expected: what was expected instead.
         key: the parameter of the measure that is at fault; None for the measure itself.
     """
 
@@ -55,7 +55,7 @@ class Evidence:
 
     @property
     def unjudged(self) -> "Tensor":
-        """NaN for each picture, [N]."""
+        """NaN for each picture [N], the value of pictures that cannot be judged."""
         return self.images.new_full((len(self.images),), float("nan"))
 
 
@@ -75,15 +75,17 @@ class Judgement:
 class Measure(ABC):
     """Judges pictures, independently of the VLM that was trained against.
 
-    Modules of measures are imported without torch: what needs it imports it in `judge`.
+    `dualproc check` calls `refuses` without torch, so a measure's module imports torch in `judge` only.
 
     Attributes:
         name: in reports.
         unit: of the value.
-        role: how it is reported. Of a ``goal``, the rate of success and the mean value; of an ``artefact``,
-            the mean value, beside the base generator's and as its multiple; of a ``variety``, the spread of
-            the value over the seeds of a prompt, as a share of the base generator's.
-        model: the model that it judges by, with its ``revision`` and ``licence``; None without one.
+        role: how it is reported: a ``goal`` by its success rate and mean value; an ``artefact`` by its mean
+            value and its ratio to the base generator's; a ``variety`` by the spread of its value over the
+            seeds of a prompt and its ratio to the base generator's.
+        model: the model that it judges by; None if it needs no model.
+        revision: of the model.
+        licence: of the model.
     """
 
     name: str
@@ -99,9 +101,9 @@ class Measure(ABC):
 
     @abstractmethod
     def judge(self, evidence: Evidence) -> Judgement:
-        """Judge pictures; without the base picture, the prompt or the size that it needs, one is unjudged."""
+        """Judge pictures; those without the base picture, prompt or size that it needs get NaN."""
 
 
 def spread(values: "Tensor") -> float:
-    """Return the root mean variance over N of a property [N, D]; exactly 0 where all N are the same."""
+    """Return the root mean variance over N of a property [N, D]; 0 if all N are equal, NaN if N is 1."""
     return float((values - values[0]).var(0).mean().sqrt())

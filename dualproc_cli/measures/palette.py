@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLORS = 8  # of a picture's own palette
-SIDE = 128  # pixels: of a larger picture every second, third ... row and column is looked at
+SIDE = 128  # pixels; of a larger picture, only every second, third ... row and column is used
 
 
 class Palette(Measure):
     """The mean CIEDE2000 difference between a picture's colours and the nearest ones of a palette.
 
     The picture's own palette is found by k-means in CIELAB: colours c_i that cover shares a_i of it. With the
-    wanted colours t_j the value is sum_i a_i min_j dE(c_i, t_j). It says nothing of how many of the wanted
-    colours are used.
+    wanted colours t_j the value is sum_i a_i min_j dE(c_i, t_j). It does not depend on how many of the
+    wanted colours are used.
     """
 
     unit = "CIEDE2000"
@@ -58,7 +58,7 @@ class Palette(Measure):
 
 
 def palettes(images: "Tensor") -> "list[tuple[Tensor, Tensor]]":
-    """Return the own palette of each of images [N, 3, H, W]: CIELAB colours [K, 3] and their shares [K]."""
+    """Return the palette of each of images [N, 3, H, W]: CIELAB colours [K, 3] and their shares [K]."""
     from dualproc_cli.measures.clusters import k_means
     from dualproc_cli.measures.color import lab
 

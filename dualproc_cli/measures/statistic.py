@@ -1,6 +1,6 @@
-"""Statistics of the pixels that give cheating away: patterns that fool a VLM and no photograph has.
+"""Statistics of the pixels that reveal patterns which mislead a VLM and are rare in photographs.
 
-Each is a number a picture; a report sets it against the base generator's.
+Each is one number per picture, which reports compare with the base generator's.
 """
 
 from typing import TYPE_CHECKING
@@ -11,13 +11,13 @@ from dualproc_cli.spec.measures import StatisticMeasure
 if TYPE_CHECKING:
     from torch import Tensor
 
-LONGEST_PERIOD = 20  # pixels: what repeats more slowly is taken for content
-# Bins of the spectrum around a peak: how far its neighbourhood reaches, and what belongs to the peak itself.
+LONGEST_PERIOD = 20  # pixels; patterns of a longer period count as content
+# Bins of the spectrum around a peak: how far its neighbourhood and the peak itself reach.
 REACH, CORE = 7, 2
 
 
 class Statistic(Measure):
-    """One of `STATISTICS`."""
+    """The statistic of `STATISTICS` that the parameter ``of`` names."""
 
     role = "artefact"
 
@@ -46,7 +46,7 @@ def high_frequency(images: "Tensor") -> "Tensor":
 def clipping(images: "Tensor") -> "Tensor":
     """Return the share [N] of values in images [N, 3, H, W] that are at most 1/255 or at least 254/255.
 
-    Values are taken to the nearest of 256 levels, each channel by itself.
+    Values are rounded to 256 levels, and channels are counted separately.
     """
     return ((images < 1.5 / 255) | (images > 253.5 / 255)).float().mean((1, 2, 3))
 
@@ -54,7 +54,7 @@ def clipping(images: "Tensor") -> "Tensor":
 def saturation(images: "Tensor") -> "Tensor":
     """Return the mean saturation [N] of images [N, 3, H, W], as in HSV.
 
-    That of a pixel is (max - min) / max of its channels, and 0 for black.
+    The saturation of a pixel is (max - min) / max of its channels, and 0 for black.
     """
     highest, lowest = images.amax(1), images.amin(1)
     return ((highest - lowest) / highest.clamp(min=1e-6)).mean((1, 2))
@@ -65,10 +65,10 @@ def periodicity(images: "Tensor") -> "Tensor":
 
     It is the amplitude of the highest peak in the spectrum, as a multiple of its neighbourhood's. P is the
     power spectrum of the mean of the channels under a Hann window, with the power of rounding to 256 levels
-    added. The neighbourhood is the geometric mean of P within 7 bins of the peak and beyond 2: around it,
-    along its row or along its column, whichever is the highest, so that neither the fall of a photograph's
-    spectrum nor the ridge of an upright or level edge counts. Frequencies below one period in 20 pixels are
-    taken for content.
+    added. The neighbourhood is the geometric mean of P from 3 to 7 bins away from the peak: around it, along
+    its row or along its column, whichever is the highest. So neither the falling spectrum of a photograph nor
+    the ridge of a vertical or horizontal edge counts. Frequencies below one period in 20 pixels are left out
+    as content.
 
     White noise gives about sqrt(ln(H W / 2) / 0.56), that is 4 to 5; a flat picture gives 1.
     """
@@ -78,7 +78,7 @@ def periodicity(images: "Tensor") -> "Tensor":
 
 
 def _strongest_peak(luma: "Tensor") -> "Tensor":
-    """The amplitude of the highest peak in the spectrum of a picture [H, W], over its neighbourhood's."""
+    """Return the amplitude of the highest peak in a picture's [H, W] spectrum, over its neighbourhood's."""
     import torch
     from torch.nn import functional as F
 

@@ -1,4 +1,4 @@
-"""The shipped weights of the miniature, the embedded default: where they are, and whether they are whole.
+"""The shipped weights of the miniature, the embedded default: their folders, revisions and digests.
 
 The miniature is a small generator and a small VLM of real classes. `miniature.world` holds the procedural
 world that they were trained on, `miniature.training` their training.
@@ -29,7 +29,7 @@ def generator_folder(revision: str | None = None) -> Path:
 
 
 def vlm_folder(revision: str | None = None) -> Path:
-    """Return the folder of the VLM, a transformers Idefics3; all else as in `generator_folder`."""
+    """Return the folder of the VLM, a transformers Idefics3; otherwise as `generator_folder`."""
     return _checked("vlm", revision)
 
 
@@ -39,10 +39,13 @@ def reader_folder() -> Path:
 
 
 def revision(part: str) -> str:
-    """Return which weights a part has, 40 hexadecimal digits like a hub model's commit.
+    """Return the revision of a part's weights, 40 hexadecimal digits like a commit on the hub.
 
     Args:
         part: ``generator``, ``vlm`` or ``reader``.
+
+    Raises:
+        UserError: the file of the digests is missing or damaged.
     """
     digests = _digests()
     own = {name: value for name, value in digests.items() if name.startswith(f"{part}/")}

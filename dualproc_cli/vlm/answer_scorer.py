@@ -15,11 +15,11 @@ Sizes = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class AnswerScores:
-    """How likely each candidate answer is; lists over the questions that were asked.
+    """Log-likelihoods of the candidate answers; the lists have one entry per question asked.
 
     Attributes:
         log_likelihood: [B, A_q] sum of the answer tokens' log-probabilities, float32, differentiable.
-        tokens: [A_q] how many tokens each candidate has, the end of its turn included where it is scored.
+        tokens: [A_q] number of tokens of each candidate, with the end-of-turn token if that is scored.
     """
 
     log_likelihood: list[Tensor]
@@ -28,11 +28,11 @@ class AnswerScores:
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """What is computed for pictures of one size.
+    """How the answers about pictures of one size are computed.
 
     Attributes:
-        mode: name of the forward mode; of a processor without a model, of the one to expect.
-        prefix_tokens: length of the prefix that is computed once for all questions; 0 where none is.
+        mode: name of the forward mode; for a processor without a model, of the expected one.
+        prefix_tokens: length of the prefix that is computed once for all questions; 0 without a shared one.
         suffix_tokens: for each question and candidate, how many tokens follow the prefix, with the answer.
     """
 
@@ -51,8 +51,8 @@ class AnswerScorer:
         loss = -scores.log_likelihood[0][:, 0].mean()
 
     Before the first picture of a size is scored, the forward modes are compared with plain forward passes on
-    noise, and the fastest that agrees is used: ``cache``, one pass for what the questions share; ``vision``,
-    the vision tower once; ``separate``, everything for each question.
+    noise, and the fastest one that agrees is used: ``cache`` runs the tokens that all questions share once,
+    ``vision`` runs the vision tower once, and ``separate`` runs everything for each question.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class AnswerScorer:
         answers: Sequence[Sequence[str]],
         mode: ForwardMode | None = None,
     ) -> None:
-        """Take questions and their answers; nothing is computed yet.
+        """Store the questions and their answers; nothing is computed yet.
 
         Args:
             vlm: the model to ask, or its processor alone to `plan`.
             questions: texts.
             answers: each question's candidates: the expected answer, then those it competes with.
-            mode: used for pictures of any size, without a comparison; None compares.
+            mode: the forward mode for pictures of any size; None compares the modes and chooses one.
         """
         self.vlm = vlm
         self.questions = list(questions)
@@ -84,7 +84,7 @@ class AnswerScorer:
 
         Args:
             images: [B, 3, H, W] in [0, 1].
-            beside: a second picture [3, h, w] in [0, 1], shown after each.
+            beside: a second picture [3, h, w] in [0, 1], shown after each of ``images``.
             asked: indices of the questions to ask; all by default. The scores come in this order.
 
         Raises:
@@ -102,9 +102,11 @@ class AnswerScorer:
             tokens=[torch.tensor(group, device=log_p.device) for group in lengths],
         )
 
-    @torch.inference_mode(False)  # the comparison needs gradients, also where only scores are wanted
+    @torch.inference_mode(False)  # the comparison needs gradients, even if only scores are wanted
     def prepare(self, height: int, width: int, beside: Tensor | None = None) -> ForwardMode:
-        """Choose the forward mode for pictures of a size in pixels; the first call does it at the latest.
+        """Choose the forward mode for pictures of ``height`` x ``width`` pixels.
+
+        Scoring the first picture of a size does this too.
 
         Raises:
             UserError: a question or an answer cannot be encoded, or no gradient reaches the picture.
@@ -122,7 +124,7 @@ class AnswerScorer:
         return AnswerScorer(self.vlm, self.questions, self.answers, mode)
 
     def plan(self, height: int, width: int, beside: Tensor | None = None) -> ScoringPlan:
-        """Return what is computed for pictures of a size in pixels.
+        """Return how answers about pictures of ``height`` x ``width`` pixels are computed.
 
         Raises:
             UserError: a question or an answer cannot be encoded.

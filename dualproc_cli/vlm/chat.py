@@ -24,11 +24,12 @@ class Prompts:
     """Questions about pictures of one size, and their candidate answers, as tokens.
 
     Attributes:
-        tokens: one prompt a question, from the first token to the generation prompt.
-        answers: the candidate answers of each question; where the tokens of one begin another's, each with
-            the token that ends the turn, so that a short one is not as likely as all that it begins.
-        token_inputs: one dict a question: inputs [1, prompt length, ...] with an entry a token (token types).
-        question_inputs: one dict a question: its other inputs [1, ...] (a Q-Former's text, for instance).
+        tokens: one prompt per question, from the first token to the generation prompt.
+        answers: the candidate answers of each question. If the tokens of one begin another's, all of them end
+            with the end-of-turn token; otherwise the short one would get the probability of both.
+        token_inputs: one dict per question: inputs [1, prompt length, ...] with one entry per token, such as
+            token types.
+        question_inputs: one dict per question: its other inputs [1, ...], such as the text of a Q-Former.
         shared: length of the longest token prefix that all prompts have in common.
         holds_pictures: whether every picture token lies within the shared prefix.
         pixel_keys: names of the inputs that hold the pictures.
@@ -49,13 +50,15 @@ def plan_prompts(
     answers: Sequence[Sequence[str]],
     sizes: Sequence[tuple[int, int]],
 ) -> Prompts:
-    """Encode every question once, for pictures of the given (height, width) in pixels, several to a message.
+    """Encode every question once, each in a message with one picture per entry of ``sizes``.
 
-    The tokens depend on the pictures' sizes only, so blank pictures are encoded with them.
+    ``sizes`` are (height, width) in pixels. The tokens depend on the pictures' sizes only, so blank pictures
+    are encoded.
 
     Raises:
-        UserError: a question cannot be asked about so many pictures, an answer has no tokens, two candidates
-            of a question have the same ones, or one begins another and the VLM has no end of turn.
+        UserError: a question cannot be asked about this many pictures, an answer has no tokens, two
+            candidates of a question have the same tokens, or the tokens of one begin another's and the VLM
+            has no end-of-turn token.
     """
     blanks = [to_pil_image(torch.full((3, *size), 0.3)) for size in sizes]
     encoded = [_encode(processor, question, blanks) for question in questions]
@@ -88,7 +91,7 @@ def plan_prompts(
 def picture_inputs(
     processor: ProcessorMixin, pictures: Sequence[Sequence[Tensor]], keys: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return the VLM's picture inputs, with their graph.
+    """Return the VLM's picture inputs, differentiable in the pictures.
 
     Args:
         processor: of the VLM; its torchvision image processor works on float tensors and keeps the graph.
@@ -117,7 +120,7 @@ def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -
     except TEMPLATE_ERRORS as error:
         raise UserError(
             f"question {question!r}: the VLM's chat template and processor cannot ask it about "
-            f"{len(pictures)} picture(s) ({' '.join(str(error).split())[:160]}); expected a VLM that can"
+            f"{len(pictures)} picture(s) ({' '.join(str(error).split())[:160]}); choose another VLM"
         ) from error
     # Nothing is padded, so the mask is all ones; labels are for training the VLM itself.
     return {
@@ -128,7 +131,7 @@ def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -
 
 
 def _by_token(inputs: dict[str, Tensor], prompt: Tokens, wanted: bool) -> dict[str, Tensor]:
-    """Return those of ``inputs`` that have an entry for each token of ``prompt``, or those that have not."""
+    """Return the ``inputs`` with an entry for each token of ``prompt`` if ``wanted``, else the others."""
     return {key: value for key, value in inputs.items() if (value.shape[:2] == (1, len(prompt))) == wanted}
 
 
@@ -150,12 +153,15 @@ def _candidates(
     found = tuple(_answer_tokens(processor, question, prompt, answer) for answer in answers)
     for tokens, answer in zip(found, answers, strict=True):
         if not tokens:
-            raise UserError(f"question {question!r}: the VLM has no tokens for the answer {answer!r}")
+            raise UserError(
+                f"question {question!r}: the VLM has no tokens for the answer {answer!r}; choose other words"
+            )
         if processor.tokenizer.unk_token_id in tokens and processor.tokenizer.unk_token_id is not None:
             logger.warning("question %r: the VLM does not know all words of the answer %r", question, answer)
     if len(set(found)) < len(found):
         raise UserError(
-            f"question {question!r}: the VLM has the same tokens for two of its answers: {', '.join(answers)}"
+            f"question {question!r}: the VLM has the same tokens for two of its answers: "
+            f"{', '.join(answers)}; choose other words"
         )
     if not any(longer[: len(tokens)] == tokens for tokens, longer in permutations(found, 2)):
         return found
@@ -163,8 +169,8 @@ def _candidates(
     if end is None:
         raise UserError(
             f"question {question!r}: the VLM's tokens of one answer begin another's ({', '.join(answers)}), "
-            "and neither its chat template nor its tokenizer has an end of turn to tell them apart; expected "
-            "answers of which none begins another"
+            "and neither its chat template nor its tokenizer has an end of turn to tell them apart; choose "
+            "answers that do not begin alike"
         )
     return tuple((*tokens, end) for tokens in found)
 
@@ -183,7 +189,7 @@ def _answer_tokens(processor: ProcessorMixin, question: str, prompt: Tokens, ans
 
 
 def _end_of_turn(processor: ProcessorMixin, question: str) -> int | None:
-    """Return the token that the VLM writes right after an answer; None where there is none.
+    """Return the token that the VLM writes right after an answer; None if it has no such token.
 
     It is the first of what the chat template puts after an assistant's words in a dialogue, or, where the
     template puts nothing there, the tokenizer's end of sequence.

@@ -35,7 +35,7 @@ class Vlm:
         model: None where only the processor was loaded, which is enough to plan the questions.
         device: where the model runs.
         revision: commit on the hub, or of the miniature's weights; None for a local folder.
-        workarounds: what was changed so that it can be asked, each with its reason.
+        workarounds: the changes that were needed to ask it questions, each with its reason.
         image_scale: how large pictures are shown to it, as a fraction of their width and height, in (0, 1].
     """
 
@@ -48,6 +48,7 @@ class Vlm:
 
     @property
     def dtype(self) -> torch.dtype:
+        """The weights' dtype; float32 without a model."""
         return self.model.dtype if self.model is not None else torch.float32
 
 
@@ -84,8 +85,8 @@ def build_vlm(spec: VlmSpec, device: torch.device, weights: Weights, texts: Sequ
     """Build the VLM that ``spec`` names from its configuration alone.
 
     Args:
-        spec: of a model whose configuration is at hand.
-        device: where random weights live. A VLM without weights says that it is on the CPU.
+        spec: names a model whose shape is known or whose configuration can be read locally.
+        device: where random weights are placed. A VLM without weights reports the CPU.
         weights: see `dualproc_cli.models.build`.
         texts: the questions and answers that it will be given.
 
@@ -109,13 +110,13 @@ def build_vlm(spec: VlmSpec, device: torch.device, weights: Weights, texts: Sequ
 def prepare_vlm(
     processor: ProcessorMixin, model: PreTrainedModel, device: torch.device, image_scale: float = 1.0
 ) -> Vlm:
-    """Prepare a VLM that is in memory, on ``device`` already, as `load_vlm` does: frozen, in eval mode."""
+    """Freeze a model that is already on ``device`` and set eval mode, as `load_vlm` does."""
     _clamp_resizes(processor.image_processor)
     return Vlm(processor, model.eval().requires_grad_(False), device, None, image_scale=image_scale)
 
 
 def load_processor(spec: VlmSpec) -> Vlm:
-    """Load the processor alone (``model`` is None): it takes seconds and serves `AnswerScorer.plan`.
+    """Load the processor without the model (``model`` is None), which is enough for `AnswerScorer.plan`.
 
     Raises:
         UserError: the processor cannot be found or read, or the model is not an image-text-to-text model.
@@ -149,8 +150,8 @@ def _load_processor(spec: VlmSpec, source: ModelSource) -> tuple[ProcessorMixin,
 class _Clamped:
     """An image processor whose resized float pictures stay in [0, 255].
 
-    Bicubic and Lanczos filters overshoot. In use the VLM sees 8-bit pictures, which cannot, so while
-    learning it must not see values beyond black and white either.
+    Bicubic and Lanczos filters overshoot. The 8-bit pictures that VLMs normally get are clipped to this
+    range, so the pictures that a control is learned from must be too.
     """
 
     def resize(self, *args: Any, **options: Any) -> Any:

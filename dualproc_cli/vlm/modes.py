@@ -1,4 +1,4 @@
-"""How a VLM's answers are computed: modes are tried on noise, and the fastest that is right is used."""
+"""How a VLM's answers are computed: modes are tried on noise, and the fastest correct one is used."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 Forward = Callable[[Query], Tensor]
 
-# Nats by which an answer token may differ from its definition. Logits of 16 bits are multiples of up to 1/8,
-# so with them `lookahead` is what tells a prefix-LM, and this only a gross mistake.
+# Largest difference, in nats, of an answer token's log-probability from its definition. 16-bit logits are
+# rounded to multiples of up to 1/8: with them this finds gross mistakes only; `lookahead` finds prefix-LMs.
 TOLERANCE = 1e-3
 TOLERANCE_16_BIT = 0.5
 ADVICE = "choose another model, or report this with the versions of transformers and torch"
@@ -32,7 +32,7 @@ class ForwardMode:
         name: ``cache``, ``vision`` or ``separate``; see `AnswerScorer`.
         forward: computes the log-probabilities of answer tokens.
         batched: whether all pictures go through in one pass, or one by one.
-        reason: why no faster mode is right; empty for the fastest.
+        reason: why the faster modes cannot be used; empty for the fastest.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ForwardMode:
         return self.name if self.batched else f"{self.name}, picture by picture"
 
 
-# The modes of causal models, the fastest first, for whoever cannot try them because tensors have no values.
+# The modes of causal models, the fastest first, for estimates on tensors without data, which cannot try them.
 CAUSAL_MODES = (
     ForwardMode("cache", shared_prefix, True),
     ForwardMode("vision", shared_vision, True),
@@ -87,7 +87,7 @@ class PictureForward:
 
 
 def choose_mode(run: PictureForward, height: int, width: int) -> ForwardMode:
-    """Return the fastest mode that agrees with the definition on two noise pictures and has a gradient.
+    """Return the fastest mode that agrees with plain forward passes on two noise pictures and has a gradient.
 
     Args:
         run: the VLM and the questions.
@@ -137,7 +137,7 @@ def _is_causal(run: PictureForward, noise: Tensor) -> bool:
 
 
 def _expected(run: PictureForward, definition: ForwardMode, noise: Tensor) -> Tensor:
-    """Return the answers about the noise [2, T] by definition, after checking that all pictures count."""
+    """Return the answers about the noise [2, T] by definition; check that a second picture changes them."""
     try:
         with torch.no_grad():
             expected = run(definition, noise)

@@ -20,9 +20,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dualproc_cli.vlm.chat import Prompts, Tokens
 
-# What a pass leaves for one that goes on from it: the key-value cache, by its new and its old name.
+# Names of the key-value cache, which a pass returns and the next pass takes: the new one and the old one.
 CACHES = ("cache", "past_key_values")
-# The model's input that holds pictures which have gone through the vision tower already.
+# The model's input for pictures that have already gone through the vision tower.
 ENCODED_PICTURES = "mm_encoder_outputs"
 
 
@@ -46,6 +46,7 @@ class Query:
 
     @property
     def device(self) -> torch.device:
+        """The model's device."""
         return self.model.device
 
     def prompt(self, q: int, length: int | None = None) -> dict[str, Tensor]:
@@ -57,7 +58,7 @@ class Query:
         return {"input_ids": self.row(self.prompts.tokens[q][:length]), **token_inputs}
 
     def beyond_tokens(self, q: int) -> dict[str, Any]:
-        """Return the pictures and the inputs of question ``q`` that do not go by token, for each picture."""
+        """Return, for each picture, its inputs and those of question ``q`` that have no entry per token."""
         inputs = {
             key: value.to(self.device).expand(self.batch, *value.shape[1:])
             for key, value in self.prompts.question_inputs[q].items()
@@ -71,7 +72,8 @@ class Query:
     def continuation(self, q: int, rows: int, length: int) -> dict[str, Tensor]:
         """Return the token inputs [rows, length, ...] of tokens after prompt ``q``.
 
-        Token types are for prompts alone; what tells each token which pictures it may attend to goes on.
+        Token types apply to prompts only and are left out. Inputs that say which pictures a token may attend
+        to continue with the values of the prompt's last token.
         """
         return {
             key: value[:, -1:].to(self.device).expand(rows, length, *value.shape[2:])
@@ -87,7 +89,7 @@ class Rows:
     Attributes:
         tokens: [R, L] right-padded; candidates that differ in their last token alone share a row.
         kept: [R, L] True where the next token belongs to an answer; K in all.
-        slots: [T] each answer token's place among the prefix's last distribution and the K kept ones.
+        slots: [T] the distribution that predicts each answer token: 0 for the prefix's last, 1 to K for kept.
         targets: [T] the answer tokens.
     """
 
@@ -128,7 +130,7 @@ class Rows:
 
 
 def shared_prefix(query: Query) -> Tensor:
-    """Run one pass over the prefix with a row a picture, and one over what follows with a row an answer."""
+    """Run one pass over the prefix with a row per picture, and one over the rest with a row per answer."""
     model, prompts, some = query.model, query.prompts, query.asked[0]
     contexts = [prompts.tokens[q][prompts.shared :] for q in query.asked]
     rows = Rows.after_prefix(contexts, [prompts.answers[q] for q in query.asked], query.device)
@@ -156,7 +158,7 @@ def shared_vision(query: Query) -> Tensor:
 def generated(query: Query) -> Tensor:
     """Run each prompt by itself, then its answers on its cache, as `generate` does.
 
-    This is the definition for prefix-LMs, which would take an answer given at once for a part of the prompt.
+    This is the definition for prefix-LMs. In a single pass they would treat the answer as part of the prompt.
     """
     return _prompt_by_prompt(query)
 
@@ -179,7 +181,7 @@ def plain(query: Query) -> Tensor:
 
 
 def lookahead(query: Query) -> Tensor:
-    """Return how far a prompt's distributions change with what follows, relative to their spread: [B].
+    """Return how much a prompt's logits change with the text after them, relative to their spread: [B].
 
     With causal attention only rounding changes them; a prefix-LM looks ahead, so its prefix cannot be shared.
     """
@@ -203,7 +205,8 @@ def _prompt_by_prompt(query: Query) -> Tensor:
     for q in query.asked:
         first = None
         for answer in query.prompts.answers[q]:
-            # The first token's distribution serves all candidates; a longer one uses up the cache of a pass.
+            # All candidates share the first token's distribution. A candidate of several tokens uses up the
+            # cache, so the next one needs a pass of its own.
             if first is None or len(answer) > 1:
                 first, out = _forward(
                     query.model, 1, query.prompt(q) | query.beyond_tokens(q), use_cache=True
@@ -227,7 +230,7 @@ def _forward(model: Any, keep: int | Tensor, inputs: dict[str, Any], use_cache: 
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         out = model(**inputs, use_cache=use_cache, logits_to_keep=keep)
         return out.logits, out
-    out = model(**inputs, use_cache=use_cache)  # those that do not take it give the logits of all tokens
+    out = model(**inputs, use_cache=use_cache)  # models without it return the logits of all tokens
     if isinstance(keep, int):
         return out.logits[:, -keep:], out
     return out.logits[keep] if keep.dtype == torch.bool else out.logits[:, keep], out
@@ -244,10 +247,10 @@ def _in_turn(logits: Tensor, answer: Tokens) -> Tensor:
 
 
 def _cache(out: Any) -> tuple[str, Any]:
-    """Return the cache of a pass, and the name of the input that takes it in a pass that goes on from it.
+    """Return the name of the input that takes the cache of a pass in the next pass, and the cache.
 
-    Linear-attention layers are made to leave the state they hold as it is: they overwrite it in place, which
-    breaks the backward pass, and after the second pass nothing uses it.
+    Linear-attention layers overwrite their state in place, which breaks the backward pass. Here they are made
+    to keep it, because nothing uses the state after the second pass.
     """
     name = next((name for name in CACHES if name in out), None)
     if name is None:

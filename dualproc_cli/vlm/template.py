@@ -1,4 +1,4 @@
-"""The chat template of questions: the model's own, set so that the text after it is the answer."""
+"""The chat template of questions: the model's own, changed so that the answer follows directly."""
 
 import json
 import logging
@@ -40,19 +40,19 @@ THOUGHTS = (
 )
 MARK = "MARK"  # stands for any words of a user or an assistant
 
-# The exceptions of templates on a message that they are not made for.
+# The exceptions that templates raise on messages they do not support.
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, AttributeError, LookupError)
 
 
 def set_template(processor: ProcessorMixin, name: str) -> tuple[str, ...]:
     """Set the chat template of model ``name`` so that the answer comes right after the generation prompt.
 
-    That is the model's own template, without thinking. Its own switch turns thinking off, where it has one;
-    where the generation prompt still opens a thought, or a thought stands before the assistant's words, an
-    empty thought is closed first.
+    The model's own template is used, with thinking turned off by its own switch if it has one. If the
+    generation prompt still opens a thought, or the template writes one before the assistant's words, an empty
+    thought is added to the generation prompt.
 
     Returns:
-        what was changed, each with the reason.
+        the changes, each with its reason.
     """
     workarounds = []
     template = processor.chat_template or processor.tokenizer.chat_template
@@ -65,7 +65,7 @@ def set_template(processor: ProcessorMixin, name: str) -> tuple[str, ...]:
     elif not _takes_picture(processor, template):
         strings = STRINGS.replace("IMAGE", _placeholder(processor)) + template
         if _takes_picture(processor, strings):
-            logger.warning("%s has a chat template of text alone: pictures are put before the text", name)
+            logger.warning("%s has a chat template for text only: pictures are put before the text", name)
             workarounds.append("messages as strings: its chat template is of text alone")
             template = strings
     if switches := [switch for switch in SWITCHES if _looks_at(template, switch)]:
@@ -92,7 +92,7 @@ def before_answer(processor: ProcessorMixin, question: str, answer: str) -> str:
         prompt = processor.apply_chat_template(
             [user_message(question, [None])], add_generation_prompt=True, tokenize=False
         )
-    except TEMPLATE_ERRORS:  # asking the first question will say so
+    except TEMPLATE_ERRORS:  # encoding the first question reports it
         return ""
     dialogue = _dialogue(processor, question, answer)
     before, found, _ = dialogue.removeprefix(prompt).partition(answer)
@@ -106,7 +106,7 @@ def after_answer(processor: ProcessorMixin, question: str) -> str:
 
 
 def _dialogue(processor: ProcessorMixin, question: str, answer: str) -> str:
-    """Return the text of a question and its answer; none where the template is for questions only."""
+    """Return the text of a question and its answer; empty if the template supports questions only."""
     reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
     try:
         return processor.apply_chat_template([user_message(question, [None]), reply], tokenize=False)
@@ -139,14 +139,14 @@ def _placeholder(processor: ProcessorMixin) -> str:
 
     shown = {"images": [[Image.new("RGB", (64, 64))]]}
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # some warn of a text without placeholder
+    transformers_logging.set_verbosity_error()  # some warn about a text without placeholders
     by_itself, alone, placed = length(MARK, **shown), length(MARK), length(token + MARK, **shown)
     transformers_logging.set_verbosity(verbosity)
     return "" if by_itself > alone > 0 and by_itself != placed else token
 
 
 def _thought(processor: ProcessorMixin) -> str:
-    """Return the rest of an empty thought, if the prompt opens one or the answer stands behind one."""
+    """Return the text that closes an empty thought if the prompt opens one or one precedes the answer."""
     before = before_answer(processor, "", MARK)
     if any(closing in before for _, closing in THOUGHTS):
         return before
@@ -154,7 +154,7 @@ def _thought(processor: ProcessorMixin) -> str:
         prompt = processor.apply_chat_template(
             [user_message(MARK, [None])], add_generation_prompt=True, tokenize=False
         )
-    except TEMPLATE_ERRORS:  # asking the first question will say so
+    except TEMPLATE_ERRORS:  # encoding the first question reports it
         return ""
     after = prompt.rpartition(MARK)[2]
     for opening, closing in THOUGHTS:

@@ -25,7 +25,7 @@ SAMPLES = {  # how many each is trained on by default
 def main() -> None:
     """Parse the arguments, train, export, and record the facts of the training."""
     parser = argparse.ArgumentParser(prog="python -m dualproc_cli.miniature.training", description=__doc__)
-    parser.add_argument("name", choices=[*SAMPLES, "release"])
+    parser.add_argument("name", choices=[*SAMPLES, "release"], help="what to train, or release")
     parser.add_argument(
         "--folder",
         type=Path,
@@ -33,8 +33,8 @@ def main() -> None:
         help="where checkpoints, logs and exports are",
     )
     parser.add_argument("--samples", type=int, help="how many samples to train on in all")
-    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

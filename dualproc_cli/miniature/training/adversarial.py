@@ -1,4 +1,4 @@
-"""Adversarial training of the VLM: it learns on the pictures of adapters that attacked it.
+"""Adversarial training of the VLM, on pictures of adapters that were learned to attack it.
 
 In one round, adapters are learned against the VLM as it is, each for another question and hardly kept close
 to the base generator. The scene reader labels their pictures, and the VLM is trained on these among others.
@@ -37,15 +37,15 @@ KEPT_FROM, KEPT_EVERY = 9, 6  # which steps' pictures are kept: the first, and e
 # Drawn for each attack: learning rate, and weight of the mean absolute distance to the base's pictures.
 LEARNING_RATES = (4e-4, 8e-4, 1.6e-3)
 KEEP_WEIGHTS = (0.0, 1.0, 4.0)
-# First words of the kinds of question that are attacked; the more often a word stands here, the oftener.
+# First words of the kinds of question that are attacked; repeated ones are attacked more often.
 ATTACKED_KINDS = (
     "horizon", "palette", "line-weight", "closer", "closer", "inside", "inside", "on-line", "attribute"
 )  # fmt: skip
 ADVERSARIAL = 0.3  # share of the pictures that come from attacks
-GENERATED = 0.4  # share of the others of one scene that the generator draws
+GENERATED = 0.4  # share that the generator draws of the other pictures of one scene
 
 # Root mean square distance to the nearest scene. Up to SOUND, a picture is as good as the generator's own;
-# from CORRUPTED on, nothing is true of it.
+# from CORRUPTED on, the answer to every yes-no question about it is No.
 SOUND, CORRUPTED = 0.06, 0.11
 ERROR_WEIGHT = 2.0  # how much an error at the subject, in units of its contrast, takes from its share
 
@@ -57,7 +57,7 @@ class AttackGoal:
     Attributes:
         overlays: one visual prompt, repeated for ATTACK_BATCH pictures.
         wording: index into WORDINGS of the question about it.
-        subject: index into SUBJECTS of the subject that the question is about, NOBODY if it is about none.
+        subject: index into SUBJECTS of the subject that the question is about, NOBODY without one.
     """
 
     overlays: Overlays
@@ -94,7 +94,7 @@ def sample_goal(rng: torch.Generator) -> AttackGoal:
 
 
 def adversarial_pictures(folder: Path, seed: int) -> Blends:
-    """Attack the VLM in ``folder`` ATTACKS times; returns the pictures, labelled by the scene reader."""
+    """Attack the VLM in ``folder`` ATTACKS times, and return the pictures, labelled by the scene reader."""
     rng = seeded(seed)
     spec = GeneratorSpec(
         model=str(folder / "generator"), width=SIZE, height=SIZE, steps=1, guidance_scale=0.0
@@ -111,7 +111,7 @@ def adversarial_pictures(folder: Path, seed: int) -> Blends:
 
 
 def _attack(generator: Generator, networks: vlm.VlmNetworks, number: int, rng: torch.Generator) -> Tensor:
-    """Learn an adapter until the VLM says Yes to one goal; returns pictures from on the way [N, 3, H, W]."""
+    """Learn an adapter to make the VLM say Yes to one goal; return pictures [N, 3, H, W] of its steps."""
     goal, packer = sample_goal(rng), networks.packer
     suffix = packer.questions[goal.wording].expand(ATTACK_BATCH, QUESTIONS, -1)
     at = int(packer.question_lengths[goal.wording]) - 1

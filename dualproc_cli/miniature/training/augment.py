@@ -1,4 +1,4 @@
-"""Augmentation: the disturbances that a network must see through when it reads generated pictures."""
+"""Augmentation with disturbances like those of generated pictures, which a network has to ignore."""
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def augment(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _bands(count: int, size: int, rng: torch.Generator) -> Tensor:
-    """Draw bands [B, 3, H, W] as high as a token of the generator, easily taken for horizons."""
+    """Draw bands [B, 3, H, W] as high as a token of the generator, easily mistaken for horizons."""
     rows = torch.arange(size // TOKEN + 1).repeat_interleave(TOKEN)
     phase = int(torch.randint(TOKEN, (), generator=rng))
     levels = torch.randn(count, 3, size // TOKEN + 1, 1, generator=rng)

@@ -12,7 +12,7 @@ from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import sample_scenes
 
 # Standard deviation of the noise added before decoding, in units of the latents': the decoder learns to
-# forgive small errors.
+# tolerate small errors.
 LATENT_NOISE = 0.1
 # Standard deviation of the latents that the generator sees. It predicts noise - latent in one step; at 3, an
 # error in carrying the noise through the network is three times smaller in the picture than at 1.
@@ -53,7 +53,7 @@ def task(samples: int, folder: Path, seed: int) -> Task:
 
 
 def export(training: Training, folder: Path) -> dict[str, float]:
-    """Save the averaged model with the latents' mean and spread in its config; returns held-out figures."""
+    """Save the averaged model with the latents' mean and spread in its config; return held-out figures."""
     training.use_average()
     model: Any = training.task.modules
     rng = seeded(1_000_003)

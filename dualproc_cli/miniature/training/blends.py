@@ -1,4 +1,4 @@
-"""Blends: pictures between two scenes, of which only that is true which is true of both.
+"""Blends: pictures between two scenes. Only what is true of both scenes is true of a blend.
 
 A VLM that has only seen pictures of one scene is misled by a subject that fades, smears or stands in two
 places. Blends teach it to answer No about those.
@@ -17,7 +17,7 @@ from dualproc_cli.miniature.world.render import Rendering, render
 from dualproc_cli.miniature.world.scene import NOBODY, UNIFORMS, Scene, sample_prompts, scene_from_uniforms
 
 # How the second scene differs from the first: which numbers of `scene_from_uniforms` are its own. Where the
-# subject is gone, NOBODY takes its place.
+# subject is gone, its kind is NOBODY.
 CHANGES: dict[str, tuple[int, ...]] = {
     "subject gone": (),
     "place": (5, 6, 7),
@@ -28,8 +28,8 @@ CHANGES: dict[str, tuple[int, ...]] = {
 }
 CHANGE_SHARES = torch.tensor([0.3, 0.3, 0.2, 0.05, 0.05, 0.1])
 PATCHINESS = 0.35  # in half of the pictures, how much the first scene's share varies from place to place
-SMEARING = 0.8  # share of a subject that counts as no longer visible when it is wholly smeared
-LENIENCY = 6.0  # log-odds by which what a scene rules out is weakened as its share falls from 1/2 to 1/(2e)
+SMEARING = 0.8  # share of a subject that counts as invisible when all of it is smeared
+LENIENCY = 6.0  # log-odds that are added to a scene's as its share falls from 1/2 to 1/(2e)
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Blends(Batched):
         second_rendering: the other scene as it is drawn.
         first_share: [B] how much of the picture is the first scene's, in [0, 1].
         max_log_odds: [B] upper limit of the log-odds of any answer; MAX_LOG_ODDS for a sound picture, less
-            for a corrupted one, negative where nothing is true of it.
+            for a corrupted one, negative if the answer to every yes-no question about it is No.
     """
 
     images: Tensor

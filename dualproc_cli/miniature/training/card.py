@@ -44,7 +44,7 @@ TRAINING = """\
 - The generator is a rectified flow. Its starting noise says which scene to draw, so one step is plain
   regression.
 - The VLM is asked three questions about each picture. The pictures are renders, decoded renders, and blends
-  of two scenes, of which only that is true which is true of both.
+  of two scenes; only what is true of both scenes is true of a blend.
 - `adversarial` is adversarial training: it learns adapters that attack the VLM, labels their pictures with
   the reader, and trains the VLM on them and on the generator's pictures.
 """

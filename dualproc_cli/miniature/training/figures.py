@@ -39,7 +39,7 @@ class AnswerCount:
         asked: how often it was asked.
         right: how often it was right.
         clear: how often the answer was clear.
-        clear_right: how often it was right where the answer was clear.
+        clear_right: how often it was right if the answer was clear.
         yes: for each question whether Yes was answered, by whether Yes is true.
     """
 

@@ -116,7 +116,7 @@ def make_chunk(networks: GeneratorNetworks, rng: torch.Generator) -> Chunk:
 
 
 def _make_part(networks: GeneratorNetworks, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-    """Make PART scenes; returns the fields of `Chunk`."""
+    """Make PART scenes, and return the fields of `Chunk`."""
     noise = torch.randn(PART, TOKENS, TOKEN_CHANNELS, generator=rng)
     kind, look = sample_prompts(PART, rng, PAIRS)
     rendering = render(scene_from_uniforms(uniforms_in(noise), kind, look))
@@ -168,7 +168,7 @@ def _weights(rendering: Rendering) -> Tensor:
 
 
 def export(training: Training, folder: Path) -> dict[str, float]:
-    """Save the pipeline of averaged weights in half precision; returns held-out figures."""
+    """Save the pipeline of averaged weights in half precision; return held-out figures."""
     training.use_average()
     pipeline: Any = cast(GeneratorNetworks, training.task.modules).pipeline()
     rng = seeded(1_000_003)

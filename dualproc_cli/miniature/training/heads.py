@@ -34,9 +34,9 @@ def scene_loss(predicted: dict[str, Tensor], scene: Scene) -> Tensor:
 
 
 def number_loss(predicted: Tensor, target: Tensor, where: Tensor | None = None) -> Tensor:
-    """Return the mean smooth L1 distance of numbers [B, size] to a target of as many.
+    """Return the mean smooth L1 distance of numbers [B, size] to a target of the same size.
 
-    Distances outside the mask ``where``, of B or B times size elements, count as zero.
+    Distances outside the mask ``where``, of B or B * size elements, count as zero.
     """
     error = F.smooth_l1_loss(predicted, target.reshape(predicted.shape), beta=0.1, reduction="none")
     if where is None:

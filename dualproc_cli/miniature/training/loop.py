@@ -38,7 +38,7 @@ def half_precision() -> torch.autocast:
 
 
 class Chunks(Generic[T]):
-    """Training data, made a chunk at a time from seed and number alone: a resumed training has the same."""
+    """Training data, made one chunk at a time from the seed and the chunk's number."""
 
     def __init__(self, make: Callable[[torch.Generator], T], seed: int, samples: int) -> None:
         """Prepare to make chunks.
@@ -65,7 +65,7 @@ class Task:
     """What is trained, and how one step's loss is computed.
 
     Attributes:
-        name: of the training, used for its checkpoint and in the log.
+        name: the training's name in the log and of its checkpoint.
         modules: the networks; their parameters that require a gradient are trained.
         loss: ``loss(rng, batch_size, step)`` returns named terms, whose sum is the loss.
         samples: how many samples to train on in all.
@@ -120,7 +120,7 @@ class Training:
 
     @property
     def steps(self) -> int:
-        """Return how many steps the whole training has."""
+        """The number of steps of the training."""
         return self.task.samples // self.task.batch_size
 
     def run(self, checkpoint_every: int = 500) -> None:
@@ -150,7 +150,7 @@ class Training:
         log.info("%s: %d samples, %.1f min: %s", self.task.name, self.samples_seen, self.minutes, means)
 
     def train_step(self) -> dict[str, Tensor]:
-        """Do one step of the optimizers and the average; returns the terms of the loss before it."""
+        """Update the weights and their average once; return the terms of the loss before it."""
         rate = self.task.learning_rate * _schedule(self.step, self.steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -168,7 +168,7 @@ class Training:
 
     @property
     def samples_seen(self) -> int:
-        """Return how many samples were trained on so far."""
+        """The number of samples that were trained on so far."""
         return self.step * self.task.batch_size
 
     @torch.no_grad()
@@ -178,7 +178,7 @@ class Training:
             parameter.copy_(average)
 
     def save(self) -> None:
-        """Write the whole state to `checkpoint`; if writing fails, the previous one stays whole."""
+        """Write the whole state to `checkpoint`; if writing fails, the previous one stays."""
         tensors = {f"module.{name}": value for name, value in self.task.modules.state_dict().items()}
         tensors |= {f"average.{index}": value for index, value in enumerate(self.average)}
         for number, optimizer in enumerate(self.optimizers):
@@ -193,7 +193,7 @@ class Training:
 
     @property
     def checkpoint(self) -> Path:
-        """Return the file of the checkpoint."""
+        """The file of the checkpoint."""
         return self.folder / f"{self.task.name}.safetensors"
 
     def resume(self) -> None:

@@ -15,7 +15,7 @@ from dualproc_cli.miniature.world.questions import Margin, open_answers
 from dualproc_cli.miniature.world.scene import Scene
 
 QUESTIONS = 3  # asked about each picture
-OPEN_WEIGHT = 0.35  # how often an open question is asked, relative to the margins' weights
+OPEN_WEIGHT = 0.35  # weight of an open kind, beside the margins' weights
 ANSWER_LENGTH = 6  # tokens, <eos> among them
 IGNORE = -100  # a label at which no loss is taken
 
@@ -105,7 +105,7 @@ def sample_questions(
 ) -> QuestionBatch:
     """Sample QUESTIONS different kinds for each picture by their weights, each in a random wording.
 
-    Pictures that do not show one scene, by ``shows_one_scene`` [B], are asked no open questions.
+    Pictures that do not show one scene, by ``shows_one_scene`` [B], get no open questions.
     """
     count = len(scene)
     kinds = (*YES_NO_KINDS, *OPEN_KINDS)
@@ -118,7 +118,7 @@ def sample_questions(
     yes, no = (torch.cat([odds, unknown], 1).gather(1, picked) for odds in (yes, no))
     choice = torch.rand(count, QUESTIONS, generator=rng)
     by_kind = [[i for i, wording in enumerate(WORDINGS) if wording.kind == kind] for kind in kinds]
-    # Each kind's wordings, repeated to as many for all: 60 is divided by 1 to 6.
+    # Each kind's wordings, repeated to 60, which is divisible by any number from 1 to 6.
     table = torch.tensor([[some[index % len(some)] for index in range(60)] for some in by_kind])
     wording = table[picked].gather(2, (choice * 60).long()[..., None])[..., 0]
     signs = torch.tensor([w.sign for w in WORDINGS])[wording]

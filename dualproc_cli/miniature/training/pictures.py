@@ -20,10 +20,10 @@ RENDERED = 0.4  # largest share of the render that is mixed into a generated pic
 
 
 class TrainingPictures:
-    """Samples pictures and the scenes that they show; decodes none if no autoencoder is trained yet."""
+    """Samples pictures and the scenes that they show; none are decoded before an autoencoder is trained."""
 
     def __init__(self, folder: Path, generated: float) -> None:
-        """Load the autoencoder and the generator of ``folder``, which draws a share ``generated``."""
+        """Load the networks of ``folder``; the generator draws a share ``generated`` of the pictures."""
         self.generated = generated
         self.autoencoder: Any = None
         device = torch.get_default_device()
@@ -59,8 +59,7 @@ class TrainingPictures:
     def _generate(self, noise: Tensor, prompts: list[str], renders: Tensor, rng: torch.Generator) -> Tensor:
         """Generate pictures in one step, and mix some of the renders into them.
 
-        The generator's pictures do not show all of their scenes, and are labelled with these; the mixture
-        shows more.
+        Generated pictures lack details of the scenes that they are labelled with. The renders add some.
         """
         generated = generate(self.generator, noise, prompts, steps=1)
         return torch.lerp(generated, renders, RENDERED * torch.rand(len(noise), 1, 1, 1, generator=rng))

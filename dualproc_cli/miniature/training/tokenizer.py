@@ -17,7 +17,7 @@ def word_tokenizer(
         texts: texts whose words make the vocabulary.
         special: special tokens besides <pad>, <unk>, <bos> and <eos>.
         max_length: length of the longest text in tokens.
-        template: which special tokens surround a text ``$A``, as in ``"$A <eos>"``; None for none.
+        template: which special tokens surround a text ``$A``, as in ``"$A <eos>"``; None adds none.
     """
     base = ["<pad>", "<unk>", "<bos>", "<eos>"]
     split = pre_tokenizers.Split(WORD, "removed", invert=True)

@@ -25,7 +25,7 @@ from dualproc_cli.miniature.training.vlm_model import (
 from dualproc_cli.miniature.world.overlays import Overlays, sample_overlays
 from dualproc_cli.miniature.world.questions import Margin
 
-BLENDED = 0.2  # share of the pictures that are between two scenes
+BLENDED = 0.2  # share of the pictures that are blends of two scenes
 CHUNK, PART, REUSE = 2048, 128, 4  # pictures made at a time, in parts, and how often each is used
 
 
@@ -102,7 +102,7 @@ class VlmNetworks(nn.Module):
 
 
 def make_part(pictures: TrainingPictures, count: int, rng: torch.Generator) -> list[Blends]:
-    """Make ``count`` pictures, a share BLENDED of them between two scenes."""
+    """Make ``count`` pictures, a share BLENDED of them blends of two scenes."""
     blended = round(BLENDED * count)
     return [Blends.from_one_scene(*pictures.sample(count - blended, rng)), sample_blends(blended, rng)]
 

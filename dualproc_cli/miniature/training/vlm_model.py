@@ -16,7 +16,7 @@ from dualproc_cli.miniature.world.language import WORDINGS
 from dualproc_cli.miniature.world.scene import SIZE
 
 WIDTH = 160  # features of a token, in both towers
-PATCH, SHUFFLE = 8, 2  # pixels a patch, patches a picture token: the sides of either
+PATCH, SHUFFLE = 8, 2  # side of a patch in pixels, and of a picture token in patches
 IMAGE_TOKENS = (SIZE // PATCH // SHUFFLE) ** 2
 SPECIAL = [
     "<image>",

@@ -12,7 +12,7 @@ from dualproc_cli.miniature.world.render import GROUND_SHADE, SKY_HAZE, render
 from dualproc_cli.miniature.world.scene import HORIZON, NOBODY, OUTLINE, SIZE, SUBJECTS, Scene
 
 # Mean square difference that a farther subject must explain. Without it, one in twenty pictures of one
-# subject gets a second, small one that explains a little noise; with it, as many true ones are found.
+# subject gets a second, small one that explains a little noise; true ones are found as often with it.
 FAR_COST = 4e-4
 # Learning rate of each parameter: how far a step of the fit moves it. They are chosen so that a step of any
 # parameter changes the picture by about as much.
@@ -34,7 +34,7 @@ FIT_LIMITS = {
 
 
 def fit(scene: Scene, images: Tensor, steps: int) -> Scene:
-    """Descend to images [B, 3, H, W] by projected Adam on each scene's continuous parameters."""
+    """Fit scenes to images [B, 3, H, W] in [0, 1], by projected Adam on their continuous parameters."""
     free = {name: getattr(scene, name).detach().clone().requires_grad_() for name in FIT_RATES}
     _project(free)
     optimizer = torch.optim.Adam([{"params": [value]} for value in free.values()], betas=(0.8, 0.95))
@@ -63,8 +63,8 @@ def _project(free: dict[str, Tensor]) -> None:
 def split(scene: Scene, images: Tensor) -> Scene:
     """Set the horizon to the half row that best splits the picture, and sky and ground to the best colours.
 
-    Each row is fitted by least squares to the pixels that no subject hides. Descent alone would stay at the
-    remains of an earlier horizon.
+    Each row is fitted by least squares to the pixels that no subject hides. `fit` alone can get stuck at the
+    traces of another horizon.
     """
     seen = 1 - render(scene).subject.sum(1)  # [B, H, W]
     count, total = seen.sum(2), (seen[:, None] * images).sum(3)  # [B, H], [B, 3, H]

@@ -1,6 +1,6 @@
-"""What a spec's questions want of the miniature's pictures, and which of its measures can judge that.
+"""What a spec's questions ask of the miniature's pictures, and which of its measures can judge that.
 
-No torch is imported here: `dualproc check` asks too.
+This module imports no torch, because `dualproc check` needs it.
 """
 
 from collections.abc import Callable
@@ -31,11 +31,11 @@ _ASKED = {wording.text.lower(): wording for wording in WORDINGS}
 
 @dataclass(frozen=True)
 class Goal:
-    """What a question wants of the pictures.
+    """What a question asks of the pictures.
 
     Attributes:
         question: a question of the spec.
-        visual_prompt: the visual prompt that it speaks of.
+        visual_prompt: the visual prompt that it is asked with, or None.
     """
 
     question: Question
@@ -43,17 +43,17 @@ class Goal:
 
     @property
     def wording(self) -> Wording | None:
-        """The question in the miniature's language, None for any other."""
+        """The question as one of the miniature's wordings, None for any other question."""
         return _ASKED.get(" ".join(self.question.question.lower().split()))
 
     @property
     def kind(self) -> str:
-        """The first word of the kind of question, or nothing where it is none of the miniature's."""
+        """The first word of the question's kind; empty if the question is not one of the miniature's."""
         return self.wording.kind.split()[0] if self.wording else ""
 
     @property
     def wanted(self) -> bool | None:
-        """Whether the kind should be true: Yes to it, or No to its opposite. None for any other answer."""
+        """Whether the kind should be true: by Yes to it or No to its opposite. None for any other answer."""
         answer = self.question.answer.strip(" .!").lower()
         if self.wording is None or answer not in ("yes", "no"):
             return None
@@ -61,7 +61,7 @@ class Goal:
 
     @property
     def can_be_judged(self) -> bool:
-        """Whether the question is answered by Yes or No and speaks of a visual prompt that suits its kind."""
+        """Whether the question is answered by Yes or No and has a visual prompt that suits its kind."""
         return self.wanted is not None and self.kind in _SUITS and _SUITS[self.kind](self.visual_prompt)
 
 

@@ -1,4 +1,4 @@
-"""Whether scenes that were read off pictures are what a spec asks for, and what else is measured on them."""
+"""Judging scenes that were read off pictures: whether they reach a spec's goals, and other properties."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from dualproc_cli.miniature.world.subjects import EXTENT
 from dualproc_cli.spec import BoxPrompt, LinePrompt, PalettePrompt, PointsPrompt, rgb
 
 SAME_FAMILY = 8.0  # CIEDE2000: a wanted palette this near to a family is that family
-DEPTH_MARGIN = 1.0  # rows: what stands less apart is neither nearer nor farther
+DEPTH_MARGIN = 1.0  # rows: with a smaller difference, neither is nearer
 
 
 def slack(goal: Goal, scene: Scene) -> Tensor:
@@ -26,19 +26,17 @@ def slack(goal: Goal, scene: Scene) -> Tensor:
 
     Returns:
         [B] in the unit of the kind (rows, pixels, CIEDE2000): below 0 where the kind is false, NaN where it
-        is neither true nor false. Whether the kind should be true is another question, `Goal.wanted`.
+        is neither true nor false. It does not depend on `Goal.wanted`, whether the kind should be true.
     """
     subject = goal.wording.kind.partition(" ")[2] if goal.wording else ""
     return _SLACK[goal.kind](scene, goal.visual_prompt, subject)
 
 
 def shows_subjects(scene: Scene, prompts: Sequence[str]) -> Tensor:
-    """Tell whether each picture shows the subjects of its prompt, both the nearer and the farther one.
-
-    No picture shows the subjects of a prompt outside the miniature's language.
+    """Return whether each picture shows the subjects of its prompt, both the nearer and the farther one.
 
     Returns:
-        [B] bool.
+        [B] bool, False for prompts outside the miniature's grammar.
     """
     parsed = [parse(prompt) or (NOBODY, NOBODY, 0) for prompt in prompts]
     return (scene.kind == torch.tensor([[near, far] for near, far, _ in parsed])).all(1)
@@ -54,7 +52,7 @@ def distance_to_palette(scene: Scene, palette: Tensor, in_order: bool) -> Tensor
     return ciede2000(scene.colors[:, :, None], palette).amin(2).mean(1)
 
 
-# What is measured of every picture, each [B, any]; the spread over seeds shows what still varies.
+# Properties [B, D] of every picture; their spread over seeds shows what still varies.
 PROPERTIES: dict[str, Callable[[Scene], Tensor]] = {
     "horizon": lambda scene: scene.horizon[:, None],
     "sky": lambda scene: lab(scene.colors[:, 0]),
@@ -94,7 +92,7 @@ def _thicker(scene: Scene, line: LinePrompt, _: str) -> Tensor:
 
 
 def _palette(scene: Scene, palette: PalettePrompt, _: str) -> Tensor:
-    """How much nearer the palette is than the nearest family of the world, in CIEDE2000."""
+    """Return how much nearer the palette is than the nearest family of the world, in CIEDE2000."""
     wanted = torch.tensor([rgb(color) for color in palette.colors])
     in_order = len(wanted) == 3
     others = FAMILY_COLORS
@@ -105,7 +103,7 @@ def _palette(scene: Scene, palette: PalettePrompt, _: str) -> Tensor:
 
 
 def _closer(scene: Scene, prompt: PointsPrompt, _: str) -> Tensor:
-    """Rows by which what is at point A stands nearer than what is at point B."""
+    """Return by how many rows what is at point A stands nearer than what is at point B."""
     points = {point.label.lower(): point for point in prompt.points}
     closeness = render(scene).closeness
     at_a, at_b = (
@@ -117,7 +115,7 @@ def _closer(scene: Scene, prompt: PointsPrompt, _: str) -> Tensor:
 
 
 def _inside(scene: Scene, box: BoxPrompt, name: str) -> Tensor:
-    """Pixels between a subject and the nearest edge of the box around it."""
+    """Return the pixels between a subject and the nearest edge of the box, plus the tolerance."""
     x, base, scale = (_of(name, scene, value) for value in (scene.x, scene.base, scene.scale))
     half, tall = (extent * scale for extent in EXTENT[name])
     room = [
@@ -142,7 +140,7 @@ def _attribute(scene: Scene, _: object, name: str) -> Tensor:
 
 
 def _of(name: str, scene: Scene, values: Tensor) -> Tensor:
-    """The value [B] of the subject of that name, out of [B, 2]; NaN where it is not in the picture."""
+    """Return the value [B] of the subject of that name, out of [B, 2]; NaN if it is not in the picture."""
     here = scene.kind == SUBJECTS.index(name)
     value = torch.where(here[:, 0], values[:, 0], values[:, 1]).float()
     return torch.where(here.any(1), value, torch.nan)

@@ -1,6 +1,6 @@
 """What the miniature's VLM can be asked: kinds of questions and their wordings, in either polarity.
 
-No torch is imported here, so that a spec's questions are understood without it.
+This module imports no torch, so that `dualproc check` stays fast.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,13 @@ ATTRIBUTES = {
 
 @dataclass(frozen=True)
 class Wording:
-    """One way to ask a kind of question; ``sign`` -1 asks for the opposite."""
+    """A wording of a kind of question.
+
+    Attributes:
+        text: the question.
+        kind: the kind of question, such as ``horizon`` or ``attribute house``.
+        sign: 1, or -1 if it asks for the opposite of the kind.
+    """
 
     text: str
     kind: str
@@ -86,7 +92,7 @@ ABOUT_SUBJECT: dict[str, Wordings] = {  # {} is the subject's name
     "left {}": (("Is the {} left of the red line?",), ("Is the {} right of the red line?",)),
     "exists {}": (("Is there a {}?", "Does the picture show a {}?"), ()),
 }
-# Beside "Is the house lit?". The last ones are commonsense: what an hour or a season asks for, by no name.
+# Besides "Is the house lit?". The last ones need common sense: what suits an hour or a season, unnamed.
 ABOUT_ATTRIBUTE: dict[str, Wordings] = {
     "house": (
         ("Is the window lit?", "Does the house look right for the night?"),
@@ -111,7 +117,7 @@ OPEN = {
 
 
 def _about(name: str) -> dict[str, Wordings]:
-    """All yes-no kinds about one subject."""
+    """Return the wordings of all yes-no kinds about one subject."""
     found = {
         kind.format(name): (tuple(text.format(name) for text in yes), tuple(text.format(name) for text in no))
         for kind, (yes, no) in ABOUT_SUBJECT.items()

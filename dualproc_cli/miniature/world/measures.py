@@ -1,8 +1,8 @@
-"""The measures of the miniature's world: has a control really been learned? Judged on the pixels.
+"""The measures of the miniature's world, which judge by the pixels whether a control was learned.
 
-All of them look at one Reading of the pictures: the scenes that a small network of its own reads off them,
-refined until their renders fit. Goals are judged by the spec's questions; what no scene of the world has
-(artefacts) and what varies from seed to seed come along.
+All of them use one `Reading` of the pictures: the scenes that a small network reads off them, refined until
+their renders fit. The spec's questions set the goals. Artefacts (what no scene of the world has) and
+varieties (what changes from seed to seed) are measured along with them.
 """
 
 from functools import cache
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ARTEFACTS = ("residual", "texture")
 VARIETIES = ("horizon", "sky", "ground", "subject-color", "line-weight", "place", "size", "attribute")
-# What the value of a goal is counted in: how far inside its tolerance it is.
+# Units of the goals' values, which say how far inside its tolerance a picture is.
 UNITS = {
     "horizon": "rows inside",
     "palette": "CIEDE2000 inside",
@@ -39,12 +39,12 @@ def measure_named(name: str) -> Measure:
 
 
 def companions() -> list[Measure]:
-    """Return what is measured wherever one of the miniature's measures is named."""
+    """Return the artefacts and varieties, which are measured along with any of the miniature's measures."""
     return [*(Artefact(name) for name in ARTEFACTS), *(Variety(name) for name in VARIETIES)]
 
 
 class WorldMeasure(Measure):
-    """Judges pictures of the miniature by the scenes that are read off them; only 64x64 pixels can be."""
+    """Judges the miniature's pictures, of 64x64 pixels, by the scenes that are read off them."""
 
     model = "the miniature's reader"
     licence = "Apache-2.0"
@@ -81,17 +81,17 @@ class WorldMeasure(Measure):
 
 
 class Goals(WorldMeasure):
-    """Every goal of the spec that the measure can judge is met.
+    """Success means that every goal of the spec that the measure can judge is met.
 
-    The value is the least slack of them: how far inside its tolerance a picture is, NaN where that is neither
-    true nor false. The latter is no success.
+    The value is the smallest slack of the goals: how far inside its tolerance a picture is. It is NaN if a
+    goal is neither true nor false, which does not count as a success.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name, "goal", UNITS.get(name, ""))
 
     def refuses(self, spec: ControlSpec) -> Refusal | None:
-        """Refuse other pictures than the miniature's, and a spec without a question to judge."""
+        """Refuse pictures that are not the miniature's, and specs without a question to judge."""
         refusal = super().refuses(spec)
         if refusal or goals_of(self.name, spec):
             return refusal
@@ -114,13 +114,13 @@ class Goals(WorldMeasure):
 
 
 class Subject(WorldMeasure):
-    """The picture shows the subjects of its prompt."""
+    """Success means that the picture shows the subjects of its prompt."""
 
     def __init__(self) -> None:
         super().__init__("subject", "goal")
 
     def judge_reading(self, reading: "Reading", evidence: Evidence) -> Judgement:
-        """Compare the subjects with the prompts; pictures of unknown prompts are unjudged."""
+        """Compare the subjects with the prompts; without prompts, pictures are unjudged."""
         from dualproc_cli.miniature.world.judging import shows_subjects
 
         if evidence.prompts is None:

@@ -73,7 +73,7 @@ class Overlays(Batched):
         return self.kind == 5
 
     def lay_over(self, images: Tensor) -> Tensor:
-        """Lay the visual prompts over pictures [B, 3, H, W], drawn as a spec's are."""
+        """Lay the visual prompts over pictures [B, 3, H, W], drawn like those of a spec."""
         out = images.clone()
         size = (SIZE, SIZE)
         for kind in range(1, len(KINDS)):
@@ -96,7 +96,7 @@ class Overlays(Batched):
 
 
 def sample_overlays(scene: Scene, rendering: Rendering, rng: torch.Generator) -> Overlays:
-    """Sample visual prompts so that every question about them is as often true as false."""
+    """Sample visual prompts so that questions about them are about as often true as false."""
     count = len(scene)
 
     def uniform(*shape: int) -> Tensor:
@@ -112,7 +112,7 @@ def sample_overlays(scene: Scene, rendering: Rendering, rng: torch.Generator) ->
     near, spread = uniform(), (SIZE * (0.1 + 0.8 * uniform()), SIZE * (0.06 + 0.88 * uniform()))
     row = torch.where(near < 0.45, scene.horizon + 1.0 * normal(), scene.horizon + 6 * normal())
     row = torch.where(near > 0.8, spread[0], row)
-    # A quarter of the lines lie at the foot of the picture, as a line does that only shows a thickness.
+    # A quarter of the lines lie at the foot of the picture, like lines that only show a thickness.
     row = torch.where(uniform() < 0.25, SIZE * (0.88 + 0.1 * uniform()), row)
     column = torch.where(uniform() < 0.5, x + 1.5 * normal(), spread[1])
 

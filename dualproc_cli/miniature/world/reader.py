@@ -101,7 +101,7 @@ def scene_from_numbers(found: dict[str, Tensor]) -> Scene:
 
 
 def scene_numbers(scene: Scene) -> dict[str, Tensor]:
-    """Return the continuous ones of a scene's READER_NUMBERS, each [B, size], as networks predict them."""
+    """Return the continuous READER_NUMBERS of scenes, each [B, size], as networks predict them."""
     place = torch.stack([scene.x / 16 - 2, scene.base / 16 - 2, 4 * scene.scale - 4], 2)
     return {
         "horizon": scene.horizon[:, None] / 8 - 4,

@@ -28,7 +28,7 @@ class Shape:
         marks: distance and colour of the parts that are painted over the outlines, so that even thick ones do
             not hide the attribute.
         silhouette: distance to the whole subject.
-        glow: [B, H, W] light around the subject in [0, 1], None without any.
+        glow: [B, H, W] light around the subject in [0, 1]; None if it sheds none.
     """
 
     paint: list[tuple[Tensor, Tensor]]
