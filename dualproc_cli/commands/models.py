@@ -38,13 +38,15 @@ def models(as_json: AsJson = False) -> None:
 
 
 def _tried(tried: list["Tried"] | None) -> Iterator[str]:
+    from dualproc_cli.known_models.matrix import PASSED, REFUSED
+
     if not tried:
         yield "This installation has no table of tried models."
         return
     yield "Tried on small random models:"
     for entry in sorted(tried, key=lambda entry: (entry.kind, entry.name)):
-        faults = [f"{check}: {found}" for check, found in entry.checks.items() if found != "passed"]
-        verdict = "works" if entry.works else "; ".join(faults) or "is refused"
+        faults = [f"{check}: {found}" for check, found in entry.checks.items() if found != PASSED]
+        verdict = "works" if entry.works else "; ".join(faults) or REFUSED
         workarounds = f" (with: {', '.join(entry.workarounds)})" if entry.workarounds else ""
         note = f"; {entry.reason}" if entry.reason else ""
         yield f"  {entry.kind:9}  {entry.name}: {verdict}{workarounds}{note}"

@@ -18,17 +18,17 @@ class Interrupted(RunFailed):
 
 
 class Interruption:
-    """Context manager in which the first SIGINT or SIGTERM only sets `wished`; a second one acts as usual.
+    """Context manager in which the first SIGINT or SIGTERM only sets `requested`; a second one acts as usual.
 
     It does nothing outside the main thread, because Python delivers signals to the main thread only.
 
     Attributes:
-        wished: whether the user wants the run to stop.
+        requested: whether the user wants the run to stop.
     """
 
     def __init__(self, notify: Callable[[], None]) -> None:
         """Prepare to call ``notify`` at the first signal."""
-        self.wished = False
+        self.requested = False
         self._notify = notify
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -41,7 +41,7 @@ class Interruption:
         self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.wished = True
+        self.requested = True
         self._restore()
         self._notify()
 

@@ -46,7 +46,7 @@ def run(
     notify = "stopping after this step (press Ctrl-C again to stop at once, without saving)"
     saved = len(learner.metrics)  # where it resumes; 0: nothing is saved yet
     with Interruption(lambda: progress.say(notify)) as interruption:
-        while not learner.finished and not interruption.wished:
+        while not learner.finished and not interruption.requested:
             try:
                 step = learner.step().step
             except NotFiniteError as error:
@@ -57,7 +57,7 @@ def run(
                 message = f"out of memory at step {len(learner.metrics) + 1}; {_last_good(checkpoint, saved)}"
                 return Ending("out-of-memory", f"{message}; {_advice(smaller)}")
             progress.show(learner.metrics)
-            if step % learn.checkpoint_every == 0 or learner.finished or interruption.wished:
+            if step % learn.checkpoint_every == 0 or learner.finished or interruption.requested:
                 saved = _save(learner, checkpoint, saved)
     taken = len(learner.metrics)
     if learner.holds:

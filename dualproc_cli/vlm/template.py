@@ -140,8 +140,10 @@ def _placeholder(processor: ProcessorMixin) -> str:
     shown = {"images": [[Image.new("RGB", (64, 64))]]}
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # some warn about a text without placeholders
-    by_itself, alone, placed = length(MARK, **shown), length(MARK), length(token + MARK, **shown)
-    transformers_logging.set_verbosity(verbosity)
+    try:
+        by_itself, alone, placed = length(MARK, **shown), length(MARK), length(token + MARK, **shown)
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     return "" if by_itself > alone > 0 and by_itself != placed else token
 
 

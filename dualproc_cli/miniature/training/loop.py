@@ -131,7 +131,7 @@ class Training:
         """
         totals: dict[str, list[Tensor]] = defaultdict(list)
         with Interruption(lambda: log.info("%s: stopping after this step", self.task.name)) as stop:
-            while self.step < self.steps and not stop.wished:
+            while self.step < self.steps and not stop.requested:
                 started = time.monotonic()
                 for name, value in self.train_step().items():
                     totals[name].append(value.detach())
@@ -142,7 +142,7 @@ class Training:
                 if self.step % checkpoint_every == 0:
                     self.save()
             self.save()
-        if stop.wished:
+        if stop.requested:
             raise KeyboardInterrupt
 
     def _log(self, terms: dict[str, list[Tensor]]) -> None:
