@@ -360,3 +360,14 @@ def test_check_prints_the_estimate(loaded, plain):
     assert found["total"] == plain.total
     assert found["fits"] is True
     assert found["strategies"] == []
+
+
+def test_check_says_what_a_strategy_costs(free):
+    free(1)
+    setting = "memory=[checkpoint-denoiser, half-image]"
+    result = CliRunner().invoke(app, ["check", str(SPEC), "--memory", "--device", "cpu", "--set", setting])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "checkpoint-denoiser the denoiser keeps only its blocks' inputs; " in said
+    assert "; exact" in said
+    assert "; lossy: P(answer) is .02 apart" in said

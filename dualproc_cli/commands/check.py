@@ -94,7 +94,10 @@ def _memory(loaded: LoadedSpec, name: str | None) -> dict[str, Any]:
         "total": estimate.total,
         "available": plan.budget,
         "fits": estimate.total <= plan.budget,
-        "strategies": plan.names,
+        "strategies": [
+            {"name": one.name, "does": one.does, "cost": one.cost, "error": one.error or None}
+            for one in plan.strategies
+        ],
     }
     return {"memory": found}
 
@@ -135,7 +138,9 @@ def _memory_table(memory: dict[str, Any]) -> Table:
         table.add_row(part, _size(size))
     verdict = "fits" if memory["fits"] else "does not fit"
     table.add_row(f"available on {memory['device']} ({verdict})", _size(memory["available"]))
-    table.add_row("memory strategies", ", ".join(memory["strategies"]) or "none")
+    for one in memory["strategies"]:
+        exactness = f"lossy: {one['error']}" if one["error"] else "exact"
+        table.add_row(one["name"], f"{one['does']}; {one['cost']}; {exactness}")
     return table
 
 
