@@ -179,9 +179,8 @@ def _chosen(
     taken: Sequence[str],
     estimate: Callable[[Sequence[Strategy]], Estimate],
 ) -> MemoryPlan:
-    quantization(
-        plan.generator.quantization, plan.device, "generator"
-    )  # fails if this device does not support it
+    # Each call fails if the device does not support the quantization.
+    quantization(plan.generator.quantization, plan.device, "generator")
     for vlm in plan.vlms:
         quantization(vlm.quantization, plan.device, "vlm")
     plan = replace(plan, budget=round(HEADROOM * free_bytes(plan.device)))
