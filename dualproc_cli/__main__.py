@@ -78,7 +78,7 @@ def _start(
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", module=rf"({LIBRARIES})(\.|$)")
-    for name in ("torch.utils._pytree", "bitsandbytes"):  # when torchao and bitsandbytes are imported
+    for name in ("torch.utils._pytree", "bitsandbytes"):  # they warn on importing torchao and bitsandbytes
         logging.getLogger(name).setLevel(logging.ERROR)
     logger = logging.getLogger("dualproc_cli")
     if not any(isinstance(handler, _Echo) for handler in logger.handlers):
@@ -98,7 +98,7 @@ def _fail(message: str, status: int) -> None:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    torch = sys.modules.get("torch")  # not imported for this: if torch failed, it is there
+    torch = sys.modules.get("torch")  # if torch raised the error, it is already imported
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 

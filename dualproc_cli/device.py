@@ -18,10 +18,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def pick_device(name: str | None) -> torch.device:
     """Return the device called ``name`` (``cpu``, ``cuda``, ``cuda:1``, ``mps``), or the fastest one here.
 
-    What stays float32 on a CUDA device is multiplied in TF32 from then on.
+    For a CUDA device, float32 matrix products use TF32 from then on.
 
     Raises:
-        UserError: the name is unknown, or this machine has no such device.
+        UserError: the name is unknown, or this machine does not have the device.
     """
     device = _pick(name)
     if device.type == "cuda":
@@ -59,12 +59,12 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Ask torch for deterministic kernels in the block; where CUDA has none, any other is used.
+    """Use deterministic kernels inside the block, except for operations that have none.
 
     Learning runs in it, and so does `bench`, which measures learning. Drawing and evaluating do not: they run
-    no backward pass, which is where kernels differ from run to run, and their pictures have to be those of
-    plain diffusers with its default kernels. New buffers are not filled with NaN, which torch does by
-    default to reveal code that uses them unset, and which costs a write of every buffer.
+    no backward pass, which is where kernels differ from run to run, and their pictures must equal those of
+    plain diffusers with its default kernels. In this mode torch also fills new buffers with NaN, to reveal
+    code that reads them unset. That is switched off, since it writes every buffer once more.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     enabled = torch.are_deterministic_algorithms_enabled()
@@ -84,7 +84,7 @@ def deterministic() -> Iterator[None]:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory that this process could still use on a device; of the CPU, of the machine."""
+    """Return the bytes that this process could still use on ``device``; for the CPU, those of the machine."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached

@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever left under its final name."""
+"""Writing files and folders so that an incomplete one never has its final name."""
 
 import hashlib
 import os
@@ -12,9 +12,12 @@ from dualproc_cli.errors import UserError
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write ``data`` to ``path`` through a temporary name in the same folder, fsync and rename.
+    """Write ``data`` to a temporary file in the same folder, fsync it and rename it to ``path``.
 
     An interruption or a full disk leaves the previous file as it was.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
     """
     payload = data.encode() if isinstance(data, str) else data
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -61,7 +64,7 @@ def require_writable(folder: Path) -> None:
     """Make ``folder`` if it is not there, and check that a file can be written into it.
 
     Raises:
-        UserError: it cannot.
+        UserError: the folder cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,13 +78,13 @@ def require_writable(folder: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """Compute the SHA-256 of a file, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _replace_folder(scratch: Path, path: Path) -> None:
-    # A folder cannot be renamed over a full one: the old one steps aside, and returns if the rename fails.
+    # A folder cannot be renamed over a full one: the old one is moved away, and back if the rename fails.
     if not path.exists():
         scratch.rename(path)
         return

@@ -1,4 +1,4 @@
-"""Picture files as tensors."""
+"""Loading picture files as tensors."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from dualproc_cli.spec.pictures import PictureFault, read_picture
 
 
 def load_picture(path: Path) -> Tensor:
-    """Read a PNG, JPEG or WebP file as [3, H, W] in [0, 1], upright, on white where it is transparent.
+    """Read a PNG, JPEG or WebP file as [3, H, W] in [0, 1], upright, transparent pixels laid on white.
 
     Raises:
         UserError: the file is missing, of another format, damaged or too large.

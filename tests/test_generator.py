@@ -216,5 +216,5 @@ def test_compiled_blocks_draw_and_learn_the_same(names, monkeypatch):
 
 def test_a_denoiser_without_repeated_blocks_is_not_compiled(monkeypatch):
     monkeypatch.setattr(FluxTransformer2DModel, "_repeated_blocks", None)
-    with pytest.raises(UserError, match="FluxTransformer2DModel names no blocks that it repeats; set it to"):
+    with pytest.raises(UserError, match="FluxTransformer2DModel does not name its repeated blocks"):
         load(compile=True)

@@ -319,4 +319,4 @@ def test_faults_of_a_measure(tmp_path, entry, fault):
 def test_names_of_measures_differ(tmp_path):
     measures = "evaluate: {measures: [horizon, {type: distance, name: horizon}]}\n"
     (line,) = fault_lines(tmp_path, SHORTEST + measures)
-    assert line.startswith('spec.yaml:11:55: evaluate.measures.1.name: "horizon" is there twice')
+    assert line.startswith('spec.yaml:11:55: evaluate.measures.1.name: "horizon" is given twice')

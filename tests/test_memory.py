@@ -311,7 +311,7 @@ def test_sample_says_what_it_does_to_fit(tmp_path, free):
     result = CliRunner().invoke(app, ["sample", "a house", "-o", str(tmp_path), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert "does not fit" in result.stderr
-    assert "(int8: frozen weights of 8 bits)" in result.stderr
+    assert "(int8: frozen weights have 8 bits)" in result.stderr
     assert (tmp_path / "a-house-0.png").is_file()
 
 

@@ -55,7 +55,7 @@ def test_shapes_have_the_published_sizes(repo):
 
 def test_every_shape_is_checked():
     assert known_shapes() == sorted(PUBLISHED)
-    with pytest.raises(UserError, match="there are: Efficient-Large-Model"):
+    with pytest.raises(UserError, match="expected one of: Efficient-Large-Model"):
         catalog.shape_folder("nobody/nothing")
 
 

@@ -96,7 +96,7 @@ evaluate: {measures: [horizn]}
         ("name: *nowhere", ":1:7: "),
         ("name: &a [*a]", ":1:11: alias *a stands inside itself"),
         ("a: &a {<<: *a}", ":1:12: alias *a stands inside itself"),
-        ("<<: 3", ":1:5: <<: merges something else"),
+        ("<<: 3", ":1:5: <<: merges something that is not a mapping"),
         ("? [a]\n: b", ":1:3: has a list or a mapping as a key"),
         ("name: " + "[" * 5000, ":1:30: nested more than"),
         ("name: " + "9" * 5000, ":1:7: name: is too long for a number"),
@@ -134,12 +134,12 @@ PICTURE = SHORTEST.replace("type: line, position: 0.65", "type: image, path: PAT
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [
-        (["evaluate.measures=[horizon, horizon]"], 'evaluate.measures.1: "horizon" is there twice'),
+        (["evaluate.measures=[horizon, horizon]"], 'evaluate.measures.1: "horizon" is given twice'),
         (["learn.objective=choice", "questions.0.alternatives=[]"], "questions.0.alternatives: is missing"),
         (["questions.0.visual_prompt=targt"], "no visual prompt \"targt\"; did you mean 'target'?"),
         (
             ["questions.0={name: a, question: b, answer: Yes, visual_prompt: c}", "visual_prompts={}"],
-            "which has none",
+            "which is empty",
         ),
         (
             ['visual_prompts.p={type: points, points: [{label: "1", x: 0, y: 0}, {label: "1", x: 1, y: 1}]}'],

@@ -57,7 +57,7 @@ def test_missing_folder(name):
         (GatedRepoError, "gated: accept its licence at https://huggingface.co/some/model, then run `hf auth"),
         (RevisionNotFoundError, "no revision 'old'; leave vlm.revision out, or name a branch or a commit"),
         (RepositoryNotFoundError, "no such hub model and no such folder; check the name"),
-        (LocalEntryNotFoundError, "the hub cannot be reached and the local cache has no whole copy"),
+        (LocalEntryNotFoundError, "the hub cannot be reached and the local cache has no complete copy"),
         (ImportError, "it needs a package that is missing"),
     ],
 )

@@ -1,10 +1,12 @@
 """The adapter bundle: a learned control as a folder or a zip that can be verified, shared and loaded.
 
+Usage::
+
     bundle = Bundle.open(Path("horizon-position.dualproc"))   # verified
     bundle.spec.prompts.held_out
     generator.load_adapters([(bundle.folder, 1.0)])
 
-This room does not import torch.
+This package imports no torch.
 """
 
 from dualproc_cli.bundle.bundle import Bundle

@@ -1,4 +1,4 @@
-"""Unpacking a zipped bundle that a stranger may have made."""
+"""Unpacking zipped bundles, which may come from strangers."""
 
 import shutil
 import stat
@@ -46,7 +46,7 @@ def unpack(archive: Path) -> Path:
         EOFError,
     ) as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise UserError(f"{archive}: not a readable zip file ({error})") from error
+        raise UserError(f"{archive}: not a readable zip file ({error}); copy it again") from error
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -54,7 +54,7 @@ def unpack(archive: Path) -> Path:
 
 
 def bundle_root(folder: Path) -> Path:
-    """Return ``folder``, or its only entry if that is the bundle, for zips of a whole folder."""
+    """Return the bundle in ``folder``: ``folder`` itself or, if a folder was zipped, its only entry."""
     inside = list(folder.iterdir())
     if not (folder / MANIFEST).exists() and len(inside) == 1 and (inside[0] / MANIFEST).is_file():
         return inside[0]
@@ -72,7 +72,7 @@ def _check(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
 
 
 def is_inside(path: str) -> bool:
-    """Return whether a relative path with forward slashes stays in its folder, on every system."""
+    """Return whether a relative path with forward slashes stays inside its folder, on every system."""
     parts = PurePosixPath(path).parts
     return (
         bool(parts)

@@ -19,7 +19,7 @@ from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, spec_digest
 
 TRUST = "trust_remote_code"  # the key of every model in a spec that lets the model's own code run
 REQUIRED = (ADAPTER, SPEC, README)
-# What git, the Hugging Face hub and file managers leave in a folder; nothing reads it.
+# Left in a folder by git, the Hugging Face hub and file managers; not part of the bundle.
 IGNORED = {".git", ".gitattributes", ".gitignore", ".cache", ".huggingface", ".DS_Store"}
 
 
@@ -33,8 +33,8 @@ class Bundle:
         generator.load_adapters([(bundle.folder, 1.0)])
 
     Attributes:
-        source: what the user named, a folder or a zip file.
-        folder: where the files are.
+        source: the folder or zip file that the user named.
+        folder: the folder with the bundle's files.
         manifest: the contents of ``bundle.json``.
     """
 
@@ -49,7 +49,7 @@ class Bundle:
         A zip is unpacked into a temporary folder, which is removed when the bundle is no longer used.
 
         Raises:
-            UserError: there is no bundle, or it is not as it was written (see `verify`).
+            UserError: there is no bundle, or it was changed or damaged (see `verify`).
         """
         if path.is_dir():
             bundle = cls(path, path, Manifest.read(path))
@@ -73,7 +73,7 @@ class Bundle:
         """Check that every file is there and unchanged, and that there are no others.
 
         Raises:
-            UserError: names the first file that is not as it should be.
+            UserError: a file is missing, was changed or does not belong to the bundle; the message names it.
         """
         listed = self.manifest.files
         if foreign := [path for path in listed if not is_inside(path) or path == MANIFEST]:
@@ -102,10 +102,10 @@ class Bundle:
 
     @cached_property
     def loaded(self) -> LoadedSpec:
-        """The resolved spec as it was learned, whatever the presets have become since.
+        """The resolved spec of the run; presets that have changed since do not affect it.
 
-        Hub models are pinned to the commits of the run. Code that comes with a model is never trusted,
-        whatever the spec says: whoever opens a bundle decides that, and not whoever made it.
+        Hub models are pinned to the commits of the run. ``trust_remote_code`` is false even if the spec sets
+        it: the person who opens a bundle decides that, not the one who made it.
         """
         data = _untrusted(ControlSpec.model_validate(self.manifest.spec).model_dump(mode="json"))
         revisions = self.manifest.revisions
@@ -141,7 +141,7 @@ class Bundle:
 
 
 def _untrusted(data: Any) -> Any:
-    """Copy the plain values of a spec, with ``trust_remote_code`` false wherever it stands in them."""
+    """Return a copy of a spec's plain values in which every ``trust_remote_code`` is false."""
     if isinstance(data, dict):
         return {key: False if key == TRUST else _untrusted(value) for key, value in data.items()}
     return [_untrusted(item) for item in data] if isinstance(data, list) else data

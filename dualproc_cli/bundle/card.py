@@ -1,4 +1,4 @@
-"""``README.md`` of a bundle: a model card as the Hugging Face hub reads it."""
+"""``README.md`` of a bundle: a model card for the Hugging Face hub."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -48,9 +48,9 @@ With plain diffusers:
 |---|---|---|---|
 {questions}
 
-P(answer) is the VLM's, while learning ({outcome});
+The VLM gave these P(answer) while learning ({outcome});
 `dualproc evaluate` measures on held-out seeds and prompts.
-`spec.yaml` is all that it was learned from, `bundle.json` the record of the run.
+`spec.yaml` is the spec of this control, `bundle.json` the record of the run.
 """
 
 CODE = """\
@@ -69,7 +69,7 @@ image = pipe(
 
 REASONS = {
     "steps": "all {} steps were taken",
-    "stop_at": "stopped after {} steps, when it held above the spec's stop_at",
+    "stop_at": "stopped after {} steps, since they stayed above the spec's stop_at",
     "interrupted": "interrupted; this is the best state, of step {}",
     "out-of-memory": "stopped because memory ran out; this is the best state, of step {}",
     "not-finite": "stopped by a loss that was not finite; this is the best state, of step {}",
@@ -83,14 +83,14 @@ def model_card(
     revisions: Revisions,
     arguments: Mapping[str, Any],
 ) -> str:
-    """Return the card: what the control does, how to use it, what it learned. It claims no licence.
+    """Return the card: what the control does, how to use it, what it learned. It does not state a licence.
 
     Args:
-        spec: of the control.
-        metrics: of every step of the run.
+        spec: the spec of the control.
+        metrics: the metrics of every step.
         outcome: how the run ended.
         revisions: the commits that the models were resolved to.
-        arguments: what the pipeline is called with, beside prompt and seed, to draw as dualproc does.
+        arguments: the pipeline's arguments, besides prompt and seed, to draw as dualproc does.
     """
     prompt = spec.prompts.train[0]
     return CARD.format(

@@ -1,4 +1,4 @@
-"""``bundle.json``: what a bundle holds, how it came about, and the digest of every file."""
+"""``bundle.json``: what a bundle holds, how it was made, and the digest of every file."""
 
 import json
 from importlib.metadata import version
@@ -22,12 +22,12 @@ class _Part(BaseModel):
 
 
 class Outcome(_Part):
-    """How the run ended that the adapter comes from.
+    """How the run that learned the adapter ended.
 
     Attributes:
         reason: why it ended.
-        step: how many steps the adapter has learned.
-        seconds: wall time from the run's last start: loading, learning, drawing.
+        step: the number of steps that the adapter was trained for.
+        seconds: wall time since the run's last start: loading, learning, drawing.
     """
 
     reason: Literal["steps", "stop_at", "interrupted", "not-finite", "out-of-memory"]
@@ -36,12 +36,14 @@ class Outcome(_Part):
 
 
 class Revisions(_Part):
-    """The commits of the models of the run: of the hub, or the miniature's weights; None if there is none.
+    """The revisions of the run's models: hub commits, or digests of the miniature's weights.
+
+    None stands for a model in a local folder.
 
     Attributes:
-        generator: of the generator.
-        vlm: of the VLM.
-        evaluate_vlm: of the second VLM, which judges and was not trained against.
+        generator: the generator's.
+        vlm: the VLM's.
+        evaluate_vlm: that of the second VLM, which was not trained against; None also if there is none.
     """
 
     generator: str | None
@@ -50,21 +52,21 @@ class Revisions(_Part):
 
 
 class Manifest(_Part):
-    """All of ``bundle.json``.
+    """The contents of ``bundle.json``.
 
     Attributes:
         format: version of this format.
-        name: of the control.
+        name: the control's name.
         spec: the resolved spec, with every default and preset written out.
         spec_digest: SHA-256 of its canonical form.
-        overrides: what ``--set`` said, by dotted key; ``spec.yaml`` does not hold it.
+        overrides: the values that ``--set`` gave, by dotted key; ``spec.yaml`` does not contain them.
         origins: where each value of the resolved spec came from, by dotted key.
-        revisions: of the models.
-        memory: the memory strategies in force while learning, in the order in which they were taken.
-        versions: of the libraries, dualproc and Python.
-        seed: of everything that was drawn at random.
+        revisions: the models' revisions.
+        memory: names of the memory strategies used while learning, in the order in which they were added.
+        versions: the versions of dualproc, Python and the libraries.
+        seed: the seed of everything that was drawn at random.
         outcome: how the run ended.
-        metrics: of every step.
+        metrics: the metrics of every step.
         files: SHA-256 of every other file, by its path with forward slashes.
     """
 
@@ -83,7 +85,7 @@ class Manifest(_Part):
     files: dict[str, str] = Field(min_length=1)
 
     def to_json(self) -> str:
-        """Return readable JSON.
+        """Return the manifest as indented JSON.
 
         Raises:
             ValueError: a number is NaN or infinite, which JSON cannot hold.
@@ -95,15 +97,15 @@ class Manifest(_Part):
         """Read the manifest of a bundle.
 
         Raises:
-            UserError: there is none, it is damaged, or a newer version of dualproc wrote it.
+            UserError: the file is missing or damaged, or was written by a newer version of dualproc.
         """
         path = folder / MANIFEST
         try:
             data = json.loads(path.read_bytes())
         except FileNotFoundError as error:
-            raise UserError(f"{folder}: not a bundle, it has no {MANIFEST}") from error
+            raise UserError(f"{folder}: not a bundle (expected a folder with {MANIFEST})") from error
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error})") from error
+            raise UserError(f"{path}: cannot be read ({error}); copy the bundle again") from error
         found = data.get("format") if isinstance(data, dict) else None
         if isinstance(found, int) and found > FORMAT:
             raise UserError(
@@ -111,7 +113,7 @@ class Manifest(_Part):
                 "pip install -U dualproc"
             )
         if found != FORMAT:
-            raise UserError(f"{path}: expected a bundle of format {FORMAT}, found {found!r:.40}")
+            raise UserError(f"{path}: format: {found!r:.40} (expected {FORMAT}); copy or learn it again")
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -121,6 +123,6 @@ class Manifest(_Part):
 
 
 def library_versions() -> dict[str, str]:
-    """Return the version of each library that decides what is learned, of dualproc and of Python."""
+    """Return the versions of dualproc, Python and the libraries that affect what is learned."""
     libraries = {name: version(name) for name in LIBRARIES}
     return {"dualproc": __version__, "python": python_version(), **libraries}

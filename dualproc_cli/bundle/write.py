@@ -33,13 +33,13 @@ def write_bundle(
     """Write a bundle to the folder ``output``, all of it or nothing; an older one there is replaced.
 
     Args:
-        output: of the bundle.
-        loaded: the spec it was learned from.
-        save_adapter: writes the adapter's file into the folder it is given.
-        arguments: what the pipeline is called with, beside prompt and seed, to draw as dualproc does.
+        output: the folder to write.
+        loaded: the spec that the control was learned from.
+        save_adapter: writes the adapter's file into a given folder.
+        arguments: the pipeline's arguments, besides prompt and seed, to draw as dualproc does.
         revisions: the commits that the spec's models were resolved to.
-        memory: names of the memory strategies that were in force.
-        metrics: of every step of the run.
+        memory: names of the memory strategies that were used.
+        metrics: the metrics of every step.
         outcome: how the run ended.
         grid: the pictures before and after, side by side.
         samples: pictures drawn with the control, by file name.

@@ -1,4 +1,4 @@
-"""The generator: a frozen diffusers pipeline, differentiated through its own call, with an adapter.
+"""The generator: a frozen diffusers pipeline with an adapter, differentiated through its own ``__call__``.
 
 Usage::
 

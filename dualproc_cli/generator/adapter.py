@@ -1,4 +1,4 @@
-"""Adapters in a denoiser: where they go, how they start, which of them are in force."""
+"""Adapters in a denoiser: which layers carry them, how they are initialised, which are active."""
 
 import re
 import warnings
@@ -15,7 +15,7 @@ from dualproc_cli.generator.adapter_types import file_name
 
 # Projections of a transformer block that modulate a normalisation instead of processing tokens.
 MODULATION = re.compile(r"norm|modulation|_mod(\.|$)")
-# What a layer that already carries an adapter consists of.
+# Submodules of a layer that already carries an adapter.
 PARTS = re.compile(r"\.(base_layer|lora_\w+)(\.|$)")
 
 
@@ -23,8 +23,8 @@ def auto_targets(denoiser: nn.Module) -> list[str]:
     """Return the names of the attention and feed-forward projections of a denoiser of any architecture.
 
     These are the linear layers of every transformer block (any module that holds an attention module), except
-    those that modulate its normalisations. The projections at the denoiser's own ends are left out; those of
-    a fused block (Flux's ``proj_mlp`` and ``proj_out``) are included.
+    those that modulate its normalisations. The denoiser's input and output projections are left out;
+    those of a fused block (Flux's ``proj_mlp`` and ``proj_out``) are included.
     """
     modules = dict(denoiser.named_modules())
     blocks = {
@@ -42,14 +42,14 @@ def auto_targets(denoiser: nn.Module) -> list[str]:
 
 
 def inject(denoiser: nn.Module, name: str, config: PeftConfig, seed: int) -> None:
-    """Add an adapter called ``name`` to those there: frozen, its weights in float32 whatever the base's.
+    """Add an adapter called ``name``, frozen and in float32, to those that are there already.
 
     Args:
         denoiser: a transformer or UNet; its own weights are left as they are.
-        name: of the adapter, without dots.
-        config: of the adapter (see `adapter_types`); its target modules are names of linear layers, or what
-            their names end with after a dot.
-        seed: of the adapter's random start, drawn on the CPU and so the same on every device.
+        name: the adapter's name, without dots.
+        config: peft's configuration (see `adapter_types`); its target modules are names of linear layers, or
+            the last parts of such names, such as ``to_q``.
+        seed: seed of the initial weights, which are drawn on the CPU: they are the same on every device.
 
     Raises:
         UserError: no module has such a name, or one that has it cannot carry the adapter.
@@ -84,7 +84,7 @@ def layers(denoiser: nn.Module) -> list[LoraLayer]:
 
 
 def active(denoiser: nn.Module) -> list[str]:
-    """Return the names of the adapters in force."""
+    """Return the names of the active adapters."""
     return list(
         dict.fromkeys(name for layer in layers(denoiser) for name in layer.active_adapters if name in layer.r)
     )
@@ -98,7 +98,7 @@ def _activate(denoiser: nn.Module, names: list[str]) -> None:
 
 @contextmanager
 def suspended(denoiser: nn.Module) -> Iterator[None]:
-    """Switch all adapters off inside the block, where the denoiser is exactly the base's."""
+    """Switch all adapters off inside the block, so that the denoiser is exactly the base model."""
     with _same_requires_grad(denoiser):
         try:
             for layer in layers(denoiser):
@@ -111,7 +111,7 @@ def suspended(denoiser: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _same_requires_grad(denoiser: nn.Module) -> Iterator[None]:
-    # peft makes every adapter that it puts in force trainable, also those that were only loaded.
+    # peft makes every adapter that it activates trainable, also those that were only loaded.
     before = [(parameter, parameter.requires_grad) for parameter in denoiser.parameters()]
     try:
         yield
@@ -122,6 +122,6 @@ def _same_requires_grad(denoiser: nn.Module) -> Iterator[None]:
 
 def _block(attention: str, modules: dict[str, nn.Module]) -> str:
     parent = attention.rpartition(".")[0]
-    # An attention inside a list, or at the denoiser's top level, has no block around it: it is its own.
+    # An attention inside a list, or at the denoiser's top level, has no block around it and counts as one.
     alone = not parent or isinstance(modules[parent], nn.ModuleList)
     return attention if alone else parent

@@ -1,4 +1,4 @@
-"""An adapter as a file that plain diffusers loads: ``pytorch_lora_weights.safetensors``."""
+"""The adapter's file, which plain diffusers can load: ``pytorch_lora_weights.safetensors``."""
 
 import json
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from dualproc_cli.files import write_atomically
 from dualproc_cli.generator.adapter_types import ADAPTER_TYPES, recognised
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
-# Where diffusers looks for the adapter's configuration; without it, it takes alpha to be the rank.
+# Where diffusers looks for the adapter's configuration. Without it, diffusers sets alpha to the rank.
 METADATA_KEY = "lora_adapter_metadata"
 
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """An adapter as it is stored.
+    """An adapter in the form in which it is stored.
 
     Attributes:
         component: which component of the pipeline it adapts, ``transformer`` or ``unet``.
         type: a key of `ADAPTER_TYPES`.
-        rank: of the low-rank update.
+        rank: the rank of the low-rank update.
         alpha: the update is multiplied by alpha / rank.
-        tensors: every tensor that the type has for a layer, for each adapted layer (``MODULE.lora_A.weight``
-            [rank, in], ``MODULE.lora_B.weight`` [out, rank]), float32, on the CPU.
+        tensors: the type's tensors of every adapted layer (for LoRA, ``MODULE.lora_A.weight`` [rank, in] and
+            ``MODULE.lora_B.weight`` [out, rank]), float32, on the CPU.
     """
 
     component: str
@@ -40,7 +40,7 @@ class AdapterFile:
 
     @property
     def layers(self) -> dict[str, tuple[int, int]]:
-        """The inputs and outputs of every adapted layer, by its full name, sorted.
+        """The number of inputs and outputs of every adapted layer, by its full name, sorted.
 
         Raises:
             ValueError: the tensors are not those of an adapter of this type and rank.
@@ -77,7 +77,7 @@ class AdapterFile:
         """Read the adapter of ``folder``.
 
         Raises:
-            UserError: there is none, it is damaged, or it was not written by `write`.
+            UserError: the file is missing or damaged, or was not written by `write`.
         """
         path = folder / FILE_NAME
         try:
@@ -125,7 +125,7 @@ def _ordered(data: bytes) -> bytes:
 
 
 def to_rest(tensors: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
-    """Return copies of adapter weights as they are stored: float32, contiguous, on the CPU."""
+    """Return copies of adapter weights for storage: float32, contiguous, on the CPU."""
     return {
         key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
         for key, tensor in tensors.items()

@@ -1,4 +1,4 @@
-"""The types of adapters: how peft is told to make one, and what its tensors are called and shaped.
+"""The types of adapters: their configuration for peft, and the names and shapes of their tensors.
 
 Adding a type takes an entry in `ADAPTER_TYPES` and its name in the spec's ``learn.adapter.type``.
 """
@@ -13,13 +13,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class AdapterTensor:
-    """One of the tensors with which an adapter changes a layer.
+    """A tensor that an adapter adds to a layer.
 
     Attributes:
-        name: in an adapter file, after the layer's name.
-        parameter: in the model, after the layer's name, with ``{}`` for the adapter's.
-        shape: the leading dimensions, each ``rank``, ``in`` or ``out`` (of the layer). A convolution's
-            tensors have further ones.
+        name: its name in an adapter file, after the layer's name.
+        parameter: its name in the model, after the layer's name; ``{}`` stands for the adapter's name.
+        shape: its leading dimensions, each ``rank``, or the layer's ``in`` or ``out``. A convolution's
+            tensors have more dimensions.
     """
 
     name: str
@@ -32,9 +32,9 @@ class AdapterType:
     """A type of adapter.
 
     Attributes:
-        tensors: of one adapted layer.
-        options: what peft's ``LoraConfig`` is given beside rank, alpha and target modules. Adapter files
-            carry them in their metadata, by which the type is recognised.
+        tensors: the tensors of one adapted layer.
+        options: arguments of peft's ``LoraConfig`` besides rank, alpha and target modules. Adapter files
+            hold them in their metadata; the type is recognised by them.
     """
 
     tensors: tuple[AdapterTensor, ...]
@@ -46,11 +46,11 @@ class AdapterType:
         return LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(target_modules), **self.options)  # type: ignore[arg-type]
 
     def layers(self, tensors: Mapping[str, Tensor], rank: int) -> dict[str, tuple[int, int]]:
-        """Return the inputs and outputs of every layer that ``tensors`` adapt, by the layer's name.
+        """Return the number of inputs and outputs of every layer that ``tensors`` adapt, by its name.
 
         Args:
-            tensors: of one adapter, under their names in an adapter file.
-            rank: of the adapter.
+            tensors: the tensors of one adapter, under their names in an adapter file.
+            rank: the adapter's rank.
 
         Raises:
             ValueError: a tensor is missing, has an unknown name or contradicts another one's shape.
@@ -91,6 +91,6 @@ def file_name(parameter: str, adapter: str) -> str | None:
 
 
 def recognised(metadata: Mapping[str, Any]) -> str:
-    """Return the type of the adapter whose peft configuration is in ``metadata``: that of most options."""
+    """Return the adapter type whose options are all in ``metadata``; of several, the one with the most."""
     fitting = [name for name, kind in ADAPTER_TYPES.items() if kind.options.items() <= metadata.items()]
     return max(fitting, key=lambda name: len(ADAPTER_TYPES[name].options))

@@ -1,4 +1,4 @@
-"""What a pipeline is called with: the spec's values under the names that this pipeline has for them."""
+"""The arguments of a pipeline's call: the spec's values, under the names that the pipeline has for them."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,14 @@ from dualproc_cli.spec import GeneratorSpec
 
 
 class Arguments:
-    """The arguments of one pipeline's ``__call__``, which is passed only those that it takes."""
+    """Makes the arguments of one pipeline's ``__call__``: only those that it takes.
+
+    Attributes:
+        takes: the parameters of the pipeline's ``__call__``, by name.
+        always: arguments that are the same for every picture; None is not passed.
+        true_guidance: whether classifier-free guidance is called ``true_cfg_scale``, as in Qwen-Image.
+        guided: whether the guidance scale is above 1, where classifier-free guidance begins.
+    """
 
     def __init__(self, pipeline: DiffusionPipeline, spec: GeneratorSpec) -> None:
         self.takes: Mapping[str, inspect.Parameter] = inspect.signature(type(pipeline).__call__).parameters
@@ -21,7 +28,7 @@ class Arguments:
             "guidance_scale": spec.guidance_scale,
             "distilled_guidance_scale": spec.guidance_scale,  # HunyuanImage
         }
-        # Qwen-Image: its guidance_scale, where it has one, is that of distilled weights.
+        # Qwen-Image: if it has a guidance_scale too, that one is for distilled weights.
         self.true_guidance = "true_cfg_scale" in self.takes and self._default("guidance_scale") is None
         if self.true_guidance:
             self.always["true_cfg_scale"] = spec.guidance_scale
@@ -47,9 +54,9 @@ class Arguments:
         """Return the arguments for one picture per prompt and seed.
 
         Args:
-            prompts: B prompts; one alone where not ``as_list``.
+            prompts: B prompts; exactly one if ``as_list`` is false.
             seeds: B seeds.
-            steps: of denoising.
+            steps: denoising steps.
             width: in pixels.
             height: in pixels.
             output_type: ``pt`` for tensors, ``np`` for arrays.
@@ -72,7 +79,7 @@ class Arguments:
         return {name: value for name, value in offered.items() if name in self.takes}
 
     def beside_prompt_and_seed(self, spec: GeneratorSpec) -> dict[str, Any]:
-        """Return what is always passed for a picture of ``spec``: values that Python code can spell out."""
+        """Return the other arguments for a picture of ``spec``, which can all be written as Python code."""
         size = {"width": spec.width, "height": spec.height}
         made = self.make([""], [0], steps=spec.steps, output_type="pil", as_list=False, **size)
         return {
@@ -84,7 +91,7 @@ class Arguments:
 
 
 def _max_sequence_length(pipeline: DiffusionPipeline, takes: Mapping[str, inspect.Parameter]) -> int | None:
-    """Return the pipeline's limit of prompt tokens, or that of its longest tokenizer where it is shorter."""
+    """Return the pipeline's limit of prompt tokens, or its longest tokenizer's if that is lower."""
     default = takes["max_sequence_length"].default if "max_sequence_length" in takes else None
     tokenizers = [part for name, part in pipeline.components.items() if name.startswith("tokenizer") and part]
     # A multimodal model's processor holds its tokenizer.

@@ -1,7 +1,7 @@
-"""Gradient checkpointing for any denoiser: its blocks keep only their inputs and run again for backward.
+"""Gradient checkpointing for any denoiser: blocks keep only their inputs and run again in backward.
 
-diffusers' own ``enable_gradient_checkpointing`` is not used: HunyuanDiT and Lumina have none, and in
-diffusers 0.42 Chroma's draws another picture and HunyuanImage's raises.
+diffusers' own ``enable_gradient_checkpointing`` is not used: HunyuanDiT and Lumina do not support it, and in
+diffusers 0.42 it changes Chroma's picture and raises for HunyuanImage.
 """
 
 import functools
@@ -50,8 +50,8 @@ def _again(block: nn.Module) -> Any:
 
 @contextmanager
 def _in_place(processors: list[tuple[nn.Module, Any]]) -> Iterator[None]:
-    # Perturbed-attention guidance replaces attention processors during a call. The backward pass comes later,
-    # when they are no longer there.
+    # Perturbed-attention guidance replaces attention processors during a call. In the backward pass, which
+    # comes after the call, the original ones are back.
     before = [(module, module.processor) for module, _ in processors]
     try:
         for module, processor in processors:

@@ -25,7 +25,7 @@ def clean_estimate(
 
     Args:
         scheduler: a diffusers scheduler whose timesteps are set.
-        step: its own ``step`` method, which is called where it reports x0.
+        step: its own ``step`` method, for schedulers whose output contains x0.
         model_output: the denoiser's output for ``sample``, after guidance, in the shape of ``sample``.
         timestep: one of ``scheduler.timesteps``.
         sample: noisy latents of any shape.

@@ -1,4 +1,4 @@
-"""How a pipeline hands out its pictures, which differs from pipeline to pipeline."""
+"""How a pipeline returns its pictures, which differs from pipeline to pipeline."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conventions:
-    """How a pipeline hands out its pictures, as the self-test finds it.
+    """How a pipeline returns its pictures, as the self-test finds it.
 
     Attributes:
         width: of the pictures that the self-test draws, in pixels.
@@ -15,7 +15,7 @@ class Conventions:
         low: the value of black: 0, or -1 for pipelines whose tensors are in [-1, 1]. White is 1.
         idle_timesteps: how many of the scheduler's timesteps the pipeline never steps through (SANA-Sprint
             keeps a last boundary among them).
-        batches: whether the pipeline draws several pictures at a time, each as it would alone.
+        batches: whether the pipeline can draw several pictures at a time, each the same as alone.
     """
 
     width: int

@@ -34,17 +34,18 @@ def run_pipeline(
 
     ``last-steps`` with K steps records the last K calls of the scheduler's ``step``, and the decoder.
     ``x0-jump`` with K steps records the K-th call alone: the clean picture predicted there is decoded at
-    once, and the rest of the way is skipped (Luo et al. 2025). Without ``gradient`` nothing is recorded.
+    once, and the remaining steps are skipped (Luo et al. 2025). Without ``gradient`` nothing is recorded.
 
     Args:
-        pipeline: whose ``scheduler`` decides the steps.
+        pipeline: the pipeline to call, whose ``scheduler`` decides the steps.
         denoiser: the transformer or UNet of ``pipeline``.
-        arguments: of the pipeline's ``__call__``; its generators also serve schedulers that draw noise.
+        arguments: arguments of the pipeline's ``__call__``; ``generator`` is also given to schedulers that
+            draw noise.
         gradient: through which steps to differentiate.
         idle_timesteps: how many of the scheduler's timesteps the pipeline never steps through.
 
     Returns:
-        What the pipeline gives as its pictures, and how often it stepped.
+        The pipeline's pictures, and how many scheduler steps it took.
 
     Raises:
         UserError: after an x0-jump the pipeline cannot go on without its denoiser.
@@ -52,7 +53,7 @@ def run_pipeline(
     scheduler = pipeline.components["scheduler"]
     steps = _Steps(scheduler, denoiser, gradient, idle_timesteps, arguments.get("generator"))
     call = inspect.unwrap(type(pipeline).__call__)
-    # As a context, it also restores the mode that the steps switch on.
+    # As a context, set_grad_enabled also restores the grad mode, which the steps change.
     try:
         with torch.set_grad_enabled(False), steps.watched():
             images = call(pipeline, **arguments)[0]
@@ -67,7 +68,7 @@ def run_pipeline(
 
 
 class _Steps:
-    """Counts the scheduler's steps of one call, and starts the recording of gradients where it is due."""
+    """Counts the scheduler's steps of one call, and starts to record gradients at the first one to record."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class _Steps:
         self.idle_timesteps = idle_timesteps
         self.jumps = gradient is not None and gradient.through == "x0-jump"
         self.taken, self.first = 0, math.inf
-        self.clean: Tensor | None = None  # the estimate jumped to, and the denoiser's last words before it
+        self.clean: Tensor | None = None  # the estimate jumped to, and the denoiser's last output before it
         self.prediction: Any = None
         # Flow-matching pipelines do not hand their generators to a stochastic scheduler: it would draw from
         # torch's global state, and a picture would depend on what was drawn before it.
@@ -134,7 +135,7 @@ class _Steps:
 
 
 def _step_output(clean: Tensor, kwargs: dict[str, Any]) -> Any:
-    # Pipelines that read a second value (LCM, SANA-Sprint) want the clean latents there, and here both are.
+    # Pipelines that read a second value (LCM, SANA-Sprint) expect the clean latents there.
     if kwargs.get("return_dict", True):
         return SimpleNamespace(prev_sample=clean, pred_original_sample=clean, denoised=clean)
     return clean, clean
@@ -142,7 +143,7 @@ def _step_output(clean: Tensor, kwargs: dict[str, Any]) -> Any:
 
 @contextmanager
 def _wrapped(wrappers: list[tuple[Any, Any]]) -> Iterator[None]:
-    """Let each wrapper stand before the method of its name, on one instance and inside the block alone."""
+    """Wrap the method that each wrapper is named after, on that instance and only inside the block."""
     targets = [(instance, wrapper.__name__.removeprefix("_"), wrapper) for instance, wrapper in wrappers]
     try:
         for instance, name, wrapper in targets:

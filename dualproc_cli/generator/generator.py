@@ -25,20 +25,20 @@ LEARNED = "learned"  # the name of the adapter that learns, inside peft
 
 
 class Generator:
-    """A text-to-image pipeline of diffusers, frozen, with the adapters on its denoiser.
+    """A frozen text-to-image pipeline of diffusers, with adapters on its denoiser.
 
     Attributes:
         pipeline: the diffusers pipeline.
         component: the name of its denoiser, ``transformer`` or ``unet``.
         denoiser: the denoiser itself, which alone carries adapters.
-        spec: of the generator.
-        device: where all of it is.
-        revision: the commit that a hub model was resolved to, or of the miniature's weights; None for a local
-            folder.
+        spec: the generator's part of the control spec.
+        device: the device on which it draws.
+        revision: the commit that a hub model was resolved to, or the digest of the miniature's weights; None
+            for a local folder.
         workarounds: the changes that the pipeline needed.
-        conventions: how the pipeline hands out its pictures.
-        saving: makes the context in which what the backward pass needs is saved.
-        strategies: names of the memory strategies that were applied, for messages.
+        conventions: how the pipeline returns its pictures.
+        saving: makes the context in which tensors are saved for the backward pass.
+        strategies: names of the memory strategies that were applied, for error messages.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class Generator:
 
         Args:
             prompts: B prompts.
-            seeds: B seeds, one per picture: picture k depends on its own prompt and seed alone.
+            seeds: B seeds, one per picture. Each picture depends on its own prompt and seed only.
             gradient: through which denoising steps to record an autograd graph; None records nothing.
-            steps: of denoising, instead of the spec's.
+            steps: denoising steps; None takes the spec's.
 
         Returns:
-            images [B, 3, H, W], float32, in [0, 1], on the generator's device.
+            Images [B, 3, H, W], float32, in [0, 1], on the generator's device.
 
         Raises:
             UserError: ``gradient`` is an x0-jump and the scheduler gives no clean estimate.
@@ -100,7 +100,11 @@ class Generator:
         height: int | None = None,
         output_type: str = "pt",
     ) -> tuple[Any, int]:
-        """Call the pipeline itself: its raw pictures, and how many scheduler steps it took (see `render`)."""
+        """Call the pipeline; return its raw pictures and the number of scheduler steps (see `render`).
+
+        Raises:
+            ValueError: the numbers of prompts and seeds differ.
+        """
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds; expected one seed per prompt")
         options: dict[str, Any] = {
@@ -119,8 +123,8 @@ class Generator:
         self, prompts: Sequence[str], seeds: Sequence[int], gradient: GradientSpec | None, **options: Any
     ) -> tuple[Any, int]:
         arguments = self._arguments.make(prompts, seeds, as_list=self.conventions.batches, **options)
-        # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image). During the call the state
-        # is that of the picture's seed; afterwards it is what it was before.
+        # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image). It is seeded with the
+        # first picture's seed for the call; afterwards the old state is restored.
         forked = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
         with forked, self.saving() if gradient else nullcontext():
             torch.manual_seed(seeds[0])
@@ -129,9 +133,9 @@ class Generator:
             )
 
     def release_text_encoders(self, prompts: Sequence[str]) -> None:
-        """Encode ``prompts``, of which the embeddings stay, and move the text encoders to main memory.
+        """Encode ``prompts``, keep their embeddings, and move the text encoders to main memory.
 
-        Another prompt is encoded there, which takes longer and gives the same.
+        Other prompts are encoded there later, which takes longer and gives the same embeddings.
         """
         size = self.conventions
         with uncompiled():
@@ -146,11 +150,12 @@ class Generator:
     def add_adapter(self, spec: AdapterSpec, seed: int) -> None:
         """Add the adapter that learns, and check that gradients reach it.
 
-        It starts without effect: pictures are the base's until it is trained. Its update is multiplied by
-        ``spec.scale``, in the file too, so that plain diffusers draws the learned pictures at weight 1.
+        It has no effect until it is trained. Its update is multiplied by ``spec.scale``, in the file too, so
+        that plain diffusers draws the same pictures at adapter weight 1.
 
         Raises:
-            UserError: ``spec.target_modules`` fits nothing, or no gradient reaches a weight that matters.
+            UserError: ``spec.target_modules`` matches no layer, or a weight that affects the picture gets no
+                gradient.
         """
         self.attach(spec, seed)
         try:
@@ -175,7 +180,7 @@ class Generator:
             parameter.requires_grad_(True)
 
     def adapter_parameters(self) -> list[nn.Parameter]:
-        """Return the weights that learn, float32."""
+        """Return the trainable weights, float32."""
         return list(adapter.tensors(self.denoiser, LEARNED).values())
 
     def adapter_state(self) -> dict[str, Tensor]:
@@ -183,7 +188,7 @@ class Generator:
         return to_rest(adapter.tensors(self.denoiser, LEARNED))
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """Put the weights of `adapter_state` back, in place, so that an optimiser keeps its hold on them.
+        """Restore the weights from `adapter_state`, in place, so that optimisers still refer to them.
 
         Raises:
             UserError: the weights are those of another adapter.
@@ -191,15 +196,15 @@ class Generator:
         self._fill(LEARNED, state, "checkpoint")
 
     def without_adapter(self) -> AbstractContextManager[None]:
-        """Draw exactly the base generator's pictures inside the block."""
+        """Switch the adapters off inside the block, where pictures are exactly the base generator's."""
         return adapter.suspended(self.denoiser)
 
     def call_arguments(self) -> dict[str, Any]:
-        """Return what plain diffusers is called with, beside prompt and seed, to draw the same pictures."""
+        """Return the arguments besides prompt and seed with which plain diffusers draws the same pictures."""
         return self._arguments.beside_prompt_and_seed(self.spec)
 
     def save_adapter(self, folder: Path) -> Path:
-        """Write the learning adapter to ``folder`` as plain diffusers loads it, and return its path."""
+        """Write the learned adapter to ``folder`` for plain diffusers, and return the file's path."""
         spec, state = self._learned, self.adapter_state()
         return AdapterFile(self.component, spec.type, spec.rank, spec.alpha, state).write(folder)
 

@@ -1,4 +1,4 @@
-"""From a spec's ``generator`` to a frozen pipeline on its device, or one line that says why not."""
+"""Loading a spec's ``generator`` as a frozen pipeline on its device; errors are one line each."""
 
 import inspect
 import logging
@@ -31,8 +31,8 @@ from dualproc_cli.spec import GeneratorSpec
 
 DENOISERS = ("transformer", "unet")
 TEXT_ENCODERS = ("text_encoder", *(f"text_encoder_{index}" for index in range(2, 5)))
-# They warn of a hub that does not answer where the cache does, of a tiny VAE in place of a large one, and of
-# single precision beside weights of 8 bits.
+# Loggers that warn when the hub does not answer but the cache does, when a pipeline has a tiny VAE, and when
+# float32 is used with weights of 8 bits.
 CHATTY = (
     "diffusers.configuration_utils",
     "diffusers.pipelines.pipeline_utils",
@@ -43,13 +43,13 @@ EXPECTED = "a diffusers text-to-image pipeline in safetensors: a hub id, a folde
 
 
 def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
-    """Load the pipeline that ``spec`` names, frozen, and let it pass its self-test.
+    """Load the pipeline that ``spec`` names, freeze it and run its self-test.
 
     Only safetensors are read, and code from the model's repository runs only if the spec trusts it.
 
     Raises:
-        UserError: the model is missing, unreadable, gated, no text-to-image pipeline, fails its self-test, or
-            needs a package or a device that is not there.
+        UserError: the model is missing, unreadable, gated or not a text-to-image pipeline, fails its
+            self-test, or needs a package or a device that is not available.
     """
     dtype = pick_dtype(spec.dtype, device)
     found = quantization(spec.quantization, device, "generator")
@@ -73,7 +73,7 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
     except UserError:
         raise
     except Exception as error:
-        # Many libraries read files of any origin here: whatever they raise, the model is what is wrong.
+        # Many libraries read files here and raise many types of errors; in every case, the model is at fault.
         problem = advice(error, "generator", spec.model, spec.revision, EXPECTED)
         raise UserError(f"generator.model: {spec.model}: {problem}") from error
     return prepare_generator(pipeline, spec, device, source.revision)
@@ -82,16 +82,16 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
 def build_generator(
     spec: GeneratorSpec, device: torch.device, weights: Weights, texts: Sequence[str]
 ) -> Generator:
-    """Build the pipeline that ``spec`` names from its configuration alone.
+    """Build the pipeline that ``spec`` names from its configuration, without its real weights.
 
     Args:
-        spec: of a model whose configuration is at hand.
-        device: where random weights live. A pipeline without weights says that it is on the CPU.
+        spec: names a model whose configuration is packaged, in a local folder, or on the hub.
+        device: the device of random weights. A pipeline without weights reports the CPU as its device.
         weights: see `dualproc_cli.models.build`.
-        texts: the prompts that it will be given.
+        texts: the prompts that will be drawn.
 
     Raises:
-        UserError: the configuration cannot be found or read, or as `load_generator` does.
+        UserError: the configuration cannot be found or read; also as in `load_generator`.
     """
     dtype, shape = pick_dtype(spec.dtype, device), shape_of(spec, texts)
     with _quiet(CHATTY):
@@ -116,12 +116,12 @@ def prepare_generator(
     revision: str | None = None,
     conventions: Conventions | None = None,
 ) -> Generator:
-    """Freeze a pipeline that is in memory, move it to ``device`` and let it pass its self-test.
+    """Freeze a pipeline that is in memory, move it to ``device`` and run its self-test.
 
-    Where its ``conventions`` are given, there is no self-test.
+    If ``conventions`` are given, the self-test is left out.
 
     Raises:
-        UserError: it is no text-to-image pipeline, fails its self-test, or cannot be compiled.
+        UserError: it is not a text-to-image pipeline, fails its self-test, or cannot be compiled.
     """
     component = _denoiser(spec, pipeline)
     pipeline.to(device)
@@ -139,7 +139,7 @@ def prepare_generator(
 
 
 def _downloaded(source: ModelSource, spec: GeneratorSpec) -> Path:
-    """The folder with all of a pipeline's files."""
+    """Return the folder with all of a pipeline's files; a hub model is downloaded first."""
     if source.folder is not None:
         return source.folder
     folder = DiffusionPipeline.download(
@@ -162,7 +162,7 @@ def _quiet(names: tuple[str, ...]) -> Iterator[None]:
 
 
 def _check_kind(spec: GeneratorSpec, index: dict[str, Any]) -> None:
-    # Before anything large is read. A class that diffusers does not have says more when it is loaded.
+    # Called before anything large is read. For a class that diffusers lacks, loading raises a better error.
     kind = getattr(diffusers, str(index.get("_class_name")), None)
     if kind is None:
         return

@@ -1,4 +1,4 @@
-"""Which schedulers work, for errors that come out of a model's own."""
+"""The schedulers that work, for messages about one that does not."""
 
 import traceback
 
@@ -6,7 +6,7 @@ from dualproc_cli.known_models.matrix import PASSED, read_matrix
 
 
 def scheduler_advice(error: BaseException | None) -> str:
-    """Return advice that names working schedulers if the model's own raised ``error``, or an empty text."""
+    """Return advice that names working schedulers if the model's own raised ``error``, else ""."""
     frames = traceback.extract_tb(error.__traceback__) if error else []
     blamed = any(frame.name in ("_set_timesteps", "_step") for frame in frames)
     return f"; schedulers that work: {', '.join(working_schedulers())}" if blamed else ""

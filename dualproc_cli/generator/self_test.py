@@ -1,4 +1,4 @@
-"""What a generator is asked before it is trusted: how it hands out pictures, whether gradients are whole."""
+"""The self-test of a generator: how it returns pictures, and whether gradients reach its adapter."""
 
 import itertools
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from dualproc_cli.spec import GeneratorSpec, GradientSpec
 
 PROMPT = "a picture"
 LONGER = "a picture of a house"
-SMALL = 128  # pixels; large models are asked at this size, which takes a moment
+SMALL = 128  # pixels; large models draw at this size, which is fast
 STEPS = 2  # some schedulers behave differently on their first step
-VISIBLE = 1e-2  # more than half precision's rounding (2.5 of 255 levels)
-ANY = 1e-3  # more than two runs of the same computation differ
+VISIBLE = 1e-2  # above half precision's rounding errors; 2.5 of 255 levels
+ANY = 1e-3  # above the difference between two runs of the same computation
 
 
 class Tested(Protocol):
-    """What the self-test needs of a `Generator`."""
+    """The part of a `Generator` that the self-test uses."""
 
     spec: GeneratorSpec
     pipeline: DiffusionPipeline
@@ -38,13 +38,13 @@ class Tested(Protocol):
 
 
 def find_conventions(generator: Tested) -> Conventions:
-    """Draw a small picture as tensor and as array, and find the pipeline's conventions from them.
+    """Draw a small picture as a tensor and as an array, and derive the pipeline's conventions from them.
 
     Args:
-        generator: whose ``conventions`` are replaced while they are being tried.
+        generator: the generator to test; its ``conventions`` are changed during the test.
 
     Raises:
-        UserError: the pipeline draws no picture from a prompt, or one in an unknown range.
+        UserError: the pipeline cannot draw a picture from a prompt, or its values are in an unknown range.
     """
     spec = generator.spec
     sizes = {(min(spec.width, SMALL), min(spec.height, SMALL)), (spec.width, spec.height)}
@@ -55,7 +55,7 @@ def find_conventions(generator: Tested) -> Conventions:
             images, taken = _try(generator, "pt")
             arrays, _ = _try(generator, "np")
         except Exception as error:
-            # A pipeline may raise anything here; all that it was given is a prompt.
+            # Pipelines that need more than a prompt raise all types of errors here.
             failure = failure or error
             continue
         low = _black(generator, images, torch.as_tensor(arrays))
@@ -75,20 +75,22 @@ def find_conventions(generator: Tested) -> Conventions:
 
 
 def count_idle_timesteps(generator: Tested) -> int:
-    """Return how many of the scheduler's timesteps the pipeline never steps through, whatever it draws."""
+    """Return how many of the scheduler's timesteps the pipeline never steps through."""
     _, taken = _draw(generator, [PROMPT])
     return _idle(generator, taken)
 
 
 def check_gradients(generator: Tested, tensors: dict[str, nn.Parameter]) -> None:
-    """Check that recording a graph leaves the picture alone and gradients reach every weight that matters.
+    """Check that recording a graph does not change the picture, and that gradients reach the adapter.
+
+    Weights that do not affect the picture need no gradient.
 
     Args:
-        generator: whose adapter is new and so without effect.
+        generator: a generator with a new adapter, which has no effect yet.
         tensors: the adapter's weights by name.
 
     Raises:
-        UserError: naming what failed.
+        UserError: a check failed; the message names it.
     """
     plain, graphed = _small(generator, None), _small(generator, GradientSpec(through="last-steps", steps=1))
     if _difference(plain, graphed) > VISIBLE:
@@ -104,7 +106,7 @@ def check_gradients(generator: Tested, tensors: dict[str, nn.Parameter]) -> None
 
 
 def _matter(generator: Tested, tensors: dict[str, nn.Parameter], missing: list[str], plain: Tensor) -> bool:
-    # A last block may compute text features that nobody reads: its weights have no gradient and need none.
+    # A last block may compute text features that are not used: its weights have no gradient and need none.
     weights = [tensors[name] for name in missing]
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
@@ -137,7 +139,7 @@ def _batches(generator: Tested, alone: Tensor) -> bool:
     # The longer prompt goes first, which also finds pipelines that pad the other one without a mask.
     try:
         together, _ = _draw(generator, [LONGER, PROMPT])
-    except Exception:  # anything may happen to a pipeline that is made for one prompt
+    except Exception:  # a pipeline made for one prompt may raise anything
         return False
     if len(together) != 2:
         return False
@@ -154,7 +156,7 @@ def _draw(generator: Tested, prompts: list[str], **options: Any) -> tuple[Any, i
 
 
 def _black(generator: Tested, images: Tensor, arrays: Tensor) -> float:
-    # Arrays [1, H, W, 3] are in [0, 1] everywhere, since diffusers makes its PIL pictures of them.
+    # Arrays [1, H, W, 3] are in [0, 1] for every pipeline: diffusers makes its PIL pictures from them.
     expected = arrays.permute(0, 3, 1, 2).float()
     error = {}
     for low in (0.0, -1.0):

@@ -17,7 +17,7 @@ def cache_text_embeddings(encoder: nn.Module) -> None:
     kept under the row's own bytes. So each prompt costs one forward pass whatever batches it is in, and its
     embedding does not depend on the batch. Other calls reach the encoder unchanged.
 
-    The outputs stay on the inputs' device as long as the encoder lives, which may itself be moved elsewhere.
+    The outputs stay on the inputs' device as long as the encoder exists, even if the encoder is moved.
     """
     forward = encoder.forward
     memory: dict[Hashable, Any] = {}

@@ -1,1 +1,1 @@
-"""What is known about other people's models: their shapes, what was tried, which pairs suit each other."""
+"""What is known about other people's models: shapes, test results, and pairs that suit each other."""

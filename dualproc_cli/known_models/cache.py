@@ -1,4 +1,4 @@
-"""Which models of the local Hugging Face cache could be used, by what their configurations say."""
+"""The models in the local Hugging Face cache that could be used, judging by their configurations."""
 
 import json
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ class CachedModel:
     """A model that is on this machine.
 
     Attributes:
-        repo: its name on the hub.
-        kind: what it can serve as.
+        repo: its repository on the hub.
+        kind: ``generator`` or ``vlm``.
         name: the class of a diffusers pipeline, or the model type of a transformers model.
         size: bytes on disk, of all its revisions.
     """
@@ -48,7 +48,7 @@ def cached_models() -> list[CachedModel]:
 
 
 def _usable(folder: Path) -> Iterator[tuple[Kind, str]]:
-    """Yield what the repository in ``folder`` can serve as; importing the libraries takes seconds."""
+    """Yield the kind and class of the model in ``folder``. The imports take seconds, so they are here."""
     if (index := _read(folder / "model_index.json")) is not None:
         from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 

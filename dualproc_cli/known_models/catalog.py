@@ -1,4 +1,4 @@
-"""The models whose configurations come with the package: which they are, and how large. Imports no torch."""
+"""The models whose configurations come with the package, and their sizes. Imports no torch."""
 
 import json
 from functools import cache
@@ -11,7 +11,7 @@ COUNTS = "parameters.json"  # repository -> component -> parameters, as they wer
 
 
 def known_shapes() -> list[str]:
-    """List the hub repositories whose configuration comes with the package."""
+    """Return the hub repositories whose configuration comes with the package, sorted."""
     return sorted(folder.name.replace("--", "/") for folder in SHAPES.iterdir() if folder.is_dir())
 
 
@@ -19,25 +19,25 @@ def shape_folder(repo: str) -> Path:
     """Return the folder with the configuration of ``repo``, laid out as the repository.
 
     Raises:
-        UserError: it does not come with the package.
+        UserError: the package has no configuration of this repository.
     """
     if repo not in known_shapes():
         raise UserError(
-            f"{repo}: its shape does not come with dualproc (there are: {', '.join(known_shapes())})"
+            f"{repo}: its shape does not come with dualproc (expected one of: {', '.join(known_shapes())})"
         )
     return SHAPES / repo.replace("/", "--")
 
 
 def is_generator(repo: str) -> bool:
-    """Say whether a known shape is a diffusers pipeline; the others are VLMs.
+    """Return whether a known shape is a diffusers pipeline; the others are VLMs.
 
     Raises:
-        UserError: the shape is unknown.
+        UserError: the package has no configuration of this repository.
     """
     return (shape_folder(repo) / "model_index.json").is_file()
 
 
 @cache
 def parameter_counts() -> dict[str, dict[str, int]]:
-    """Read how many parameters each component of each known shape has."""
+    """Return the number of parameters of each component, by repository and component."""
     return json.loads((SHAPES / COUNTS).read_text("utf-8"))

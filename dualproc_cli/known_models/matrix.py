@@ -1,4 +1,4 @@
-"""Which model classes were tried, from ``matrix.json``, which the tests write. Imports no torch."""
+"""The model classes that were tried, from ``matrix.json``, which the tests write. Imports no torch."""
 
 import json
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from dualproc_cli.errors import UserError
 
 MATRIX = Path(__file__).with_name("matrix.json")
 PASSED = "passed"
-REFUSED = "is refused"  # the one check of a model that cannot be used
+REFUSED = "is refused"  # the only check of a model that must be refused
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One class of models, and how its checks went.
+    """A class of models, and the results of its checks.
 
     Attributes:
-        kind: what such a model serves as.
-        name: of the class: a diffusers pipeline or scheduler, or a transformers model.
+        kind: ``generator``, ``vlm`` or ``scheduler``.
+        name: the class: a diffusers pipeline or scheduler, or a transformers model.
         checks: the result of each check: ``passed``, or why it did not pass.
-        workarounds: names of the changes to such a model that make it work.
+        workarounds: names of the changes that make such a model work.
         reason: why a check fails, or another remark.
     """
 
@@ -37,7 +37,7 @@ class Tried:
 
 
 def read_matrix() -> list[Tried] | None:
-    """Read what was tried; None where the package has no table.
+    """Return what was tried; None if the package has no table.
 
     Raises:
         UserError: the table is damaged.

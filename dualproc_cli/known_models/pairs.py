@@ -8,7 +8,7 @@ import yaml
 from dualproc_cli.known_models.catalog import parameter_counts
 
 PAIRS = Path(__file__).with_name("pairs.yaml")
-BYTES = 2  # of a parameter in bfloat16
+BYTES = 2  # per parameter, in bfloat16
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Pair:
     Attributes:
         generator: its name on the hub.
         vlm: its name on the hub.
-        generator_licence: what its model card says.
-        vlm_licence: what its model card says.
+        generator_licence: its licence, as its model card states it.
+        vlm_licence: likewise.
         weights_gib: size of all components of both in bfloat16; a step needs more, depending on the spec.
-        why: what speaks for the pair.
+        why: the reason for the pair.
     """
 
     generator: str
@@ -33,7 +33,7 @@ class Pair:
 
 
 def recommended_pairs() -> list[Pair]:
-    """Read the pairs, in the order of the file."""
+    """Return the pairs, in the order of the file."""
     data = yaml.safe_load(PAIRS.read_text("utf-8"))
     licences = data["licences"]
     return [

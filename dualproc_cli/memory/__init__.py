@@ -1,4 +1,4 @@
-"""How much memory a run takes, and what is done to need less.
+"""How much memory a run takes, and the strategies that reduce it.
 
 Usage::
 

@@ -18,15 +18,15 @@ from dualproc_cli.vlm import Vlm, build_vlm
 from dualproc_cli.vlm.modes import CAUSAL_MODES
 
 GIB = 2**30
-OPTIMIZER_COPIES = 2  # AdamW's moments, float32 as the adapter
+OPTIMIZER_COPIES = 2  # AdamW's two moments, float32 like the adapter
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The bytes that a run takes at most.
+    """The most memory that a run takes.
 
     Attributes:
-        parts: by what they are for: ``denoiser``, ``text encoders``, ``decoder`` (and what else the pipeline
+        parts: bytes, by use: ``denoiser``, ``text encoders``, ``decoder`` (and what else the pipeline
             holds), ``vlm``, ``second vlm``, ``adapter``, ``optimizer`` (with the gradients), ``activations``.
     """
 
@@ -34,7 +34,7 @@ class Estimate:
 
     @property
     def total(self) -> int:
-        """All parts together."""
+        """All parts together, in bytes."""
         return sum(self.parts.values())
 
 
@@ -43,24 +43,24 @@ def estimate_learning(
 ) -> Estimate:
     """Estimate the most memory that learning takes on ``device``, with these strategies.
 
-    One step is taken, forward and backward, by the very code that learns. Activations are what lives beside
-    the weights when most does.
+    One step runs, forward and backward, in the code that learns. Activations are what is held besides the
+    weights when the most is held.
 
     Raises:
-        UserError: a configuration cannot be read, or a model's path depends on values that are not computed.
+        UserError: a configuration cannot be read, or a model's code depends on values that are not computed.
     """
     spec = loaded.spec
     with Ledger().counting() as ledger:
         generator, parts = _generator(ledger, spec.generator, _prompts(loaded), device, strategies)
         vlm = _vlm(ledger, parts, "vlm", spec.vlm, loaded, device, strategies)
         generator.attach(spec.learn.adapter, spec.learn.seed)
-        to_meta(generator.denoiser, torch.float32)  # the adapter: the rest has no data already
+        to_meta(generator.denoiser, torch.float32)  # the adapter only: the rest already has no data
         parts["adapter"] = ledger.live - sum(parts.values())
         parts["optimizer"] = (1 + OPTIMIZER_COPIES) * parts["adapter"]
         weights = ledger.live
         with _explained(f"{spec.generator.model} with {spec.vlm.model}"):
             _learn_step(loaded, generator, vlm, ledger, strategies)
-    # Gradients are made in the step: they are counted with the optimizer.
+    # Gradients are made in the step, but they are counted with the optimizer.
     parts["activations"] = max(ledger.peak - weights - parts["adapter"], 0)
     return _adjusted(parts, strategies)
 
@@ -68,9 +68,9 @@ def estimate_learning(
 def estimate_evaluation(
     loaded: LoadedSpec, batch: int, device: torch.device, strategies: Sequence[Strategy] = ()
 ) -> Estimate:
-    """Estimate the most memory that evaluating takes: ``batch`` pictures drawn, then asked of every VLM.
+    """Estimate the most memory that evaluating takes: drawing ``batch`` pictures and asking every VLM.
 
-    The learned adapter is counted; both VLMs are loaded at once. Raises as `estimate_learning` does.
+    The learned adapter is counted; both VLMs are loaded at once. Raises the same as `estimate_learning`.
     """
     spec = loaded.spec
     with Ledger().counting() as ledger:
@@ -99,7 +99,7 @@ def estimate_drawing(
 ) -> Estimate:
     """Estimate the most memory that drawing ``batch`` pictures at once takes.
 
-    Adapters are small: they are not counted. Raises as `estimate_learning` does.
+    Adapters are small and not counted. Raises the same as `estimate_learning`.
     """
     with Ledger().counting() as ledger:
         generator, parts = _generator(ledger, spec, prompts, device, strategies)
@@ -121,7 +121,7 @@ def _generator(
     device: torch.device,
     strategies: Sequence[Strategy],
 ) -> tuple[Generator, dict[str, int]]:
-    """The generator without weights, changed as it will be when it is loaded, and the bytes of its parts."""
+    """Return the generator without weights, with ``strategies`` applied, and the bytes of its parts."""
     for strategy in strategies:
         spec = strategy.generator_spec(spec)
     generator = build_generator(spec, device, "none", prompts)
@@ -143,7 +143,7 @@ def _vlm(
     device: torch.device,
     strategies: Sequence[Strategy],
 ) -> Vlm:
-    """A VLM without weights, whose bytes are noted in ``parts``."""
+    """Return a VLM without weights, and add its bytes to ``parts``."""
     for strategy in strategies:
         spec = strategy.vlm_spec(spec)
     texts = [text for question in loaded.spec.questions for text in question.texts]
@@ -160,7 +160,7 @@ def _adjusted(parts: dict[str, int], strategies: Sequence[Strategy]) -> Estimate
 
 @contextmanager
 def _explained(models: str) -> Iterator[None]:
-    """Any model's code may ask for what tensors without data cannot give: one line that says what to do."""
+    """Turn any error of a model's code into one line; tensors without data may cause many."""
     try:
         yield
     except UserError:
@@ -168,12 +168,12 @@ def _explained(models: str) -> Iterator[None]:
     except Exception as error:
         raise UserError(
             f"memory of {models}: cannot be predicted ({first_line(error)}); set memory to a list of "
-            "strategies yourself"
+            "strategies"
         ) from error
 
 
 def _draw(generator: Generator, prompt: str, batch: int, ledger: Ledger) -> Tensor:
-    """Draw without gradient; the text encoders run before, since prompts are encoded once."""
+    """Draw without gradient. The text encoders run before the peak is measured: prompts are encoded once."""
     generator.render([prompt], [0])
     ledger.forget_peak()
     return generator.render([prompt] * batch, list(range(batch)))
@@ -185,7 +185,7 @@ def _learn_step(
     learn = loaded.spec.learn
     prompts = [loaded.spec.prompts.train[0]] * learn.batch_size
     seeds = list(range(learn.batch_size))
-    generator.render(prompts[:1], seeds[:1])  # encodes the prompt, which is never part of a step
+    generator.render(prompts[:1], seeds[:1])  # encodes the prompt, which is not part of a step
     ledger.forget_peak()
     with ExitStack() as stack:
         for strategy in strategies:
@@ -201,15 +201,15 @@ def _learn_step(
 
 
 def _real(images: Tensor) -> Tensor:
-    """Pictures with values in place of ``images``: image processors write into real tensors of their own.
+    """Return real pictures of the shape of ``images``, since image processors write into real tensors.
 
-    They are shaded, since Idefics3 takes a picture that is normalised to zeros for padding and drops it.
+    They are not uniform: Idefics3 drops a picture that is normalised to zeros, as if it were padding.
     """
     return torch.linspace(0.2, 0.8, images.shape[-1]).expand(images.shape).contiguous()
 
 
 def _ask(loaded: LoadedSpec, vlm: Vlm, pictures: Tensor) -> LossReport:
-    """The loss in the first forward mode that works: without values, they cannot be compared."""
+    """Return the loss in the first forward mode that works; without values, modes cannot be compared."""
     failure: Exception | None = None
     for mode in CAUSAL_MODES:
         found = views(loaded, vlm, *pictures.shape[-2:])

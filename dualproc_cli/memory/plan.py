@@ -1,4 +1,4 @@
-"""The memory plan of a run: which strategies it takes on its device, and what is loaded with them."""
+"""The memory plan of a run: which strategies it uses on its device, and how models are loaded with them."""
 
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -23,7 +23,7 @@ from dualproc_cli.spec import GeneratorSpec, LoadedSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, build_vlm, load_vlm
 
 HEADROOM = 0.92  # of the free memory: the rest goes to kernels' workspaces and to fragmentation
-# Models whose files are smaller than the budget by this factor fit: nothing is estimated.
+# Models whose files are this many times smaller than the budget are taken to fit, without an estimate.
 LARGE = 50
 
 
@@ -39,16 +39,16 @@ class MemoryPlan:
         plan = plan.next()
 
     Attributes:
-        device: where the generator is.
-        generator: as the spec has it.
-        vlms: the VLMs that are loaded beside it, as the spec has them, the trained one first.
-        prompts: what will be drawn.
-        texts: what the VLMs will be given.
-        available: the strategies that this run could take on its device, in their order.
-        strategies: those that it takes.
-        estimate: the memory that it needs with them; None where nothing was estimated.
-        budget: bytes that the device has for it.
-        reason: one line for the user; empty where there is nothing to say.
+        device: the generator's device.
+        generator: the generator's part of the spec, without strategies.
+        vlms: the VLMs' parts of the spec, without strategies; the one that is trained against comes first.
+        prompts: the prompts that will be drawn.
+        texts: the texts that the VLMs will be given.
+        available: the strategies that this run could use on its device, in the order of preference.
+        strategies: the strategies that it uses.
+        estimate: the memory that it needs with them; None if it was not estimated.
+        budget: the bytes of the device that it may use.
+        reason: one line for the user; may be empty.
     """
 
     device: torch.device
@@ -64,18 +64,21 @@ class MemoryPlan:
 
     @property
     def names(self) -> list[str]:
-        """Names of the strategies, as ``memory`` in a spec and in a bundle's manifest has them."""
+        """Names of the strategies that it uses, as in ``memory`` of a spec or of a bundle's manifest."""
         return [strategy.name for strategy in self.strategies]
 
     def next(self) -> "MemoryPlan | None":
-        """Plan with one strategy more, for a run that ran out of memory; None where there is no other."""
+        """Return the plan with one more strategy, after running out of memory; None if there is no other."""
         found = next((one for one in self.available if _is_new(one, self.strategies)), None)
         if found is None:
             return None
         return replace(self, strategies=with_one_more(self.strategies, found), estimate=None, reason="")
 
     def load_generator(self, random: Collection[str] = ()) -> Generator:
-        """Load the generator with the strategies applied; models named in ``random`` get random weights.
+        """Load the generator with the strategies applied.
+
+        Args:
+            random: names of models that get random weights.
 
         Raises:
             UserError: it cannot be loaded.
@@ -93,7 +96,10 @@ class MemoryPlan:
         return generator
 
     def load_vlm(self, index: int = 0, random: Collection[str] = ()) -> Vlm:
-        """Load one of the VLMs; the generator comes first, since it makes room. As `load_generator`."""
+        """Load VLM ``index`` with the strategies applied; ``random`` and errors are as in `load_generator`.
+
+        Load the generator first: its strategies free memory.
+        """
         spec, device = self.vlms[index], self.device
         for strategy in self.strategies:
             spec, device = strategy.vlm_spec(spec), strategy.vlm_device(device)
@@ -103,13 +109,13 @@ class MemoryPlan:
 
 
 def plan_learning(loaded: LoadedSpec, device: torch.device) -> MemoryPlan:
-    """Take strategy after strategy until learning the spec fits into the free memory of the device.
+    """Add one strategy after another until learning fits into the free memory of the device.
 
-    A list in ``memory`` is taken as it is. Models that are small for the device, and those whose memory
-    cannot be estimated, are left as they are.
+    If ``memory`` in the spec is a list, exactly those strategies are used. Models that are small for the
+    device, and those whose memory cannot be estimated, get no strategy.
 
     Raises:
-        UserError: the device cannot do the quantization that the spec asks for.
+        UserError: the device does not support the quantization in the spec.
     """
     plan = _plan(loaded, (loaded.spec.vlm,), device)
     return _chosen(plan, loaded.spec.memory, (), lambda taken: estimate_learning(loaded, device, taken))
@@ -120,9 +126,12 @@ def plan_evaluation(loaded: LoadedSpec, taken: Sequence[str], batch: int, device
 
     Args:
         loaded: the spec of a bundle.
-        taken: the strategies with which it was learned, where the plan starts.
-        batch: pictures at once.
-        device: of the generator.
+        taken: names of the strategies used while learning; the plan starts with them.
+        batch: the number of pictures that are drawn at once.
+        device: the generator's device.
+
+    Raises:
+        UserError: the device does not support the quantization in the spec.
     """
     vlms = [vlm for vlm in (loaded.spec.vlm, loaded.spec.evaluate.vlm) if vlm is not None]
     plan = _plan(loaded, tuple(vlms), device)
@@ -134,7 +143,7 @@ def plan_evaluation(loaded: LoadedSpec, taken: Sequence[str], batch: int, device
 def plan_drawing(
     spec: GeneratorSpec, prompts: Sequence[str], taken: Sequence[str], batch: int, device: torch.device
 ) -> MemoryPlan:
-    """Plan for drawing ``batch`` pictures at once with a generator alone; arguments as `plan_evaluation`."""
+    """Plan for drawing ``batch`` pictures at once with a generator alone; as `plan_evaluation`."""
     names = tuple(one for one in _available(spec, (), device) if one.helps_drawing)
     plan = MemoryPlan(device, spec, (), tuple(prompts), (), names)
     return _chosen(
@@ -157,7 +166,7 @@ def _plan(loaded: LoadedSpec, vlms: tuple[VlmSpec, ...], device: torch.device) -
 def _available(
     generator: GeneratorSpec, vlms: Sequence[VlmSpec], device: torch.device
 ) -> tuple[Strategy, ...]:
-    """The strategies that do anything for these models on a device; what a user quantised stays as it is."""
+    """Return the strategies that ``device`` supports; what the user quantised is not quantised again."""
     quantized = {generator.quantization, *(vlm.quantization for vlm in vlms)} != {"none"}
     return tuple(
         one for one in STRATEGIES if one.available(device) and not (quantized and one.changes_weights)
@@ -170,7 +179,8 @@ def _chosen(
     taken: Sequence[str],
     estimate: Callable[[Sequence[Strategy]], Estimate],
 ) -> MemoryPlan:
-    quantization(plan.generator.quantization, plan.device, "generator")  # refuses what this device cannot do
+    # Each call fails if the device does not support the quantization.
+    quantization(plan.generator.quantization, plan.device, "generator")
     for vlm in plan.vlms:
         quantization(vlm.quantization, plan.device, "vlm")
     plan = replace(plan, budget=round(HEADROOM * free_bytes(plan.device)))
@@ -185,7 +195,7 @@ def _chosen(
     except UserError as error:
         return replace(plan, strategies=start, reason=f"memory: no strategy is added: {error}")
     fits = "fits" if found.total <= plan.budget else "does not fit"
-    does = "; ".join(f"{one.name}: {one.does}" for one in strategies) or "no strategy is needed"
+    does = "; ".join(f"{one.name}: {one.does}" for one in strategies) or "without a strategy"
     reason = (
         f"memory: {found.total / GIB:.1f} GiB {fits} the {plan.budget / GIB:.1f} GiB that are free on "
         f"{plan.device} ({does})"
@@ -199,7 +209,7 @@ def _descend(
     estimate: Callable[[Sequence[Strategy]], Estimate],
     budget: int,
 ) -> tuple[tuple[Strategy, ...], Estimate]:
-    """Take strategies until the estimate is within the budget, and leave out those that save nothing."""
+    """Add strategies until the estimate is within the budget, but none that saves nothing."""
     taken, found = start, estimate(start)
     for one in available:
         if found.total <= budget:
@@ -217,13 +227,13 @@ def _descend(
 
 
 def _is_new(one: Strategy, taken: Sequence[Strategy]) -> bool:
-    """Whether ``one`` would still save something: it is not taken, nor is a stronger one of its kind."""
+    """Return whether ``one`` can be added: neither it nor a stronger one of its kind is used."""
     place = STRATEGIES.index
     return one not in taken and not any(one.excludes(other) and place(other) > place(one) for other in taken)
 
 
 def _bytes_on_disk(specs: Sequence[GeneratorSpec | VlmSpec]) -> float:
-    """Size of the weights of ``specs``; infinite where they are not in a folder of this machine."""
+    """Return the size of the weights of ``specs``; infinite if they are not all in local folders."""
     try:
         folders = [find_model(spec).folder for spec in specs]
     except FileNotFoundError:

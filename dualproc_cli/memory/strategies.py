@@ -1,7 +1,7 @@
-"""Memory strategies: everything that can be done to need less memory, one object each.
+"""Memory strategies: the ways to reduce the memory of a run, one object each.
 
-A new strategy is a class here, a place in `STRATEGIES`, and its name in the spec's list. A new number of bits
-(`dualproc_cli.models.quantization`) is a strategy by itself.
+To add one, write a class here, put it into `STRATEGIES`, and add its name to the spec's list. A new entry of
+`dualproc_cli.models.quantization.BITS` becomes a strategy without a class of its own.
 """
 
 import logging
@@ -22,15 +22,15 @@ logger = logging.getLogger(__name__)
 
 
 class Strategy:
-    """One way to need less memory.
+    """A way to reduce the memory of a run. Subclasses override the methods for what they change.
 
     Attributes:
-        name: as ``memory`` in the spec has it.
+        name: its name in ``memory`` of the spec.
         does: what it does, in a few words for the user.
         cost: what it costs in time.
-        error: what it changes in pictures, gradients or answers, as measured; empty where it is exact.
-        helps_drawing: whether it also matters where nothing is learned.
-        changes_weights: whether models have other weights with it, which a user may have chosen already.
+        error: how much it changes pictures, gradients or answers, as measured; empty if it is exact.
+        helps_drawing: whether it also saves memory when pictures are only drawn.
+        changes_weights: whether it quantises the models, which the spec may have done already.
     """
 
     name: str
@@ -41,49 +41,51 @@ class Strategy:
     changes_weights: bool = False
 
     def available(self, device: torch.device) -> bool:
-        """Say whether it does anything on ``device``."""
+        """Return whether it can be used on ``device``."""
         return True
 
     def excludes(self, other: "Strategy") -> bool:
-        """Say whether it takes the place of ``other``."""
+        """Return whether it replaces ``other``."""
         return False
 
     def generator_spec(self, spec: GeneratorSpec) -> GeneratorSpec:
-        """Change what is loaded as the generator."""
+        """Return the spec of the generator to load."""
         return spec
 
     def vlm_spec(self, spec: VlmSpec) -> VlmSpec:
-        """Change what is loaded as a VLM."""
+        """Return the spec of the VLM to load."""
         return spec
 
     def vlm_device(self, device: torch.device) -> torch.device:
-        """Choose where the VLM is, if the generator is on ``device``."""
+        """Return the VLM's device, given the generator's."""
         return device
 
     def apply(self, generator: Generator, prompts: Sequence[str]) -> None:
-        """Change a loaded generator, which will draw ``prompts``."""
+        """Apply it to a loaded generator, which will draw ``prompts``."""
 
     def simulate(self, generator: Generator) -> None:
-        """Change a generator without weights, on which memory is estimated."""
+        """Apply it to a generator without weights, on which memory is estimated."""
         self.apply(generator, ())
 
     def saving(self) -> AbstractContextManager[Any]:
-        """Enter while a step is estimated: counts what autograd saves as this strategy has it."""
+        """Return the context in which an estimated step draws; it decides how saved tensors are counted."""
         return nullcontext()
 
     def parts(self, parts: dict[str, int]) -> dict[str, int]:
-        """Change the estimated bytes on the device, by part."""
+        """Return the estimated bytes on the device, by part, with the strategy applied."""
         return parts
 
     def warn(self, generator: Generator) -> None:
-        """Tell the user that a pipeline cannot do it, and is left as it is."""
-        logger.warning("memory: %s: %s cannot do it", self.name, type(generator.pipeline).__name__)
+        """Warn that the pipeline does not support it and is left unchanged."""
+        logger.warning("memory: %s: %s does not support it", self.name, type(generator.pipeline).__name__)
 
 
 class FreeTextEncoders(Strategy):
+    """Moves the text encoders to main memory after they have encoded the prompts."""
+
     name = "free-text-encoders"
-    does = "text encoders leave the device once the prompts are encoded"
-    cost = "a prompt that comes later is encoded in main memory"
+    does = "text encoders are moved to main memory after they have encoded the prompts"
+    cost = "other prompts are encoded on the CPU"
     helps_drawing = True
 
     def available(self, device: torch.device) -> bool:
@@ -100,8 +102,10 @@ class FreeTextEncoders(Strategy):
 
 
 class CheckpointVae(Strategy):
+    """Checkpoints the blocks of the VAE: they run again in the backward pass."""
+
     name = "checkpoint-vae"
-    does = "the decoder keeps only its blocks' inputs"
+    does = "the decoder's blocks keep only their inputs and run again in the backward pass"
     cost = "pictures are decoded twice"
 
     def apply(self, generator: Generator, prompts: Sequence[str]) -> None:
@@ -112,17 +116,21 @@ class CheckpointVae(Strategy):
 
 
 class CheckpointDenoiser(Strategy):
+    """Checkpoints the blocks of the denoiser: they run again in the backward pass."""
+
     name = "checkpoint-denoiser"
-    does = "the denoiser keeps only its blocks' inputs"
-    cost = "the denoising steps that carry the gradient are drawn twice"
+    does = "the denoiser's blocks keep only their inputs and run again in the backward pass"
+    cost = "the denoising steps that carry the gradient run twice"
 
     def apply(self, generator: Generator, prompts: Sequence[str]) -> None:
         checkpoint_blocks(generator.denoiser)
 
 
 class TwoDevices(Strategy):
+    """Loads the VLMs on a second CUDA device."""
+
     name = "two-devices"
-    does = "the VLM lives on a second device"
+    does = "the VLM is on a second device"
     cost = "pictures and their gradient go from device to device"
 
     def available(self, device: torch.device) -> bool:
@@ -136,9 +144,11 @@ class TwoDevices(Strategy):
 
 
 class OffloadActivations(Strategy):
+    """Keeps the tensors that the generator saves for the backward pass in main memory."""
+
     name = "offload-activations"
-    does = "what the backward pass needs waits in main memory"
-    cost = "two transfers of it a step"
+    does = "the generator's tensors for the backward pass are kept in main memory"
+    cost = "they are transferred twice per step"
 
     def available(self, device: torch.device) -> bool:
         return device.type == "cuda"
@@ -154,11 +164,13 @@ class OffloadActivations(Strategy):
 
 
 class TileVae(Strategy):
+    """Decodes large pictures in overlapping tiles."""
+
     name = "tile-vae"
     does = "large pictures are decoded in tiles"
-    cost = "the tiles overlap"
+    cost = "pixels where tiles overlap are decoded more than once"
     error = (
-        "pictures are 1.7 of 255 levels apart (40 dB), gradients at a cosine of .91 (an AutoencoderKL of "
+        "pictures differ by 1.7 of 255 levels (40 dB), gradients have a cosine of .91 (an AutoencoderKL of "
         "1.1 M weights at 512 pixels)"
     )
     helps_drawing = True
@@ -171,14 +183,14 @@ class TileVae(Strategy):
 
 
 class Quantize(Strategy):
-    """Frozen weights of fewer bits, of generator and VLM."""
+    """Quantises the frozen weights of the generator and the VLMs."""
 
     helps_drawing = True
     changes_weights = True
 
     def __init__(self, bits: Bits) -> None:
         self.name, self.error, self.bits = bits.name, bits.error, bits
-        self.does, self.cost = f"frozen weights of {bits.count} bits", "slower matrix products"
+        self.does, self.cost = f"frozen weights have {bits.count} bits", "slower matrix products"
 
     def available(self, device: torch.device) -> bool:
         return self.bits.available(device) is not None
@@ -194,16 +206,18 @@ class Quantize(Strategy):
 
 
 class HalfImage(Strategy):
+    """Shows pictures to the VLMs at half their width and height."""
+
     name = "half-image"
-    does = "VLMs are shown pictures at half their size"
+    does = "VLMs are shown pictures at half their width and height"
     cost = "none"
-    error = "P(answer) is .02 apart, its gradient in the pixels at a cosine of .59 (the miniature)"
+    error = "P(answer) differs by .02, its gradient at the pixels has a cosine of .59 (the miniature)"
 
     def vlm_spec(self, spec: VlmSpec) -> VlmSpec:
         return spec.model_copy(update={"image_scale": spec.image_scale / 2})
 
 
-# In the order in which they are tried: exact ones first, of those the cheapest.
+# In the order in which they are tried: exact ones first, starting with the cheapest.
 STRATEGIES: tuple[Strategy, ...] = (
     FreeTextEncoders(),
     CheckpointVae(),
@@ -217,10 +231,10 @@ STRATEGIES: tuple[Strategy, ...] = (
 
 
 def named(names: Sequence[str]) -> tuple[Strategy, ...]:
-    """Return the strategies of these names, in the order of `STRATEGIES`."""
+    """Return the strategies with these names, in the order of `STRATEGIES`; unknown names are ignored."""
     return tuple(strategy for strategy in STRATEGIES if strategy.name in names)
 
 
 def with_one_more(taken: Sequence[Strategy], strategy: Strategy) -> tuple[Strategy, ...]:
-    """Return ``taken`` and one more, without those that it takes the place of."""
+    """Return ``taken`` and one more, without those that it replaces."""
     return (*(one for one in taken if not strategy.excludes(one)), strategy)

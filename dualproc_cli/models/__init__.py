@@ -1,1 +1,1 @@
-"""Models on the way in: where they are, how they are built from a configuration, quantised weights."""
+"""Finding models, building them from a configuration, and quantising their weights."""

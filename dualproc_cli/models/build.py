@@ -1,7 +1,7 @@
 """Models built from their configuration alone, with random weights or with none.
 
-Random weights are as large and as fast as the real ones, and draw and answer nothing that means anything:
-``dualproc bench --random-weights`` measures them. Models without weights run their real code in no memory:
+Random weights are as large and as fast as the real ones, but their pictures and answers are meaningless:
+``dualproc bench --random-weights`` uses them. Models without weights run their real code and take no memory:
 the memory of a run is estimated on them (see `dualproc_cli.models.meta_tensors`).
 """
 
@@ -39,8 +39,8 @@ Weights = Literal["random", "none"]
 
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 META = torch.device("meta")
-STD = 0.02  # of random weights: what most of these models were initialised with
-# No pipeline is given these: the safety checker turns the picture into an array, which cuts the graph.
+STD = 0.02  # of random weights; most of these models were initialised with it
+# These components are never loaded: the safety checker makes the picture an array, which cuts the graph.
 LEFT_OUT = ("safety_checker",)
 
 
@@ -49,27 +49,27 @@ class ModelShape:
     """The configuration of a model.
 
     Attributes:
-        folder: where it is, laid out as the model's repository.
-        words: texts whose words the dummy tokenizers have to know; None where the folder has real tokenizers.
+        folder: the folder that holds it, laid out as the model's repository.
+        words: texts whose words the dummy tokenizers must know; None if the folder has real tokenizers.
     """
 
     folder: Path
     words: tuple[str, ...] | None
 
     def tokenizer(self, name: str = "") -> Any:
-        """Make the dummy tokenizer that stands in for the one in subfolder ``name``."""
+        """Make a dummy tokenizer in place of the one in subfolder ``name``."""
         return dummy_tokenizer(self.folder / name, self.words or ())
 
 
 def shape_of(spec: GeneratorSpec | VlmSpec, texts: Iterable[str]) -> ModelShape:
-    """Find the configuration of a spec's model: its own, or what the package knows of it.
+    """Find the configuration of a spec's model: the packaged one, or the model's own.
 
     Args:
         spec: names the model.
-        texts: what will be said to it.
+        texts: the texts that the model will be given.
 
     Raises:
-        UserError: there is no such folder, or the hub cannot be asked.
+        UserError: there is no such folder, or the hub cannot be reached.
     """
     part = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
     try:
@@ -79,7 +79,7 @@ def shape_of(spec: GeneratorSpec | VlmSpec, texts: Iterable[str]) -> ModelShape:
         return ModelShape(source.configuration(), None)
     except UserError:
         raise
-    except Exception as error:  # whatever the hub's client raises, there is no configuration to read
+    except Exception as error:  # the hub's client raises many types of errors
         raise UserError(
             f"{part}.model: {spec.model}: its configuration cannot be read ({first_line(error)}); "
             "connect to the hub, or name a folder"
@@ -90,7 +90,7 @@ def known_shape(repo: str, texts: Iterable[str]) -> ModelShape:
     """Return the shape of a model whose configuration comes with the package.
 
     Raises:
-        UserError: it does not come with it.
+        UserError: the package has no configuration of this model.
     """
     return ModelShape(shape_folder(repo), tuple(texts))
 
@@ -101,11 +101,11 @@ def build_pipeline(
     """Build a pipeline.
 
     Args:
-        shape: of a diffusers pipeline.
-        weights: of all its models.
-        device: where random weights are made.
-        dtype: of the weights.
-        quantization: of models without weights, whose bytes are counted accordingly; the VAE's stay whole.
+        shape: the shape of a diffusers pipeline.
+        weights: ``random`` or ``none``, for all its models.
+        device: the device of random weights.
+        dtype: the weights' precision.
+        quantization: for models without weights: as which their bytes are counted, except the VAE's.
     """
     index = _read(shape.folder / "model_index.json")
     components: dict[str, Any] = {name: None for name in LEFT_OUT if name in index}
@@ -131,7 +131,7 @@ def build_pipeline(
 def build_vlm_model(
     shape: ModelShape, weights: Weights, device: torch.device, dtype: torch.dtype, quantization: str = "none"
 ) -> PreTrainedModel:
-    """Build a VLM without its processor; arguments as `build_pipeline`."""
+    """Build a VLM without its processor; arguments as in `build_pipeline`."""
     config = AutoConfig.from_pretrained(shape.folder)
     kind = AutoModelForImageTextToText._model_mapping[type(config)]
     return build_module(kind, shape.folder, weights, device, dtype, quantization)
@@ -171,7 +171,7 @@ def build_module(
 ) -> Any:
     """Build a diffusers or transformers model of class ``kind`` as the config.json in ``folder`` says.
 
-    Its buffers, which are computed, are real whatever its weights are; other arguments as `build_pipeline`.
+    Its buffers are computed and real in any case. The other arguments are those of `build_pipeline`.
     """
     with init_empty_weights(include_buffers=False):
         if issubclass(kind, PreTrainedModel):
@@ -179,7 +179,7 @@ def build_module(
         else:
             model = kind.from_config(_read(folder / "config.json"))
     if isinstance(model, PreTrainedModel):
-        model.tie_weights()  # what it tied itself was parted on the way to the meta device
+        model.tie_weights()  # the meta device has untied them
     if weights == "none":
         return to_meta(model, dtype, share_of_bytes(quantization, dtype))
     _fill(model, device, dtype)
@@ -187,7 +187,7 @@ def build_module(
 
 
 def _fill(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Make every parameter on ``device``: norms scale by one, biases are zero, the rest is normal."""
+    """Make every parameter on ``device``: matrices are normal, biases zero, other vectors (norms) one."""
     random = torch.Generator(device).manual_seed(0)
     made: dict[nn.Parameter, nn.Parameter] = {}  # tied weights stay tied
     for module in model.modules():

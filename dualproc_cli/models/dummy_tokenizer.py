@@ -1,4 +1,4 @@
-"""Tokenizers in place of a model's own: one token for each word, the special tokens real."""
+"""Dummy tokenizers in place of a model's own: one token per word, and the real special tokens."""
 
 import json
 import re
@@ -9,15 +9,15 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-PIECE = r"\w+|[^\w\s]|\n"  # a word, a sign or a line break is a token
+PIECE = r"\w+|[^\w\s]|\n"  # a token is a word, a punctuation mark or a line break
 ROLES = "system user assistant User Assistant"
 
 
 def dummy_tokenizer(folder: Path, texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Make a tokenizer over the words of ``texts``, with the special tokens of ``tokenizer_config.json``.
 
-    Words have small ids that the model's embedding table has too; special tokens have their real ids. A word
-    is one token, where a real tokenizer makes about 1.3: prompts are a little shorter than they would be.
+    Words get small ids, which the model's embedding table also has; special tokens have their real ids. A
+    real tokenizer makes about 1.3 tokens of a word: prompts are a little shorter than they would be.
     """
     settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     special = {token["content"]: int(at) for at, token in settings.pop("added_tokens_decoder").items()}

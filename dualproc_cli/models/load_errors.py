@@ -1,4 +1,4 @@
-"""Advice in one line where the Hugging Face libraries cannot read a model."""
+"""One line of advice when the Hugging Face libraries cannot load a model."""
 
 import re
 
@@ -12,15 +12,15 @@ from huggingface_hub.errors import (
 
 
 def advice(error: BaseException, key: str, model: str, revision: str | None, expected: str) -> str:
-    """Say what is wrong with ``model`` and what to do.
+    """Return what is wrong with ``model`` and what to do, in one line.
 
-    Many libraries read files of any origin here and wrap each other's errors, so all causes are looked at.
+    The libraries wrap each other's errors, so all causes are looked at.
 
     Args:
         error: what loading raised.
         key: the part of the spec that names the model, ``generator`` or ``vlm``.
         model: its name in the spec.
-        revision: as the spec has it.
+        revision: the revision in the spec.
         expected: what the model should have been, for errors that say nothing else.
     """
     chain, reason = causes(error), first_line(error)
@@ -35,7 +35,7 @@ def advice(error: BaseException, key: str, model: str, revision: str | None, exp
     if caused_by(RepositoryNotFoundError):
         return "no such hub model and no such folder; check the name (a private one needs `hf auth login`)"
     if caused_by(LocalEntryNotFoundError) or "not fully cached" in reason:
-        return "the hub cannot be reached and the local cache has no whole copy; connect, or name a folder"
+        return "the hub cannot be reached and the local cache has no complete copy; connect, or name a folder"
     if package := missing_package(error):
         return f"it needs a package that is missing: pip install {package}"
     if caused_by(ImportError):
@@ -48,9 +48,9 @@ def advice(error: BaseException, key: str, model: str, revision: str | None, exp
 
 
 def missing_package(error: BaseException | None) -> str | None:
-    """Name the package that is missing, as pip calls it; None if ``error`` is about something else."""
+    """Return pip's name of the missing package; None if ``error`` is about something else."""
     for cause in causes(error):
-        # diffusers imports optional packages where they are installed, and uses some (ftfy) without asking.
+        # diffusers imports optional packages where they are installed, and uses some (ftfy) without checking.
         if isinstance(cause, NameError) and cause.name in BACKENDS_MAPPING:
             return cause.name
         if isinstance(cause, ImportError):
@@ -61,7 +61,7 @@ def missing_package(error: BaseException | None) -> str | None:
 
 
 def causes(error: BaseException | None) -> list[BaseException]:
-    """List ``error`` and the errors that it was raised from, the latest first."""
+    """Return ``error`` and the errors that it was raised from, the latest first."""
     found: list[BaseException] = []
     while error is not None and len(found) < 10:
         found.append(error)
@@ -70,5 +70,5 @@ def causes(error: BaseException | None) -> list[BaseException]:
 
 
 def first_line(error: BaseException | None) -> str:
-    """Return the first line of what ``error`` says, or its class if it says nothing."""
+    """Return the first line of ``error``'s message, or its class if the message is empty."""
     return next(iter(str(error).strip().splitlines()), "").rstrip(" .:") or type(error).__name__

@@ -1,9 +1,9 @@
-"""Tensors without data that say they are on the CPU, and a ledger of the memory they would take.
+"""Tensors without data that report the CPU as their device, and a ledger of the memory they would take.
 
-A model with such parameters runs its real code, with its real autograd graph, in no memory: what touches one
-of them has no data either, everything else (token ids, timesteps, masks) is computed. That mixture is why
-``FakeTensorMode`` of torch does not serve: inside it every new tensor is fake, token ids and masks too, and a
-VLM that counts its picture tokens raises ``DynamicOutputShapeException`` (torch 2.15, Idefics3).
+A model with such parameters runs its real code, with its real autograd graph, and takes no memory. What is
+computed from them has no data either; everything else (token ids, timesteps, masks) is computed as usual.
+torch's ``FakeTensorMode`` does not allow that mixture: inside it every new tensor is fake, also token ids and
+masks, and a VLM that counts its picture tokens raises ``DynamicOutputShapeException`` (torch 2.15, Idefics3).
 """
 
 import weakref
@@ -20,7 +20,7 @@ INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 
 
 class NoDataError(RuntimeError):
-    """A program asked for the value of a tensor that has no data."""
+    """Raised when code asks for the value of a tensor that has no data."""
 
 
 class Ledger:
@@ -48,7 +48,7 @@ class Ledger:
             _ledger = before
 
     def forget_peak(self) -> None:
-        """Start the count of `peak` anew."""
+        """Reset `peak` to the bytes that are live now."""
         self.peak = self.live
 
     def enter(self, tensor: Tensor, share: float = 1.0) -> None:
@@ -63,7 +63,7 @@ class Ledger:
         weakref.finalize(storage, self._leave, key)
 
     def bytes_of(self, module: nn.Module) -> int:
-        """Return the bytes of a module's meta parameters, as they were counted."""
+        """Return the counted bytes of a module's meta parameters."""
         storages = {
             parameter.meta.untyped_storage()._cdata
             for parameter in module.parameters()
@@ -79,7 +79,7 @@ _ledger = Ledger()
 
 
 class MetaTensor(Tensor):
-    """A tensor on the meta device that says it is on the CPU.
+    """A tensor without data that reports the CPU as its device.
 
     Attributes:
         meta: the tensor on the meta device.
@@ -89,7 +89,7 @@ class MetaTensor(Tensor):
 
     @staticmethod
     def __new__(cls, meta: Tensor, share: float = 1.0) -> "MetaTensor":
-        """Wrap ``meta``; ``share`` of its bytes is counted, less than 1 for weights to be quantised."""
+        """Wrap ``meta`` and count ``share`` of its bytes: less than 1 for weights to be quantised."""
         made = Tensor._make_wrapper_subclass(
             cls,
             meta.shape,
@@ -128,7 +128,7 @@ def _bare(tensor: Tensor) -> Tensor:
 
 
 def _positions(indices: Any) -> list[Any]:
-    """Turn real masks into the positions where they are true: on the meta device nobody could count them."""
+    """Replace real masks by the positions where they are true, since the meta device cannot count them."""
     found: list[Any] = []
     for index in indices:
         if isinstance(index, Tensor) and index.dtype == torch.bool and not isinstance(index, MetaTensor):
@@ -139,17 +139,17 @@ def _positions(indices: Any) -> list[Any]:
 
 
 def empty(like: Tensor) -> MetaTensor:
-    """Make a meta tensor of the same shape and precision."""
+    """Return a meta tensor of the same shape and dtype."""
     return MetaTensor(torch.empty_like(_bare(like)))
 
 
 def to_meta(module: nn.Module, dtype: torch.dtype, share: float = 1.0) -> nn.Module:
-    """Make every parameter a meta tensor, in place, floating ones in ``dtype``; tied ones stay tied.
+    """Make every parameter a meta tensor, in place, and return the module; tied parameters stay tied.
 
     Args:
-        module: on any device, the meta device included.
-        dtype: of the weights.
-        share: of the bytes of linear layers' weights that is counted.
+        module: a module on any device, the meta device included.
+        dtype: the precision of floating-point parameters.
+        share: the fraction of the bytes of linear layers' weights that is counted.
     """
     made: dict[nn.Parameter, nn.Parameter] = {}
     for part in module.modules():
@@ -168,7 +168,7 @@ def to_meta(module: nn.Module, dtype: torch.dtype, share: float = 1.0) -> nn.Mod
 
 @contextmanager
 def saved_elsewhere() -> Iterator[None]:
-    """Leave out of the ledger what autograd saves inside the block, as if it were kept in main memory."""
+    """Do not count what autograd saves inside the block, as if it were moved to main memory."""
 
     def pack(tensor: Tensor) -> Any:
         if not isinstance(tensor, MetaTensor) or isinstance(tensor, nn.Parameter):

@@ -1,4 +1,4 @@
-"""Frozen weights of 8 or 4 bits: what each kind costs, and which package keeps them on which device."""
+"""Frozen weights of 8 or 4 bits: the size and error of each kind, and the package for each device."""
 
 import importlib.util
 from collections import Counter
@@ -17,12 +17,12 @@ from dualproc_cli.errors import UserError
 
 @dataclass(frozen=True)
 class Quantization:
-    """How one package keeps the linear layers of a frozen model on one kind of device.
+    """How one package quantises the linear layers of a frozen model.
 
     Attributes:
-        package: what has to be installed.
-        config: name of the configuration class, in diffusers as in transformers.
-        options: arguments of the configuration class.
+        package: the package, as pip and import call it.
+        config: name of the configuration class, in both diffusers and transformers.
+        options: makes the arguments of the configuration class, for a precision of computation.
         layer: turns a linear layer that is in memory into a quantised one.
     """
 
@@ -34,14 +34,14 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Bits:
-    """A number of bits that weights may have.
+    """A kind of quantised weights.
 
     Attributes:
-        name: as the spec has it.
-        count: how many bits.
-        bytes: of a weight, with its share of the scales.
-        error: what it changes, as measured.
-        on: the package for each type of device; ``None`` names all others.
+        name: its name in the spec.
+        count: bits per weight.
+        bytes: bytes per weight, scales included.
+        error: how much it changes pictures, answers and gradients, as measured.
+        on: how it is done on each type of device; the key ``None`` stands for all others.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Bits:
     on: dict[str | None, Quantization]
 
     def available(self, device: torch.device) -> Quantization | None:
-        """Return how it is done on ``device``, or None where nobody can."""
+        """Return how it is done on ``device``; None if no package supports it."""
         return self.on.get(device.type, self.on.get(None))
 
 
@@ -80,7 +80,7 @@ def _bitsandbytes_layer(layer: nn.Linear, four_bits: bool) -> nn.Module:
         made = bnb.nn.Linear8bitLt(*size, bias=bias, has_fp16_weights=False)
         made.weight = bnb.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
     made.bias = layer.bias
-    return made.to(layer.weight.device)  # where it is moved to, it is quantised
+    return made.to(layer.weight.device)  # moving it to its device quantises it
 
 
 TORCHAO_INT8 = Quantization("torchao", "TorchAoConfig", _torchao_options, _torchao_layer)
@@ -97,14 +97,14 @@ BITSANDBYTES_NF4 = Quantization(
     lambda layer: _bitsandbytes_layer(layer, four_bits=True),
 )
 
-# Measured on the miniature, whose layers are 160 wide: the same 48 pictures drawn, P(answer) of the horizon's
-# question about them and its gradient in the pixels.
+# Measured on the miniature, whose layers are 160 wide, on 48 pictures: their pixels, P(answer) of a question
+# about the horizon, and its gradient with respect to the pixels.
 INT8_ERROR = (
-    "pictures are 0.7 of 255 levels apart, P(answer) less than .001, gradients at a cosine above .999"
+    "pictures differ by 0.7 of 255 levels, P(answer) by less than .001; gradients have a cosine above .999"
 )
-NF4_ERROR = "pictures are 53 of 255 levels apart, P(answer) .04, gradients at a cosine of .34"
+NF4_ERROR = "pictures differ by 53 of 255 levels, P(answer) by .04; gradients have a cosine of .34"
 
-# The finest first. nf4 keeps a 32-bit scale for every 64 weights.
+# Ordered from most to fewest bits. nf4 keeps a 32-bit scale for every 64 weights.
 BITS = {
     bits.name: bits
     for bits in (
@@ -115,7 +115,7 @@ BITS = {
 
 
 def share_of_bytes(name: str, dtype: torch.dtype) -> float:
-    """Return the bytes of a quantised weight over those of one in ``dtype``; 1 for ``none``."""
+    """Return the size of a quantised weight relative to one in ``dtype``; 1 for ``none``."""
     return BITS[name].bytes / dtype.itemsize if name in BITS else 1.0
 
 
@@ -124,11 +124,11 @@ def quantization(name: str, device: torch.device, where: str) -> Quantization | 
 
     Args:
         name: ``none`` or one of `BITS`.
-        device: where the model will be.
+        device: the device on which the model will be.
         where: the part of the spec, for messages: ``generator`` or ``vlm``.
 
     Raises:
-        UserError: the device cannot do it, or the package is not installed.
+        UserError: the device does not support it, or the package is not installed.
     """
     if name == "none":
         return None
@@ -147,7 +147,7 @@ def quantization(name: str, device: torch.device, where: str) -> Quantization | 
 def for_pipeline(
     found: Quantization, dtype: torch.dtype, denoisers: Sequence[str], text_encoders: Sequence[str]
 ) -> PipelineQuantizationConfig:
-    """Make what diffusers is given: those of the named components that a pipeline has are quantised."""
+    """Make diffusers' configuration; named components that a pipeline does not have are ignored."""
     options = found.options(dtype)
     own = {name: getattr(diffusers, found.config)(**options) for name in denoisers}
     theirs = {name: for_model(found, dtype) for name in text_encoders}
@@ -155,12 +155,12 @@ def for_pipeline(
 
 
 def for_model(found: Quantization, dtype: torch.dtype) -> Any:
-    """Make what transformers is given."""
+    """Make transformers' configuration."""
     return getattr(transformers, found.config)(**found.options(dtype))
 
 
 def quantize(module: nn.Module, found: Quantization) -> None:
-    """Quantise a module that is in memory, in place; a layer that shares its weight stays whole."""
+    """Quantise a module that is in memory, in place; layers with a shared weight are left as they are."""
     weights = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
     for name, layer in list(module.named_modules()):
         if isinstance(layer, nn.Linear) and weights[id(layer.weight)] == 1:

@@ -1,4 +1,4 @@
-"""Where the model is that a spec names: inside the package, in a folder, or on the Hugging Face hub."""
+"""Finding the model that a spec names: inside the package, in a folder, or on the Hugging Face hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +11,20 @@ from dualproc_cli.spec import GeneratorSpec, VlmSpec
 from dualproc_cli.spec.model import MINIATURE
 
 Part = Literal["generator", "vlm"]
-# Everything in a repository but its weights.
+# Everything in a repository except its weights.
 CONFIGURATION = ["*.json", "*.txt", "*.jinja", "*.model", "**/*.json", "**/*.txt", "**/*.model"]
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model, found.
+    """Where a spec's model is.
 
     Attributes:
-        part: what it serves as.
+        part: the part of the spec that names it.
         model: its name in the spec.
-        wanted: the revision that the spec asks for.
+        wanted: the revision in the spec; None for the newest.
         kind: ``miniature`` (embedded), ``folder`` (on this machine) or ``hub`` (a repository).
-        folder: where its files are; None for a repository.
+        folder: the folder with its files; None for a repository.
     """
 
     part: Part
@@ -35,14 +35,14 @@ class ModelSource:
 
     @property
     def location(self) -> str:
-        """What ``from_pretrained`` takes: a folder or the name of a repository."""
+        """The argument of ``from_pretrained``: a folder or the name of a repository."""
         return self.model if self.folder is None else str(self.folder)
 
     @property
     def revision(self) -> str | None:
-        """Which weights these are: a repository's commit, or a digest of the miniature's.
+        """The revision of the weights: a repository's commit, or a digest of the miniature's weights.
 
-        None for a folder, and for a repository that the local cache does not have.
+        It is None for a folder, and for a repository that is not in the local cache.
         """
         if self.kind == "miniature":
             return miniature.revision(self.part)
@@ -56,7 +56,7 @@ class ModelSource:
         """Return the folder with the model's configuration; a repository's is downloaded without its weights.
 
         Raises:
-            Exception: whatever the hub's client raises where it cannot download.
+            Exception: any error of the hub's client when it cannot download.
         """
         if self.folder is not None:
             return self.folder
@@ -67,8 +67,8 @@ def find_model(spec: GeneratorSpec | VlmSpec) -> ModelSource:
     """Find the model of a part of a spec; nothing is downloaded.
 
     Raises:
-        UserError: the miniature is damaged, or another revision of it is wanted.
-        FileNotFoundError: the name can only be that of a folder, and there is no such folder.
+        UserError: the miniature is damaged, or its revision is not the one in the spec.
+        FileNotFoundError: the name is a path, and there is no such folder.
     """
     part: Part = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
     if spec.model == MINIATURE:

@@ -1,8 +1,10 @@
-"""Control specs: the language, from YAML to a validated ``ControlSpec``, without torch.
+"""Control specs, from YAML to a validated ``ControlSpec``. Imports no torch.
 
-loaded = load_spec(Path("specs/horizon-position.yaml"), ["learn.steps=50"])
-loaded.spec.questions[0].answer   # "Yes"
-loaded.origins["learn.steps"]     # "--set"
+Usage::
+
+    loaded = load_spec(Path("specs/horizon-position.yaml"), ["learn.steps=50"])
+    loaded.spec.questions[0].answer   # "Yes"
+    loaded.origins["learn.steps"]     # "--set"
 """
 
 from dualproc_cli.spec.canonical import canonical, json_schema, spec_digest

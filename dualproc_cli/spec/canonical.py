@@ -1,4 +1,4 @@
-"""The canonical form of a spec, its digest, and the JSON Schema of the language."""
+"""The canonical form of a spec, its digest, and the JSON Schema of control specs."""
 
 import hashlib
 import json
@@ -8,14 +8,14 @@ from typing import Any
 
 from dualproc_cli.spec.model import ControlSpec
 
-# JSON may hold these characters as they are; YAML folds or refuses them.
+# JSON allows these characters unescaped; YAML folds or refuses them.
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def canonical(spec: ControlSpec) -> str:
     """Return the spec as one line of JSON with sorted keys and every default written out.
 
-    The line is YAML too. Loaded as a spec, it gives an equal one, whatever the presets have become since.
+    The line is also valid YAML. Loaded as a spec, it gives an equal one, even if presets have changed since.
     """
     text = json.dumps(
         spec.model_dump(mode="json"),
@@ -44,5 +44,5 @@ def _schema_text() -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a control spec; ``load_spec`` rejects what it rejects."""
+    """Return the JSON Schema (draft 2020-12) of control specs. ``load_spec`` checks all of it, and more."""
     return json.loads(_schema_text())

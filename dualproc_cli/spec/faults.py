@@ -1,4 +1,4 @@
-"""A fault in a spec, where it is, and the error that lists all of them."""
+"""Faults in a spec, their places, and the error that lists them."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ class Place:
     """A position in a file, or another source of values.
 
     Attributes:
-        source: the file's path, or what the source is called, such as ``--set learn.steps=50``.
+        source: the file's path, or another source, such as ``--set learn.steps=50``.
         line: from 1; 0 if the source is not a file.
         column: from 1; 0 if the source is not a file.
     """
@@ -35,7 +35,7 @@ class Fault:
 
     Attributes:
         place: where it is.
-        key: the dotted key, or an empty text.
+        key: the dotted key; empty for a fault of the whole file.
         problem: what is wrong.
         expected: what was expected instead.
     """
@@ -48,7 +48,7 @@ class Fault:
     def __str__(self) -> str:
         parts = [str(self.place), self.key, f"{self.problem} (expected {self.expected})"]
         line = ": ".join(part for part in parts if part)
-        # A file may hold any character. Escaped, none breaks the line or reaches the terminal as a command.
+        # A file may hold any character. Escaped, they cannot break the line or control the terminal.
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
@@ -65,12 +65,12 @@ class SpecError(UserError):
 
 
 def dotted(path: KeyPath) -> str:
-    """Return a path as ``--set`` takes it: ``questions.0.weight``."""
+    """Return a key path as ``--set`` takes it, such as ``questions.0.weight``."""
     return ".".join(map(str, path))
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message names it: short, on one line, in YAML's notation."""
+    """Return a value as error messages show it: short, on one line, in YAML's notation."""
     match value:
         case dict():
             return "a mapping"
@@ -88,6 +88,6 @@ def shortened(text: str, limit: int = 60) -> str:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return ``; did you mean 'steps'?``, or an empty text if no known word is near."""
+    """Return ``; did you mean 'steps'?``, or an empty string if no known word is similar."""
     near = get_close_matches(word, known, n=1, cutoff=0.55)
     return f"; did you mean '{near[0]}'?" if near else ""

@@ -35,24 +35,24 @@ def number(**limits: Any) -> Any:
 
 
 def whole(**limits: Any) -> Any:
-    """Constrain a whole number to ``limits`` (as above, or multiple_of); 4.0 and true are refused."""
+    """Constrain an integer to ``limits`` (ge, gt, le, lt, multiple_of); 4.0 and true are refused."""
     return Field(strict=True, **limits)
 
 
 def not_a_truth_value(value: Any) -> Any:
-    """Return ``value``, refusing true where 1 is meant: they are equal in Python."""
+    """Return ``value``; refuse true, which equals 1 in Python."""
     if isinstance(value, bool):
         raise PydanticCustomError("int_type", "Input should be a whole number")
     return value
 
 
 def rgb(color: str) -> tuple[float, float, float]:
-    """Return red, green and blue in [0, 1] of a CSS colour name or of ``#rgb`` or ``#rrggbb``.
+    """Return the red, green and blue, in [0, 1], of a CSS colour name, ``#rgb`` or ``#rrggbb``.
 
     Raises:
-        ValueError: there is no such colour.
+        ValueError: ``color`` is not a colour.
     """
-    from PIL import ImageColor  # imported here, because a spec without colours does without Pillow
+    from PIL import ImageColor  # imported here: a spec without colours does not need Pillow
 
     red, green, blue = ImageColor.getrgb(color)[:3]
     return red / 255, green / 255, blue / 255
@@ -75,7 +75,7 @@ Flag = Annotated[bool, Field(strict=True)]
 Fraction = Annotated[float, number(ge=0, le=1)]  # of the picture's width or height
 Side = Annotated[int, whole(ge=8, le=4096, multiple_of=8)]  # pixels
 
-# Answers are taken as written: an unquoted Yes is a truth value in YAML 1.1, but its author means "Yes".
+# Answers are taken as written: an unquoted Yes is a boolean in YAML 1.1, but its author means "Yes".
 Answer = Annotated[
     Text,
     WithJsonSchema({"type": ["string", "boolean", "number"], "pattern": SOME_TEXT, "maxLength": MAX_TEXT}),

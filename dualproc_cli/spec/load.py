@@ -1,4 +1,4 @@
-"""From a spec file to a validated, resolved control spec, with the origin of each value."""
+"""Loading a spec file: a validated, resolved control spec, with the origin of each value."""
 
 import copy
 import functools
@@ -27,12 +27,12 @@ class LoadedSpec:
     """A control spec and where it came from.
 
     Attributes:
-        spec: with every default and preset filled in.
-        folder: to which the paths of pictures are relative.
-        text: of the file, as it was written.
-        origins: ``spec``, ``preset``, ``default`` or ``--set`` for each value, by dotted key.
-        source: what errors name: the spec's file, or the bundle that the spec is from.
-        places: where each value that was written stands; empty for a spec from a bundle.
+        spec: the spec, with every default and preset filled in.
+        folder: the folder that paths of pictures are relative to.
+        text: the file's text, unchanged.
+        origins: ``spec``, ``preset``, ``default`` or ``--set``, for each value by its dotted key.
+        source: the spec's file, or the bundle that holds the spec, for error messages.
+        places: the position of each value by its path; empty for a spec from a bundle.
     """
 
     spec: ControlSpec
@@ -43,7 +43,7 @@ class LoadedSpec:
     places: Mapping[KeyPath, Place] = field(default_factory=dict)
 
     def fault(self, path: KeyPath, problem: str, expected: str) -> Fault:
-        """Return a fault of the value at ``path``, placed there or at the nearest value around it."""
+        """Return a fault of the value at ``path``, placed there or at the nearest enclosing value."""
         written = (path[:cut] for cut in range(len(path), -1, -1) if path[:cut] in self.places)
         at = next(written, None)
         place = Place(self.source) if at is None else self.places[at]
@@ -58,8 +58,8 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         overrides: ``key.path=value`` each, the value in YAML; they replace values of the file.
 
     Raises:
-        SpecError: every fault of the file and of the overrides, one ``file:line:column: key: problem
-            (expected ...)`` a line.
+        SpecError: lists every fault of the file and of the overrides, each on a line of its own:
+            ``file:line:column: key: problem (expected ...)``.
     """
     text = _read(path)
 
@@ -107,7 +107,7 @@ def _read(path: Path) -> str:
 
 
 def _take_answers_as_written(tree: Tree) -> None:
-    """Turn answers back into text: YAML 1.1 reads Yes as a truth value, and 12 as a number."""
+    """Turn answers back into text: YAML 1.1 reads Yes as a boolean, and 12 as a number."""
     for path, entry in tree.entries.items():
         is_answer = path[0:1] == ("questions",) and (
             path[2:] == ("answer",) or path[2:3] == ("alternatives",)
@@ -124,7 +124,7 @@ def _validate(tree: Tree) -> tuple[ControlSpec | None, list[tuple[KeyPath, Fault
 
 
 def _without(paths: list[KeyPath], data: dict[str, Any]) -> dict[str, Any]:
-    """Copy the values without those at ``paths``; list indices and names of visual prompts stay."""
+    """Copy ``data`` without the values at ``paths``; list items become None, visual prompts become empty."""
     data = copy.deepcopy(data)
     for path in sorted(paths, key=len, reverse=True):  # inner values before those around them
         container = _at(path[:-1], data)
@@ -142,7 +142,7 @@ def _at(path: KeyPath, data: Any) -> Any:
 
 
 def _origins(spec: ControlSpec, tree: Tree) -> dict[str, str]:
-    """Return the origin of every leaf; a list of texts is one leaf, and --set if any of its items is."""
+    """Return the origin of every leaf. A list of texts is one leaf; any item from --set makes it --set."""
     origins = dict.fromkeys(leaves(spec.model_dump()), "default")
     for path, entry in tree.entries.items():
         for cut in range(len(path), 0, -1):
@@ -152,7 +152,7 @@ def _origins(spec: ControlSpec, tree: Tree) -> dict[str, str]:
 
 
 def leaves(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Yield the paths of all values but mappings and lists that hold mappings, in the spec's order."""
+    """Yield the paths of all values except mappings and lists of mappings, in the spec's order."""
     if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from leaves(item, (*path, key))

@@ -1,4 +1,4 @@
-"""The measures of a spec: what judges pictures without the VLM that was trained against.
+"""The measures of a spec, which judge pictures without the VLM that the adapter was trained against.
 
 A measure of type ``line-weight`` is implemented in ``dualproc_cli/measures/line_weight.py``.
 """
@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag
 
 from dualproc_cli.spec.fields import Name, SpecModel, number
 
-# Measures that read the miniature's world off its pictures; they judge the spec's questions.
+# Measures of the miniature's pictures, which check its answers to the spec's questions.
 MiniatureMeasure = Literal[
     "horizon", "palette", "line-weight", "depth", "composition", "attributes", "subject"
 ]
@@ -48,20 +48,20 @@ class PaletteMeasure(SpecModel):
     target: Name = Field(description="Name of the visual prompt, of type palette, whose colours are wanted.")
     at_most: Annotated[float, number(ge=0, le=100)] = Field(
         default=10.0,
-        description="Largest mean CIEDE2000 difference that is a success; 10 is plainly another shade.",
+        description="Largest mean CIEDE2000 difference that is a success; 10 is clearly another shade.",
     )
 
 
 class StatisticMeasure(SpecModel):
-    """A statistic of the pixels that gives cheating away."""
+    """A statistic of the pixels, which can reveal pictures that only fool the VLM."""
 
     type: Literal["statistic"] = Field(
-        default="statistic", description="A statistic of the pixels that gives cheating away."
+        default="statistic", description="A pixel statistic that can reveal pictures that only fool the VLM."
     )
     name: Name = Field(description=_NAME)
     of: Literal["high-frequency", "clipping", "saturation", "grid"] = Field(
         description="high-frequency: energy of fine detail; clipping: share of black and white values; "
-        "saturation: of the colours; grid: strength of a periodic pattern."
+        "saturation: mean saturation of the colours; grid: strength of a periodic pattern."
     )
 
 

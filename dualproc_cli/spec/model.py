@@ -1,4 +1,4 @@
-"""The control spec: everything that a user says about a control."""
+"""The control spec: every setting of a control, with its default and its description."""
 
 from typing import Annotated, Literal
 
@@ -20,7 +20,7 @@ from dualproc_cli.spec.measures import AnyMeasure
 from dualproc_cli.spec.visual_prompts import VisualPromptSpec
 
 MINIATURE = "miniature"
-_PRESET = " The model's preset decides where the spec does not."
+_PRESET = " If left out, the model's preset applies."
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "int8", "nf4"]
@@ -65,15 +65,15 @@ class GeneratorSpec(SpecModel):
     )
     steps: Annotated[int, whole(ge=1, le=1000)] = Field(default=4, description="Denoising steps." + _PRESET)
     guidance_scale: Annotated[float, number(ge=0, le=100)] = Field(
-        default=0.0, description="Classifier-free or embedded guidance." + _PRESET
+        default=0.0, description="Scale of classifier-free or embedded guidance." + _PRESET
     )
     dtype: Dtype = Field(
-        default="auto", description="Precision; auto is bfloat16 on CUDA and float32 on the CPU."
+        default="auto", description="Precision; auto is bfloat16 on CUDA and float32 elsewhere."
     )
     quantization: Quantization = Field(default="none", description="Quantization of the frozen weights.")
     compile: Flag = Field(
         default=False,
-        description="Whether the denoiser's repeated blocks are compiled: a minute or so, then faster steps.",
+        description="Whether to compile the denoiser's repeated blocks: about a minute, then faster steps.",
     )
     trust_remote_code: Flag = Field(
         default=False, description="Whether code that comes with the model may run."
@@ -90,11 +90,12 @@ class VlmSpec(SpecModel):
         default=None, description="Branch, tag or commit on the hub; null is the newest."
     )
     dtype: Dtype = Field(
-        default="auto", description="Precision; auto is bfloat16 on CUDA and float32 on the CPU."
+        default="auto", description="Precision; auto is bfloat16 on CUDA and float32 elsewhere."
     )
     quantization: Quantization = Field(default="none", description="Quantization of the weights.")
     image_scale: Annotated[float, number(gt=0, le=1)] = Field(
-        default=1.0, description="How large the picture is shown, as a fraction of its width and height."
+        default=1.0,
+        description="Scale of the picture that the VLM is shown, as a fraction of its width and height.",
     )
     trust_remote_code: Flag = Field(
         default=False, description="Whether code that comes with the model may run."
@@ -105,15 +106,15 @@ class PromptsSpec(SpecModel):
     """What the generator is asked to draw."""
 
     train: tuple[Text, ...] = Field(
-        min_length=1, description="Prompts drawn while learning, one at random a picture."
+        min_length=1, description="Prompts for learning; each picture is drawn from a random one."
     )
     held_out: tuple[Text, ...] = Field(
-        default=(), description="Prompts that are never trained on; used to evaluate."
+        default=(), description="Prompts that are never trained on, for evaluation."
     )
 
 
 class RegionSpec(SpecModel):
-    """A part of the picture, edges as fractions of it, the origin at its top left."""
+    """A part of the picture. Its edges are fractions of the picture, measured from the top left."""
 
     left: Fraction = Field(default=0.0, description="Left edge.")
     top: Fraction = Field(default=0.0, description="Top edge.")
@@ -129,9 +130,11 @@ class Question(SpecModel):
     answer: Answer = Field(
         description="The expected answer: any text the VLM could give, taken as it is written."
     )
-    alternatives: tuple[Answer, ...] = Field(default=(), description="The answers that it competes with.")
+    alternatives: tuple[Answer, ...] = Field(
+        default=(), description="The answers that the expected one competes with."
+    )
     visual_prompt: Name | None = Field(
-        default=None, description="Name of the visual prompt that the question speaks of."
+        default=None, description="Name of the visual prompt that the question refers to."
     )
     region: RegionSpec | None = Field(
         default=None,
@@ -160,25 +163,26 @@ class AdapterSpec(SpecModel):
     )
     target_modules: TargetModules = Field(
         default="auto",
-        description="auto (attention and feed-forward projections), or how the names of the modules end.",
+        description="auto (attention and feed-forward projections), or endings of module names such as to_q.",
     )
 
     @property
     def alpha(self) -> float:
-        """The numerator of the update's factor, alpha / rank."""
+        """LoRA's alpha: the update is multiplied by alpha / rank."""
         return self.scale * self.rank
 
 
 class GradientSpec(SpecModel):
-    """Which part of the drawing is differentiated."""
+    """Which denoising steps are differentiated."""
 
     through: Literal["last-steps", "x0-jump"] = Field(
         default="last-steps",
         description="last-steps: the last denoising steps carry the gradient; "
-        "x0-jump: one step does, its clean estimate is decoded.",
+        "x0-jump: one step does, and the clean picture that it predicts is decoded.",
     )
     steps: Annotated[int, whole(ge=1, le=1000)] = Field(
-        default=1, description="How many steps carry the gradient."
+        default=1,
+        description="last-steps: how many steps carry the gradient; x0-jump: which step does, from 1.",
     )
 
 
@@ -202,12 +206,12 @@ class KeepSpec(SpecModel):
 
     @property
     def matters(self) -> bool:
-        """Whether any term has a weight; without one, the base picture need not be drawn."""
+        """Whether any weight is above 0; otherwise the base picture is not needed."""
         return self.picture > 0 or self.structure > 0 or self.smoothness > 0
 
 
 class JitterSpec(SpecModel):
-    """How what the VLM sees is perturbed while learning, so that it cannot be fooled."""
+    """Random changes to what the VLM sees while learning, which make it harder to fool."""
 
     noise: Annotated[float, number(ge=0, le=1)] = Field(
         default=0.0, description="Standard deviation of pixel noise."
@@ -222,7 +226,7 @@ class LearnSpec(SpecModel):
     """How the adapter is learned."""
 
     steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=100, description="Optimizer steps.")
-    batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=4, description="Pictures a step.")
+    batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=4, description="Pictures per step.")
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
         default=5e-5, description="AdamW's learning rate." + _PRESET
     )
@@ -232,48 +236,50 @@ class LearnSpec(SpecModel):
     objective: Objective = Field(
         default="likelihood",
         description="likelihood: mean negative log-likelihood of the answer's tokens. choice: negative "
-        "logarithm of the answer's share among itself and its alternatives, each as likely as all its tokens "
-        "together, so longer answers lose. choice-per-token: the same with the mean over the tokens of each, "
-        "for answers of different lengths. P(answer) is the share, by that mean for choice-per-token alone.",
+        "logarithm of P(answer), the answer's share of the probability among itself and its alternatives, "
+        "which favours short answers. choice-per-token: the same with each answer's mean log-likelihood per "
+        "token, for answers of different lengths. likelihood reports P(answer) as choice does.",
     )
     gradient_clip: Annotated[float, number(gt=0, le=1e6)] = Field(
         default=1.0, description="Largest norm of the gradient."
     )
     stop_at: Annotated[float, number(gt=0, lt=1)] | None = Field(
         default=None,
-        description="Stop once P(answer) of every question with a weight holds above this, such as 0.9.",
+        description="Stop once P(answer) of every question with a weight stays above this, such as 0.9.",
     )
     checkpoint_every: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
         default=25, description="Steps between checkpoints."
     )
     adapter: AdapterSpec = Field(default=AdapterSpec(), description="The adapter that is learned.")
     gradient: GradientSpec = Field(
-        default=GradientSpec(), description="Which part of the drawing is differentiated."
+        default=GradientSpec(), description="Which denoising steps are differentiated."
     )
     keep: KeepSpec = Field(
         default=KeepSpec(), description="How strongly the pictures are kept close to the base generator's."
     )
     jitter: JitterSpec = Field(
-        default=JitterSpec(), description="How what the VLM sees is perturbed while learning."
+        default=JitterSpec(), description="Random changes to what the VLM sees while learning."
     )
 
 
 class EvaluateSpec(SpecModel):
     """How success is measured."""
 
-    seeds: Annotated[int, whole(ge=1, le=100_000)] = Field(default=32, description="Held-out seeds a prompt.")
+    seeds: Annotated[int, whole(ge=1, le=100_000)] = Field(
+        default=32, description="Held-out seeds per prompt."
+    )
     vlm: VlmSpec | None = Field(default=None, description="A second VLM that was not trained against.")
     measures: tuple[AnyMeasure, ...] = Field(
         default=(),
-        description="Measures that are independent of the VLM: names of the miniature's, or mappings.",
+        description="Measures that do not use the VLM: names of the miniature's measures, or mappings.",
     )
 
 
 class ControlSpec(SpecModel):
     """A visual control: generator, VLM, prompts, visual prompts, questions, and how to learn and to evaluate.
 
-    The model checks values one by one. ``load_spec`` checks how they relate to each other and to files, and
-    fills in the presets: use it, except in tests.
+    The model checks each value alone. ``load_spec`` also checks how values relate to each other and to files,
+    and fills in the presets: use it, except in tests.
     """
 
     version: Annotated[Literal[1], BeforeValidator(not_a_truth_value)] = Field(
@@ -297,6 +303,6 @@ class ControlSpec(SpecModel):
     evaluate: EvaluateSpec = Field(default=EvaluateSpec(), description="How success is measured.")
     memory: Memory = Field(
         default="auto",
-        description="How a run fits into the memory of its device: auto takes strategy after strategy until "
-        "it does, exact ones first; a list names those to take.",
+        description="Memory strategies: auto adds one after another until the run fits into its device's "
+        "memory, exact ones first; a list names those to use.",
     )

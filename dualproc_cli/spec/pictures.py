@@ -1,6 +1,6 @@
 """Picture files: reading them, and whether the picture of a visual prompt may be used.
 
-Every picture that a user names is read by `read_picture`. Pillow is imported only where there is one.
+Every picture that a user names is read by `read_picture`. Pillow is imported only when a picture is read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PictureFault(ValueError):
 
 
 def read_picture(file: Path) -> Image.Image:
-    """Read a PNG, JPEG or WebP file: in RGB, upright as its EXIF data say, on white where it is transparent.
+    """Read a PNG, JPEG or WebP file as RGB, rotated as its EXIF data say, transparent pixels laid on white.
 
     Raises:
         PictureFault: the file is missing, damaged, of another format, or not 8 to 8192 pixels a side.
@@ -42,7 +42,7 @@ def read_picture(file: Path) -> Image.Image:
     sane = f"{SMALLEST} to {LARGEST} pixels a side"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes, which are checked here, and of odd metadata
+            warnings.simplefilter("ignore")  # about sizes, which are checked here, and odd metadata
             with Image.open(file, formats=FORMATS) as image:
                 if not all(SMALLEST <= side <= LARGEST for side in image.size):
                     raise PictureFault(f"is {image.width}x{image.height} pixels", sane)
@@ -55,7 +55,7 @@ def read_picture(file: Path) -> Image.Image:
         raise PictureFault("is not a picture of a known format", READABLE) from error
     except Image.DecompressionBombError as error:
         raise PictureFault("has far too many pixels", sane) from error
-    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
+    except Exception as error:  # Pillow may raise anything on a damaged file
         reason = getattr(error, "strerror", None) or error or type(error).__name__
         raise PictureFault(f"cannot be read ({reason})", READABLE) from error
     white = Image.new("RGBA", picture.size, "white")
@@ -70,12 +70,12 @@ def picture_fault(path: str, folder: Path) -> tuple[str, str] | None:
         folder: where the spec lies.
     """
     if "\0" in path:
-        return "holds a null character", INSIDE
+        return "contains a null character", INSIDE
     if Path(path).is_absolute():
         return f"is an absolute path: {path}", INSIDE
     try:
         home = folder.resolve()
-        file = (home / path).resolve()  # follows links, so that none leads out
+        file = (home / path).resolve()  # follows links, which might lead out of the folder
         if not file.is_relative_to(home):
             return f"leaves the spec's folder: {path}", INSIDE
         if not file.is_file():

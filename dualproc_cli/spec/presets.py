@@ -16,12 +16,12 @@ ORIGIN = "preset"
 
 @cache
 def presets() -> dict[str, dict[str, Any]]:
-    """Return, for each model id, the part of a spec that suits it."""
+    """Return the presets: the part of a spec that suits a model, by model id."""
     return yaml.safe_load(PRESETS.read_text("utf-8"))
 
 
 def fill_in(tree: Tree) -> None:
-    """Add the values of the generator's preset to the tree where it has none of its own."""
+    """Add the values of the generator's preset for the keys that the spec leaves out."""
     generator = tree.data.get("generator", {})
     model = generator.get("model", MINIATURE) if isinstance(generator, dict) else None
     if isinstance(model, str):

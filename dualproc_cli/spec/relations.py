@@ -21,7 +21,7 @@ def relations(data: dict[str, Any], folder: Path) -> Iterator[Finding]:
     """Yield everything in ``data`` that contradicts something else in it or in ``folder``.
 
     Args:
-        data: well-typed values of a spec; any may be absent, an item of a list None, a visual prompt empty.
+        data: well-typed values of a spec. Any may be absent; list items may be None, visual prompts empty.
         folder: where the spec lies.
     """
     yield from _prompts(data)
@@ -61,7 +61,7 @@ def _questions(data: dict[str, Any]) -> Iterator[Finding]:
         name = question.get("visual_prompt")
         if name is not None and name not in known:
             problem = f"no visual prompt {shown(name)}{did_you_mean(name, known)}"
-            there = "one of " + ", ".join(known) if known else "a name under visual_prompts, which has none"
+            there = "one of " + ", ".join(known) if known else "a name under visual_prompts, which is empty"
             yield (*path, "visual_prompt"), problem, there
         yield from _edges((*path, "region"), {**WHOLE, **(question.get("region") or {})})
     weights = {index: question.get("weight", 1.0) for index, question in _items(questions)}
@@ -97,7 +97,7 @@ def _measures(data: dict[str, Any]) -> Iterator[Finding]:
         path: KeyPath = ("evaluate", "measures", index)
         name, path = (measure.get("name"), (*path, "name")) if isinstance(measure, dict) else (measure, path)
         if name is not None and name in seen:
-            yield path, f"{shown(name)} is there twice", "each only once"
+            yield path, f"{shown(name)} is given twice", "every name once"
         seen.add(name)
 
 
@@ -107,10 +107,14 @@ def _items(values: list[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def _repeated(path: KeyPath, values: list[Any], key: str | None = None) -> Iterator[Finding]:
-    """Yield each value that stands earlier in the list too, at ``path.index`` or ``path.index.key``."""
+    """Yield each value that repeats an earlier one of the list, at ``path.index`` or ``path.index.key``."""
     for index, value in _items(values):
         if value in values[:index]:
-            yield (*path, index, *([key] if key else [])), f"{shown(value)} is there twice", "each only once"
+            yield (
+                (*path, index, *([key] if key else [])),
+                f"{shown(value)} is given twice",
+                "every value once",
+            )
 
 
 def _same(prompt: str) -> str:

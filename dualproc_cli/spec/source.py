@@ -1,7 +1,7 @@
 """Reading YAML text as plain values whose positions are known.
 
 This is the YAML 1.1 of ``yaml.safe_load``, with two rules of YAML 1.2: ``1e-4`` is a number, and a date is
-text. Duplicate keys, foreign tags and documents that expand beyond reason are refused.
+text. Duplicate keys, foreign tags and documents whose aliases expand too far are refused.
 """
 
 import re
@@ -33,8 +33,8 @@ class Entry:
     """Where a value of a spec comes from.
 
     Attributes:
-        key: the place of its key.
-        value: the place of the value itself.
+        key: the position of its key.
+        value: the position of the value itself.
         origin: ``spec``, ``preset`` or ``--set``.
         text: a scalar as it was written; None for mappings and lists.
     """
@@ -51,29 +51,29 @@ class Tree:
 
     Attributes:
         data: dict, list, str, int, float, bool or None.
-        entries: of each value, by its path.
+        entries: the entry of each value, by its path.
     """
 
     data: Any = None
     entries: dict[KeyPath, Entry] = field(default_factory=dict)
 
     def entry(self, path: KeyPath) -> Entry:
-        """Return the entry at ``path``, or that of the nearest value around it."""
+        """Return the entry at ``path``, or that of the nearest enclosing value."""
         while path not in self.entries:
             path = path[:-1]
         return self.entries[path]
 
 
 def read_yaml(text: str, locate: Locate, origin: str) -> tuple[Tree, list[Fault]]:
-    """Read a YAML text, with the faults that leave the rest of it readable (such as a duplicate key).
+    """Read a YAML text. Also return the faults that leave the rest readable, such as duplicate keys.
 
     Args:
         text: one YAML document.
-        locate: turns a position within the text into a place; None is its beginning.
-        origin: what to call this source, "spec" or "--set".
+        locate: turns a position in the text into a place; None stands for the beginning.
+        origin: the name of this source, "spec" or "--set".
 
     Raises:
-        SpecError: the text is not YAML, or expands beyond reason.
+        SpecError: the text is not YAML, or its aliases expand too far.
     """
     try:
         loader = _Loader(text)
@@ -204,7 +204,12 @@ class _Builder:
                     if isinstance(source, yaml.MappingNode):
                         merged = self._pairs(path, source) | merged
                     else:
-                        self._fault((*path, "<<"), source, "merges something else", "an alias of a mapping")
+                        self._fault(
+                            (*path, "<<"),
+                            source,
+                            "merges something that is not a mapping",
+                            "an alias of a mapping",
+                        )
             elif not isinstance(key, yaml.ScalarNode):
                 self._fault(path, key, "has a list or a mapping as a key", "text before the colon")
             elif (name := self._whole_characters(path, key)) in own:
@@ -215,7 +220,7 @@ class _Builder:
         return merged | own
 
     def _whole_characters(self, path: KeyPath, node: yaml.ScalarNode) -> str:
-        """Return the node's text, with surrogate pairs joined, by which JSON escapes rare characters."""
+        """Return the node's text. JSON escapes rare characters as surrogate pairs, which are joined."""
         halves = node.value.encode("utf-16-le", "surrogatepass")
         try:
             return halves.decode("utf-16-le")

@@ -29,7 +29,7 @@ _EXPECTED = {
     "too_short": "at least {min_length}",
     "too_long": "at most {max_length}",
 }
-# The keys that hold unions, and how many names of members follow them in pydantic's location; * is any key.
+# The keys that hold unions, and how many names of members follow them in pydantic's location. * is any key.
 _UNIONS: dict[KeyPath, int] = {
     ("visual_prompts", "*"): 1,
     ("learn", "adapter", "target_modules"): 1,
@@ -105,6 +105,6 @@ def _none_of(value: object, choices: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _phrase(description: str) -> str:
-    """Return a description as a part of a sentence."""
+    """Return a description in a form that continues a sentence."""
     first = description[0].lower() if description[1].islower() else description[0]
     return first + description[1:].rstrip(".")

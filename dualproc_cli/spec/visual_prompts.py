@@ -17,13 +17,14 @@ class LinePrompt(SpecModel):
 
     type: Literal["line"] = Field(default="line", description="A straight line from edge to edge.")
     orientation: Literal["horizontal", "vertical"] = Field(
-        default="horizontal", description="Which way the line runs."
+        default="horizontal", description="Direction of the line."
     )
     position: Fraction = Field(
         description="Middle of the line: from the top if horizontal, from the left if vertical."
     )
     thickness: Thickness = Field(
-        default=0.03, description="Thickness, as a fraction of the side that the line cuts."
+        default=0.03,
+        description="Thickness: a fraction of the height if horizontal, of the width if vertical.",
     )
     color: Color = Field(default="red", description="CSS colour name or hex.")
 
@@ -43,7 +44,8 @@ class PalettePrompt(SpecModel):
         default="bottom", description="Where the strip lies."
     )
     size: Thickness = Field(
-        default=0.12, description="Depth of the strip, as a fraction of the side that it cuts."
+        default=0.12,
+        description="Depth of the strip: a fraction of the height at top or bottom, of the width at a side.",
     )
 
 
@@ -62,7 +64,7 @@ class PointsPrompt(SpecModel):
 
     type: Literal["points"] = Field(default="points", description="Discs with a label inside.")
     points: tuple[PointSpec, ...] = Field(
-        min_length=1, max_length=26, description="The points; labels differ."
+        min_length=1, max_length=26, description="The points, each with a different label."
     )
     color: Color = Field(default="red", description="Colour of the discs: CSS name or hex.")
 

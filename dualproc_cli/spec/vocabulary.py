@@ -1,4 +1,4 @@
-"""The keys that the language knows at each place, from its JSON Schema."""
+"""The keys that a spec may have at each place, from the JSON Schema."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ def keys_at(path: KeyPath, data: Any) -> dict[str, str]:
     """Return the keys of the mapping at ``path`` with their descriptions.
 
     Args:
-        path: of a mapping in the spec.
+        path: the path of a mapping in the spec.
         data: the spec's values, which select the members of unions.
     """
     schema = json_schema()
@@ -38,7 +38,7 @@ def hint(word: str, siblings: list[str]) -> str:
 
 
 def _node(path: KeyPath, data: Any, schema: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The part of the schema, not resolved, and the value of the spec at ``path``."""
+    """Return the schema at ``path``, references not resolved, and the spec's value there."""
     node = schema
     for part in path:
         node = _resolve(node, data, schema)
@@ -53,7 +53,7 @@ def _node(path: KeyPath, data: Any, schema: dict[str, Any]) -> tuple[dict[str, A
 
 
 def _resolve(node: dict[str, Any], data: Any, schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a mapping, for a node that may be a reference, a union or optional."""
+    """Return the schema of a mapping, for a node that may be a reference, a union or optional."""
     if "oneOf" in node:
         node = {"$ref": _tagged(node)["discriminator"]["mapping"][data["type"]]}
     elif "anyOf" in node:
@@ -62,7 +62,7 @@ def _resolve(node: dict[str, Any], data: Any, schema: dict[str, Any]) -> dict[st
 
 
 def _tagged(node: dict[str, Any]) -> dict[str, Any]:
-    """The union of mappings with a ``type`` that a node is, or that it holds beside a plain name."""
+    """Return the union of mappings told apart by ``type``: the node itself, or a member of it."""
     return node if "discriminator" in node else next(c for c in node["oneOf"] if "discriminator" in c)
 
 

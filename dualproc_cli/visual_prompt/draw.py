@@ -23,13 +23,13 @@ def draw_layer(prompt: VisualPromptSpec, height: int, width: int, folder: Path) 
     """Draw a visual prompt at the resolution of the picture that it is laid over.
 
     Args:
-        prompt: any visual prompt that is composited (an image in mode ``beside`` is not).
+        prompt: any visual prompt but an image in mode ``beside``, which is not laid over the picture.
         height: of the picture, in pixels.
         width: of the picture, in pixels.
         folder: where the spec lies; image paths are relative to it.
 
     Returns:
-        RGBA layer [4, H, W] in [0, 1], float32, straight alpha.
+        An RGBA layer [4, H, W] in [0, 1], float32, straight alpha.
 
     Raises:
         UserError: the file of an image prompt cannot be read.
@@ -56,7 +56,7 @@ def draw_layer(prompt: VisualPromptSpec, height: int, width: int, folder: Path) 
 
 
 def composite(images: Tensor, layer: Tensor) -> Tensor:
-    """Lay an RGBA layer [4, H, W] over images [B, 3, H, W] in [0, 1].
+    """Lay an RGBA layer [4, H, W] over images [B, 3, H, W], both in [0, 1]; return new images.
 
     x' = (1 - alpha) x + alpha c. The gradient of x' with respect to x is 1 - alpha: zero under an opaque
     pixel.

@@ -1,7 +1,6 @@
-"""Visual prompts as RGBA layers [B, 4, H, W] in [0, 1] (straight alpha), a batch of different ones at a time.
+"""Visual prompts as RGBA layers [B, 4, H, W] in [0, 1] (straight alpha). Each call draws B different layers.
 
-Positions are fractions of the picture, origin at the top left; tensors of shape [B]. Colours are [B, 3] in
-[0, 1].
+Positions are fractions of the picture, measured from the top left. Colours are [B, 3] in [0, 1].
 """
 
 from functools import lru_cache
@@ -14,8 +13,8 @@ from torchvision.transforms.functional import pil_to_tensor
 from dualproc_cli.visual_prompt.shapes import band, box, circle, coverage, grid, stroke
 
 POINT_RADIUS = 0.07  # of the picture's shorter side: a letter inside stays readable at 64 pixels
-BOX_STROKE = 0.03
-RULE = 0.1  # white rule between the picture and the palette, in palette sizes
+BOX_STROKE = 0.03  # of the picture's shorter side
+RULE = 0.1  # width of the white rule between picture and palette, as a fraction of the palette's depth
 
 
 def line(
@@ -24,10 +23,10 @@ def line(
     """Draw a line from edge to edge.
 
     Args:
-        position: [B], of the line's middle.
-        thickness: [B], a fraction of the side that the line cuts.
+        position: [B], the line's middle.
+        thickness: [B], a fraction of the height if horizontal, of the width otherwise.
         color: [B, 3].
-        horizontal: whether it runs from left to right, or from top to bottom.
+        horizontal: True for a line from left to right, False for one from top to bottom.
         height: of the picture, in pixels.
         width: of the picture, in pixels.
     """
@@ -49,7 +48,7 @@ def box_outline(edges: Tensor, color: Tensor, height: int, width: int) -> Tensor
 
 
 def points(positions: Tensor, labels: tuple[str, ...], color: Tensor, height: int, width: int) -> Tensor:
-    """Draw discs with a white label inside; ``positions`` [B, P, 2] are (x, y), ``labels`` one a point."""
+    """Draw discs with a white label inside; ``positions`` [B, P, 2] are (x, y), with P ``labels``."""
     x, y = grid(height, width)
     radius = max(POINT_RADIUS * min(height, width), 2.0)
     rgb = color[:, :, None, None].expand(-1, -1, height, width)
@@ -71,7 +70,8 @@ def palette(colors: Tensor, edge: str, size: float, height: int, width: int) -> 
     Args:
         colors: [B, K, 3], from left to right or from top to bottom.
         edge: ``bottom``, ``top``, ``left`` or ``right``.
-        size: depth of the strip, the rule included, as a fraction of the side that it cuts.
+        size: depth of the strip, the rule included, as a fraction of the height at the top or bottom, of the
+            width at a side.
         height: of the picture, in pixels.
         width: of the picture, in pixels.
     """
@@ -98,7 +98,7 @@ def _layer(color: Tensor, alpha: Tensor) -> Tensor:
 
 @lru_cache
 def _glyph(label: str, size: int) -> Tensor:
-    """Return the coverage [h, w] of a label, cut to its ink; a capital letter is ``size`` pixels high."""
+    """Return the coverage [h, w] of a label, cropped to it; a capital letter is ``size`` pixels high."""
     scale = 4  # drawn larger and averaged down, because strokes of about a pixel break up
     font = ImageFont.load_default(size * scale * 1.25)
     left, top, right, bottom = (round(edge) for edge in font.getbbox(label))
@@ -110,7 +110,7 @@ def _glyph(label: str, size: int) -> Tensor:
 
 
 def _place(glyph: Tensor, centres: Tensor, height: int, width: int) -> Tensor:
-    """Return the coverage [B, H, W] of a glyph at whole pixels around ``centres`` [B, 2], cut at borders."""
+    """Return the coverage [B, H, W] of a glyph at ``centres`` [B, 2], rounded to whole pixels and cropped."""
     rows, columns = glyph.shape
     top = (centres[:, 1] * height - rows / 2).round().long()
     left = (centres[:, 0] * width - columns / 2).round().long()

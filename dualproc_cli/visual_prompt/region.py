@@ -7,11 +7,11 @@ from torch import Tensor
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import RegionSpec
 
-SMALLEST = 8  # pixels a side; in less, a VLM sees nothing
+SMALLEST = 8  # pixels a side; a VLM sees nothing in a smaller picture
 
 
 class Window(NamedTuple):
-    """Whole pixels of a picture: rows ``top`` to ``bottom``, columns ``left`` to ``right``, ends excluded."""
+    """A rectangle of a picture, in pixels: rows ``top:bottom`` and columns ``left:right``."""
 
     top: int
     left: int
@@ -29,13 +29,13 @@ class Window(NamedTuple):
 
 
 def window(region: RegionSpec | None, height: int, width: int, where: str) -> Window:
-    """Return the pixels of a region, its edges rounded to the nearest; None is the whole picture.
+    """Return a region in pixels, its edges rounded to the nearest; None stands for the whole picture.
 
     Args:
-        region: fractions of the picture.
+        region: its edges are fractions of the picture.
         height: of the picture, in pixels.
         width: of the picture, in pixels.
-        where: the region's place in the spec, for the error.
+        where: the question that the region belongs to, for the error.
 
     Raises:
         UserError: the region has fewer than 8 pixels a side.

@@ -27,7 +27,7 @@ def coverage(distance: Tensor) -> Tensor:
 
 
 def stroke(distance: Tensor, width: Number) -> Tensor:
-    """Return the coverage of a stroke ``width`` pixels wide along the edge; below a pixel it fades."""
+    """Return the coverage of a stroke ``width`` pixels wide along the edge; thinner than 1, it fades."""
     half = torch.as_tensor(width) / 2
     return torch.minimum((0.5 + half - distance.abs()).clamp(0, 1), (2 * half).clamp(max=1))
 
@@ -59,7 +59,7 @@ def capsule(x: Tensor, y: Tensor, to_x: Number, to_y: Number, radius: Number) ->
 def gable(x: Tensor, y: Tensor, half_width: Number, height: Number) -> Tensor:
     """Return the distance to an isosceles triangle with its apex at (0, -height) and its base on y = 0.
 
-    Beyond the corners it is a lower bound of the distance.
+    Beyond the corners, the result is a lower bound of the distance.
     """
     slope = torch.sqrt(torch.as_tensor(height * height + half_width * half_width))
     return torch.maximum((x.abs() * height - (y + height) * half_width) / slope, y)
