@@ -98,8 +98,11 @@ def _fail(message: str, status: int) -> None:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    torch = sys.modules.get("torch")  # if torch raised the error, it is already imported
-    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+    if "torch" not in sys.modules:  # if torch raised the error, it is already imported
+        return False
+    from dualproc_cli.device import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def main() -> None:

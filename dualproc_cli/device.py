@@ -93,6 +93,11 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether ``error`` says that a device, the CPU included, has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def _available() -> list[str]:
     names = ["cpu"]
     if torch.cuda.is_available():

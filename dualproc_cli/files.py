@@ -93,10 +93,10 @@ def _replace_folder(scratch: Path, path: Path) -> None:
     try:
         scratch.rename(path)
     except BaseException:
-        (aside / path.name).rename(path)
+        (aside / path.name).rename(path)  # if this fails too, the old folder stays in ``aside``
+        aside.rmdir()
         raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

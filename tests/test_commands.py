@@ -361,9 +361,16 @@ def test_full_disk_is_one_line(home, monkeypatch, tmp_path):
     assert line == "picture.png: No space left on device; make room and run the command again"
 
 
-def test_out_of_memory_is_one_line(home, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_is_one_line(error, home, monkeypatch, tmp_path):
     def no_room(*arguments, **options):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr("dualproc_cli.generator.Generator.render", no_room)
     line = refused("sample", "a house", "--control", home / "small", "-o", tmp_path, status=1)

@@ -297,6 +297,13 @@ def test_drawing_starts_from_what_was_learned_with_and_goes_on(loaded, free):
     assert plan_drawing(spec, prompts, learned_with, 2, CPU).names == ["int8"], "this CPU has no nf4"
 
 
+def test_strategies_that_a_user_named_are_not_added_to(free, loaded):
+    free(1)
+    chosen = load_spec(SPEC, ["memory=[checkpoint-denoiser]"])
+    assert plan_evaluation(chosen, ["checkpoint-denoiser"], 16, CPU).names == ["checkpoint-denoiser"]
+    assert plan_drawing(loaded.spec.generator, ["a house"], [], 1, CPU, more=False).names == []
+
+
 def test_evaluating_starts_from_what_was_learned_with(loaded):
     found = plan_evaluation(loaded, ["checkpoint-denoiser", "nf4", "half-image"], 16, CPU)
     assert found.names == ["checkpoint-denoiser", "half-image"], "this device has no nf4"
@@ -365,9 +372,10 @@ def test_check_prints_the_estimate(loaded, plain):
 def test_check_says_what_a_strategy_costs(free):
     free(1)
     setting = "memory=[checkpoint-denoiser, half-image]"
-    result = CliRunner().invoke(app, ["check", str(SPEC), "--memory", "--device", "cpu", "--set", setting])
+    arguments = ["check", str(SPEC), "--memory", "--device", "cpu", "--set", setting]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
-    assert "checkpoint-denoiser the denoiser keeps only its blocks' inputs; " in said
-    assert "; exact" in said
-    assert "; lossy: P(answer) is .02 apart" in said
+    for name, exactness in (("checkpoint-denoiser", "exact"), ("half-image", "lossy: P(answer) differs")):
+        (strategy,) = named([name])
+        assert f"{name} {strategy.does}; {strategy.cost}; {exactness}" in said

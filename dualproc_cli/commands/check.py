@@ -133,19 +133,17 @@ def _value(spec: Any, key: str) -> str:
 
 
 def _memory_table(memory: dict[str, Any]) -> Table:
+    from dualproc_cli.memory import readable  # has loaded torch
+
     table = Table("memory", "size", box=None, pad_edge=False, header_style="dim", title="memory (predicted)")
     for part, size in {**memory["parts"], "total": memory["total"]}.items():
-        table.add_row(part, _size(size))
+        table.add_row(part, readable(size))
     verdict = "fits" if memory["fits"] else "does not fit"
-    table.add_row(f"available on {memory['device']} ({verdict})", _size(memory["available"]))
+    table.add_row(f"available on {memory['device']} ({verdict})", readable(memory["available"]))
     for one in memory["strategies"]:
         exactness = f"lossy: {one['error']}" if one["error"] else "exact"
         table.add_row(one["name"], f"{one['does']}; {one['cost']}; {exactness}")
     return table
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _plan_table(views: "list[PlannedView]") -> Table:

@@ -81,8 +81,9 @@ def sample(
     folder = output or PICTURES / ("+".join(control.label for control in chosen) or "base")
     require_writable(folder)
     spec = spec.model_copy(update={"compile": False})  # compiling pays off after hundreds of pictures only
+    more = all(control.bundle.spec.memory == "auto" for control in chosen)
     learned_with = [name for control in chosen for name in control.bundle.manifest.memory]
-    plan = plan_drawing(spec, wanted, learned_with, min(count, BATCH), place)
+    plan = plan_drawing(spec, wanted, learned_with, min(count, BATCH), place, more)
     if plan.estimate and plan.strategies:
         typer.echo(plan.reason, err=True)
     generator = plan.load_generator()

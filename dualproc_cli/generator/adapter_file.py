@@ -124,7 +124,7 @@ def _ordered(data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
-def to_rest(tensors: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+def cpu_copies(tensors: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
     """Return copies of adapter weights for storage: float32, contiguous, on the CPU."""
     return {
         key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()

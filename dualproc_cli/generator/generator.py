@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import adapter, self_test
-from dualproc_cli.generator.adapter_file import AdapterFile, to_rest
+from dualproc_cli.generator.adapter_file import AdapterFile, cpu_copies
 from dualproc_cli.generator.adapter_types import ADAPTER_TYPES
 from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.compiling import uncompiled
@@ -185,7 +185,7 @@ class Generator:
 
     def adapter_state(self) -> dict[str, Tensor]:
         """Return a copy of the learning adapter's weights on the CPU, for a checkpoint."""
-        return to_rest(adapter.tensors(self.denoiser, LEARNED))
+        return cpu_copies(adapter.tensors(self.denoiser, LEARNED))
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
         """Restore the weights from `adapter_state`, in place, so that optimisers still refer to them.

@@ -53,8 +53,6 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
     """
     dtype = pick_dtype(spec.dtype, device)
     found = quantization(spec.quantization, device, "generator")
-    for log in (diffusers_logging, transformers_logging):
-        log.disable_progress_bar()
     try:
         with _quiet(CHATTY):
             source = find_model(spec)
@@ -150,6 +148,8 @@ def _downloaded(source: ModelSource, spec: GeneratorSpec) -> Path:
 
 @contextmanager
 def _quiet(names: tuple[str, ...]) -> Iterator[None]:
+    for log in (diffusers_logging, transformers_logging):
+        log.disable_progress_bar()
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

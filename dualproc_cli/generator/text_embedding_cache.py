@@ -34,14 +34,14 @@ def cache_text_embeddings(encoder: nn.Module) -> None:
             key = tuple((name, _key(value)) for name, value in own)
             if key not in memory:
                 with torch.no_grad():
-                    memory[key] = _at_home(encoder, forward, own)
+                    memory[key] = _encode(encoder, forward, own)
             outputs.append(memory[key])
         return _batch(outputs)
 
     encoder.forward = cached
 
 
-def _at_home(encoder: nn.Module, forward: Any, inputs: list[tuple[int | str, Any]]) -> Any:
+def _encode(encoder: nn.Module, forward: Any, inputs: list[tuple[int | str, Any]]) -> Any:
     """Call ``forward`` on the encoder's device, and return its output on the inputs' device."""
     away = next(value.device for _, value in inputs if isinstance(value, Tensor))
     home = next((parameter.device for parameter in encoder.parameters()), away)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
+from dualproc_cli.device import is_out_of_memory
 from dualproc_cli.errors import RunFailed
 from dualproc_cli.learning.interruption import Interruption
 from dualproc_cli.learning.learner import Learner, NotFiniteError
@@ -53,7 +52,9 @@ def run(
                 return Ending(
                     "not-finite", f"{error}; {_last_good(checkpoint, saved)}; lower learn.learning_rate"
                 )
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 message = f"out of memory at step {len(learner.metrics) + 1}; {_last_good(checkpoint, saved)}"
                 return Ending("out-of-memory", f"{message}; {_advice(smaller)}")
             progress.show(learner.metrics)

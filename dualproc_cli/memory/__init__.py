@@ -6,7 +6,13 @@ Usage::
     generator, vlm = plan.load_generator(), plan.load_vlm()
 """
 
-from dualproc_cli.memory.estimate import Estimate, estimate_drawing, estimate_evaluation, estimate_learning
+from dualproc_cli.memory.estimate import (
+    Estimate,
+    estimate_drawing,
+    estimate_evaluation,
+    estimate_learning,
+    readable,
+)
 from dualproc_cli.memory.plan import MemoryPlan, plan_drawing, plan_evaluation, plan_learning
 
 __all__ = [
@@ -18,4 +24,5 @@ __all__ = [
     "plan_drawing",
     "plan_evaluation",
     "plan_learning",
+    "readable",
 ]

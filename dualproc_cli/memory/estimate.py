@@ -17,7 +17,6 @@ from dualproc_cli.spec import GeneratorSpec, LoadedSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, build_vlm
 from dualproc_cli.vlm.modes import CAUSAL_MODES
 
-GIB = 2**30
 OPTIMIZER_COPIES = 2  # AdamW's two moments, float32 like the adapter
 
 
@@ -36,6 +35,11 @@ class Estimate:
     def total(self) -> int:
         """All parts together, in bytes."""
         return sum(self.parts.values())
+
+
+def readable(count: int) -> str:
+    """Return a number of bytes in MiB, or in GiB from 1 GiB on."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def estimate_learning(

@@ -10,11 +10,11 @@ from dualproc_cli.device import free_bytes
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator, build_generator, load_generator
 from dualproc_cli.memory.estimate import (
-    GIB,
     Estimate,
     estimate_drawing,
     estimate_evaluation,
     estimate_learning,
+    readable,
 )
 from dualproc_cli.memory.strategies import STRATEGIES, Strategy, named, with_one_more
 from dualproc_cli.models.quantization import quantization
@@ -118,7 +118,10 @@ def plan_learning(loaded: LoadedSpec, device: torch.device) -> MemoryPlan:
         UserError: the device does not support the quantization in the spec.
     """
     plan = _plan(loaded, (loaded.spec.vlm,), device)
-    return _chosen(plan, loaded.spec.memory, (), lambda taken: estimate_learning(loaded, device, taken))
+    if not isinstance(loaded.spec.memory, str):
+        reason = f"memory: {', '.join(loaded.spec.memory) or 'no strategy'}, as the spec says"
+        return replace(_checked(plan), strategies=named(loaded.spec.memory), reason=reason)
+    return _fitted(plan, (), lambda taken: estimate_learning(loaded, device, taken))
 
 
 def plan_evaluation(loaded: LoadedSpec, taken: Sequence[str], batch: int, device: torch.device) -> MemoryPlan:
@@ -126,7 +129,8 @@ def plan_evaluation(loaded: LoadedSpec, taken: Sequence[str], batch: int, device
 
     Args:
         loaded: the spec of a bundle.
-        taken: names of the strategies used while learning; the plan starts with them.
+        taken: names of the strategies used while learning; the plan starts with them, and adds none if
+            ``memory`` in the spec is a list.
         batch: the number of pictures that are drawn at once.
         device: the generator's device.
 
@@ -135,20 +139,37 @@ def plan_evaluation(loaded: LoadedSpec, taken: Sequence[str], batch: int, device
     """
     vlms = [vlm for vlm in (loaded.spec.vlm, loaded.spec.evaluate.vlm) if vlm is not None]
     plan = _plan(loaded, tuple(vlms), device)
-    return _chosen(
-        plan, "auto", taken, lambda strategies: estimate_evaluation(loaded, batch, device, strategies)
-    )
+    if not isinstance(loaded.spec.memory, str):
+        return replace(_checked(plan), strategies=_usable(taken, plan))
+    return _fitted(plan, taken, lambda strategies: estimate_evaluation(loaded, batch, device, strategies))
 
 
 def plan_drawing(
-    spec: GeneratorSpec, prompts: Sequence[str], taken: Sequence[str], batch: int, device: torch.device
+    spec: GeneratorSpec,
+    prompts: Sequence[str],
+    taken: Sequence[str],
+    batch: int,
+    device: torch.device,
+    more: bool = True,
 ) -> MemoryPlan:
-    """Plan for drawing ``batch`` pictures at once with a generator alone; as `plan_evaluation`."""
-    names = tuple(one for one in _available(spec, (), device) if one.helps_drawing)
-    plan = MemoryPlan(device, spec, (), tuple(prompts), (), names)
-    return _chosen(
-        plan, "auto", taken, lambda strategies: estimate_drawing(spec, prompts, batch, device, strategies)
-    )
+    """Plan for drawing ``batch`` pictures at once with a generator alone.
+
+    Args:
+        spec: of the generator.
+        prompts: what will be drawn.
+        taken: names of the strategies used while learning; the plan starts with them.
+        batch: the number of pictures that are drawn at once.
+        device: the generator's device.
+        more: whether strategies may be added to those.
+
+    Raises:
+        UserError: the device does not support the quantization in the spec.
+    """
+    available = tuple(one for one in _available(spec, (), device) if one.helps_drawing)
+    plan = MemoryPlan(device, spec, (), tuple(prompts), (), available)
+    if not more:
+        return replace(_checked(plan), strategies=_usable(taken, plan))
+    return _fitted(plan, taken, lambda strategies: estimate_drawing(spec, prompts, batch, device, strategies))
 
 
 def _plan(loaded: LoadedSpec, vlms: tuple[VlmSpec, ...], device: torch.device) -> MemoryPlan:
@@ -173,37 +194,41 @@ def _available(
     )
 
 
-def _chosen(
-    plan: MemoryPlan,
-    asked: str | Sequence[str],
-    taken: Sequence[str],
-    estimate: Callable[[Sequence[Strategy]], Estimate],
-) -> MemoryPlan:
-    # Each call fails if the device does not support the quantization.
+def _checked(plan: MemoryPlan) -> MemoryPlan:
+    """Return the plan with its budget, after a check that the device supports the quantization."""
     quantization(plan.generator.quantization, plan.device, "generator")
     for vlm in plan.vlms:
         quantization(vlm.quantization, plan.device, "vlm")
-    plan = replace(plan, budget=round(HEADROOM * free_bytes(plan.device)))
-    if not isinstance(asked, str):
-        reason = f"memory: {', '.join(asked) or 'no strategy'}, as the spec says"
-        return replace(plan, strategies=named(asked), reason=reason)
-    start = tuple(one for one in named(taken) if one in plan.available)
+    return replace(plan, budget=round(HEADROOM * free_bytes(plan.device)))
+
+
+def _usable(taken: Sequence[str], plan: MemoryPlan) -> tuple[Strategy, ...]:
+    """Return those of the strategies named ``taken`` that are available."""
+    return tuple(one for one in named(taken) if one in plan.available)
+
+
+def _fitted(
+    plan: MemoryPlan, taken: Sequence[str], estimate: Callable[[Sequence[Strategy]], Estimate]
+) -> MemoryPlan:
+    """Return the plan with the strategies ``taken``, and with as many more as the free memory asks for."""
+    plan = _checked(plan)
+    start = _usable(taken, plan)
     if _bytes_on_disk((plan.generator, *plan.vlms)) < plan.budget / LARGE:
         return replace(plan, strategies=start)
     try:
-        strategies, found = _descend(start, plan.available, estimate, plan.budget)
+        strategies, found = _add_strategies(start, plan.available, estimate, plan.budget)
     except UserError as error:
         return replace(plan, strategies=start, reason=f"memory: no strategy is added: {error}")
     fits = "fits" if found.total <= plan.budget else "does not fit"
     does = "; ".join(f"{one.name}: {one.does}" for one in strategies) or "without a strategy"
     reason = (
-        f"memory: {found.total / GIB:.1f} GiB {fits} the {plan.budget / GIB:.1f} GiB that are free on "
+        f"memory: {readable(found.total)} {fits} the {readable(plan.budget)} that are free on "
         f"{plan.device} ({does})"
     )
     return replace(plan, strategies=strategies, estimate=found, reason=reason)
 
 
-def _descend(
+def _add_strategies(
     start: tuple[Strategy, ...],
     available: Sequence[Strategy],
     estimate: Callable[[Sequence[Strategy]], Estimate],

@@ -210,7 +210,7 @@ class HalfImage(Strategy):
 
     name = "half-image"
     does = "VLMs are shown pictures at half their width and height"
-    cost = "none"
+    cost = "no time"
     error = "P(answer) differs by .02, its gradient at the pixels has a cosine of .59 (the miniature)"
 
     def vlm_spec(self, spec: VlmSpec) -> VlmSpec:
