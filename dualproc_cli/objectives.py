@@ -1,6 +1,6 @@
 """Learning objectives: from the scores of a question's candidate answers to its loss and P(answer).
 
-To add one, write its two functions, name it in `OBJECTIVES`, and list that name in ``spec/model.py``.
+To add one, write its two functions, name it in `OBJECTIVES`, and list that name in ``spec/learn.py``.
 """
 
 from collections.abc import Callable

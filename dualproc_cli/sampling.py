@@ -8,7 +8,7 @@ from pathlib import Path
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import GeneratorSpec
-from dualproc_cli.spec.model import MINIATURE
+from dualproc_cli.spec.models import MINIATURE
 from dualproc_cli.spec.presets import presets
 
 BATCH = 4  # pictures drawn at once

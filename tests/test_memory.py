@@ -32,7 +32,7 @@ from dualproc_cli.memory.strategies import STRATEGIES, named
 from dualproc_cli.models.meta_tensors import Ledger
 from dualproc_cli.models.quantization import BITS
 from dualproc_cli.spec import GradientSpec, load_spec
-from dualproc_cli.spec.model import ControlSpec
+from dualproc_cli.spec.control import ControlSpec
 from dualproc_cli.vlm import load_vlm
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

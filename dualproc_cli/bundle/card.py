@@ -11,7 +11,7 @@ from dualproc_cli.bundle.layout import GRID
 from dualproc_cli.bundle.manifest import Outcome, Revisions
 from dualproc_cli.metrics import StepMetrics, first_and_last_probability
 from dualproc_cli.spec import ControlSpec, GeneratorSpec
-from dualproc_cli.spec.model import MINIATURE
+from dualproc_cli.spec.models import MINIATURE
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

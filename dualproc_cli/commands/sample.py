@@ -8,7 +8,7 @@ import typer
 from dualproc_cli.commands.options import Device
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import require_writable
-from dualproc_cli.spec.model import MINIATURE
+from dualproc_cli.spec.models import MINIATURE
 
 PICTURES = Path("pictures")
 

@@ -8,7 +8,7 @@ from huggingface_hub import snapshot_download, try_to_load_from_cache
 
 from dualproc_cli import miniature
 from dualproc_cli.spec import GeneratorSpec, VlmSpec
-from dualproc_cli.spec.model import MINIATURE
+from dualproc_cli.spec.models import MINIATURE
 
 Part = Literal["generator", "vlm"]
 # Everything in a repository except its weights.

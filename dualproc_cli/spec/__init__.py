@@ -8,23 +8,12 @@ Usage::
 """
 
 from dualproc_cli.spec.canonical import canonical, json_schema, spec_digest
+from dualproc_cli.spec.control import ControlSpec, EvaluateSpec, PromptsSpec, Question, RegionSpec
 from dualproc_cli.spec.faults import Fault, Place, SpecError
 from dualproc_cli.spec.fields import rgb
+from dualproc_cli.spec.learn import AdapterSpec, GradientSpec, JitterSpec, KeepSpec, LearnSpec
 from dualproc_cli.spec.load import LoadedSpec, load_spec
-from dualproc_cli.spec.model import (
-    AdapterSpec,
-    ControlSpec,
-    EvaluateSpec,
-    GeneratorSpec,
-    GradientSpec,
-    JitterSpec,
-    KeepSpec,
-    LearnSpec,
-    PromptsSpec,
-    Question,
-    RegionSpec,
-    VlmSpec,
-)
+from dualproc_cli.spec.models import GeneratorSpec, VlmSpec
 from dualproc_cli.spec.visual_prompts import (
     BoxPrompt,
     ImagePrompt,

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import Any
 
-from dualproc_cli.spec.model import ControlSpec
+from dualproc_cli.spec.control import ControlSpec
 
 # JSON allows these characters unescaped; YAML folds or refuses them.
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")

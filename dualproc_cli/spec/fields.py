@@ -1,8 +1,17 @@
 """The base model and the constrained types of a control spec's keys."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 NAME = "^[a-z0-9][a-z0-9-]*$"
@@ -80,3 +89,9 @@ Answer = Annotated[
     Text,
     WithJsonSchema({"type": ["string", "boolean", "number"], "pattern": SOME_TEXT, "maxLength": MAX_TEXT}),
 ]
+
+# Either the word auto or a list of names: `Annotated[Auto | Annotated[NAMES, Tag("names")], AUTO_OR_NAMES]`.
+Auto = Annotated[Literal["auto"], Tag("auto")]
+AUTO_OR_NAMES = Discriminator(lambda value: "auto" if isinstance(value, str) else "names")
+
+PRESET = " If left out, the model's preset applies."  # ends descriptions

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from dualproc_cli.spec.control import ControlSpec
 from dualproc_cli.spec.faults import Fault, KeyPath, Place, SpecError, dotted, shown
-from dualproc_cli.spec.model import ControlSpec
 from dualproc_cli.spec.overrides import override
 from dualproc_cli.spec.presets import fill_in
 from dualproc_cli.spec.relations import relations

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from dualproc_cli.spec.faults import KeyPath, Place
-from dualproc_cli.spec.model import MINIATURE
+from dualproc_cli.spec.models import MINIATURE
 from dualproc_cli.spec.source import Entry, Tree
 
 PRESETS = Path(__file__).with_name("presets.yaml")

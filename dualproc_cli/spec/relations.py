@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from dualproc_cli.spec.control import RegionSpec
 from dualproc_cli.spec.faults import KeyPath, did_you_mean, shown
-from dualproc_cli.spec.model import NEED_ALTERNATIVES, GeneratorSpec, RegionSpec
+from dualproc_cli.spec.learn import NEED_ALTERNATIVES
+from dualproc_cli.spec.models import GeneratorSpec
 from dualproc_cli.spec.pictures import picture_fault
 
 Finding: TypeAlias = tuple[KeyPath, str, str]  # path, problem, expected

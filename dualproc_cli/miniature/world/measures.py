@@ -14,7 +14,7 @@ from dualproc_cli.miniature.world import SIZE
 from dualproc_cli.miniature.world.goals import example_of, goals_of
 from dualproc_cli.spec import ControlSpec
 from dualproc_cli.spec.faults import shown
-from dualproc_cli.spec.model import MINIATURE
+from dualproc_cli.spec.models import MINIATURE
 
 if TYPE_CHECKING:
     from torch import Tensor

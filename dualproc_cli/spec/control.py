@@ -1,0 +1,117 @@
+"""The control spec: what is drawn and asked, and the parts that other files hold."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from dualproc_cli.spec.fields import (
+    Answer,
+    Fraction,
+    Name,
+    SpecModel,
+    Text,
+    not_a_truth_value,
+    number,
+    whole,
+)
+from dualproc_cli.spec.learn import LearnSpec
+from dualproc_cli.spec.measures import AnyMeasure
+from dualproc_cli.spec.models import GeneratorSpec, Memory, VlmSpec
+from dualproc_cli.spec.visual_prompts import VisualPromptSpec
+
+
+class PromptsSpec(SpecModel):
+    """What the generator is asked to draw."""
+
+    train: tuple[Text, ...] = Field(
+        min_length=1, description="Prompts for learning; each picture is drawn from a random one."
+    )
+    held_out: tuple[Text, ...] = Field(
+        default=(), description="Prompts that are never trained on, for evaluation."
+    )
+
+
+class RegionSpec(SpecModel):
+    """A part of the picture. Its edges are fractions of the picture, measured from the top left."""
+
+    left: Fraction = Field(default=0.0, description="Left edge.")
+    top: Fraction = Field(default=0.0, description="Top edge.")
+    right: Fraction = Field(default=1.0, description="Right edge, beyond the left one.")
+    bottom: Fraction = Field(default=1.0, description="Bottom edge, below the top one.")
+
+
+class Question(SpecModel):
+    """A question about the picture and the answer that is wanted."""
+
+    name: Name = Field(description="Name in reports; unique within the spec.")
+    question: Text = Field(description="What the VLM is asked about the picture.")
+    answer: Answer = Field(
+        description="The expected answer: any text the VLM could give, taken as it is written."
+    )
+    alternatives: tuple[Answer, ...] = Field(
+        default=(), description="The answers that the expected one competes with."
+    )
+    visual_prompt: Name | None = Field(
+        default=None, description="Name of the visual prompt that the question refers to."
+    )
+    region: RegionSpec | None = Field(
+        default=None,
+        description="The part of the picture, visual prompt included, that the VLM is shown; null is all.",
+    )
+    weight: Annotated[float, number(ge=0, le=1e6)] = Field(
+        default=1.0, description="Weight of the question in the loss."
+    )
+    paraphrases: tuple[Text, ...] = Field(
+        default=(), description="Other wordings, drawn at random while learning."
+    )
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every text that the VLM may be given: wordings and answers."""
+        return (self.question, *self.paraphrases, self.answer, *self.alternatives)
+
+
+class EvaluateSpec(SpecModel):
+    """How success is measured."""
+
+    seeds: Annotated[int, whole(ge=1, le=100_000)] = Field(
+        default=32, description="Held-out seeds per prompt."
+    )
+    vlm: VlmSpec | None = Field(default=None, description="A second VLM that was not trained against.")
+    measures: tuple[AnyMeasure, ...] = Field(
+        default=(),
+        description="Measures that do not use the VLM: names of the miniature's measures, or mappings.",
+    )
+
+
+class ControlSpec(SpecModel):
+    """A visual control: generator, VLM, prompts, visual prompts, questions, and how to learn and to evaluate.
+
+    The model checks each value alone. ``load_spec`` also checks how values relate to each other and to files,
+    and fills in the presets: use it, except in tests.
+    """
+
+    version: Annotated[Literal[1], BeforeValidator(not_a_truth_value)] = Field(
+        default=1, description="Version of this language."
+    )
+    name: Name = Field(description="Name of the control: lower-case letters, digits and hyphens.")
+    description: Annotated[str, Field(max_length=4000)] = Field(
+        default="", description="What the control does, in a sentence."
+    )
+    generator: GeneratorSpec = Field(default=GeneratorSpec(), description="The generator that learns.")
+    vlm: VlmSpec = Field(default=VlmSpec(), description="The frozen VLM that judges the pictures.")
+    prompts: PromptsSpec = Field(description="What the generator is asked to draw.")
+    visual_prompts: dict[Name, VisualPromptSpec] = Field(
+        default={},
+        description="Named pictures that are laid over the generated image before the VLM sees it.",
+    )
+    questions: tuple[Question, ...] = Field(
+        min_length=1, description="What the VLM is asked about the pictures."
+    )
+    learn: LearnSpec = Field(default=LearnSpec(), description="How the adapter is learned.")
+    evaluate: EvaluateSpec = Field(default=EvaluateSpec(), description="How success is measured.")
+    memory: Memory = Field(
+        default="auto",
+        description="Memory strategies: auto adds one after another until the run fits into its device's "
+        "memory, exact ones first; a list names those to use.",
+    )

@@ -1,0 +1,122 @@
+"""How a control is learned: every setting, with its default and its description."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Tag
+
+from dualproc_cli.spec.fields import AUTO_OR_NAMES, PRESET, Auto, SpecModel, Text, number, whole
+
+Objective = Literal["likelihood", "choice", "choice-per-token"]
+NEED_ALTERNATIVES: tuple[Objective, ...] = ("choice", "choice-per-token")
+TargetModules = Annotated[
+    Auto | Annotated[tuple[Text, ...], Field(min_length=1), Tag("names")], AUTO_OR_NAMES
+]
+
+
+class AdapterSpec(SpecModel):
+    """The adapter that is learned."""
+
+    type: Literal["lora"] = Field(default="lora", description="lora: a low-rank update, W + scale B A.")
+    rank: Annotated[int, whole(ge=1, le=1024)] = Field(default=16, description="Rank of the low-rank update.")
+    scale: Annotated[float, number(gt=0, le=1000)] = Field(
+        default=5.0, description="Factor of the low-rank update: LoRA's alpha is scale times rank." + PRESET
+    )
+    target_modules: TargetModules = Field(
+        default="auto",
+        description="auto (attention and feed-forward projections), or endings of module names such as to_q.",
+    )
+
+    @property
+    def alpha(self) -> float:
+        """LoRA's alpha: the update is multiplied by alpha / rank."""
+        return self.scale * self.rank
+
+
+class GradientSpec(SpecModel):
+    """Which denoising steps are differentiated."""
+
+    through: Literal["last-steps", "x0-jump"] = Field(
+        default="last-steps",
+        description="last-steps: the last denoising steps carry the gradient; "
+        "x0-jump: one step does, and the clean picture that it predicts is decoded.",
+    )
+    steps: Annotated[int, whole(ge=1, le=1000)] = Field(
+        default=1,
+        description="last-steps: how many steps carry the gradient; x0-jump: which step does, from 1.",
+    )
+
+
+Pull = Annotated[float, number(ge=0, le=1e6)]
+
+
+class KeepSpec(SpecModel):
+    """How strongly the pictures are kept close to the base generator's, drawn from the same noise."""
+
+    picture: Pull = Field(
+        default=0.0, description="Weight of the mean absolute difference of the pixels." + PRESET
+    )
+    structure: Pull = Field(
+        default=0.0,
+        description="Weight of the mean absolute difference of the image gradients, which leaves the colours "
+        "free." + PRESET,
+    )
+    smoothness: Pull = Field(
+        default=0.0, description="Weight of the total variation in excess of the base picture's." + PRESET
+    )
+
+    @property
+    def matters(self) -> bool:
+        """Whether any weight is above 0; otherwise the base picture is not needed."""
+        return self.picture > 0 or self.structure > 0 or self.smoothness > 0
+
+
+class JitterSpec(SpecModel):
+    """Random changes to what the VLM sees while learning, which make it harder to fool."""
+
+    noise: Annotated[float, number(ge=0, le=1)] = Field(
+        default=0.0, description="Standard deviation of pixel noise."
+    )
+    shift: Annotated[float, number(ge=0, le=0.5)] = Field(
+        default=0.0,
+        description="Largest shift of picture and visual prompt together, as a fraction of the picture.",
+    )
+
+
+class LearnSpec(SpecModel):
+    """How the adapter is learned."""
+
+    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=100, description="Optimizer steps.")
+    batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=4, description="Pictures per step.")
+    learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
+        default=5e-5, description="AdamW's learning rate." + PRESET
+    )
+    seed: Annotated[int, whole(ge=0, lt=2**63)] = Field(
+        default=0, description="Seed of everything that is drawn at random."
+    )
+    objective: Objective = Field(
+        default="likelihood",
+        description="likelihood: mean negative log-likelihood of the answer's tokens. choice: negative "
+        "logarithm of P(answer), the answer's share of the probability among itself and its alternatives, "
+        "which favours short answers. choice-per-token: the same with each answer's mean log-likelihood per "
+        "token, for answers of different lengths. likelihood reports P(answer) as choice does.",
+    )
+    gradient_clip: Annotated[float, number(gt=0, le=1e6)] = Field(
+        default=1.0, description="Largest norm of the gradient."
+    )
+    stop_at: Annotated[float, number(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Stop once P(answer) of every question with a weight stays above this, such as 0.9.",
+    )
+    checkpoint_every: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
+        default=25, description="Steps between checkpoints."
+    )
+    adapter: AdapterSpec = Field(default=AdapterSpec(), description="The adapter that is learned.")
+    gradient: GradientSpec = Field(
+        default=GradientSpec(), description="Which denoising steps are differentiated."
+    )
+    keep: KeepSpec = Field(
+        default=KeepSpec(), description="How strongly the pictures are kept close to the base generator's."
+    )
+    jitter: JitterSpec = Field(
+        default=JitterSpec(), description="Random changes to what the VLM sees while learning."
+    )

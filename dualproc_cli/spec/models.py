@@ -1,0 +1,78 @@
+"""The models of a spec, and how a run of them fits into the memory of its device."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Tag
+
+from dualproc_cli.spec.fields import AUTO_OR_NAMES, PRESET, Auto, Flag, Side, SpecModel, Text, number, whole
+
+MINIATURE = "miniature"
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["none", "int8", "nf4"]
+MemoryStrategy = Literal[
+    "free-text-encoders",
+    "checkpoint-vae",
+    "checkpoint-denoiser",
+    "two-devices",
+    "offload-activations",
+    "tile-vae",
+    "int8",
+    "nf4",
+    "half-image",
+]
+Memory = Annotated[Auto | Annotated[tuple[MemoryStrategy, ...], Tag("names")], AUTO_OR_NAMES]
+
+
+class GeneratorSpec(SpecModel):
+    """The text-to-image generator that learns, and how it draws."""
+
+    model: Text = Field(
+        default=MINIATURE, description="Hub id, local directory, or miniature (the embedded default)."
+    )
+    revision: Text | None = Field(
+        default=None, description="Branch, tag or commit on the hub; null is the newest."
+    )
+    width: Side = Field(
+        default=1024, description="Width of the pictures in pixels, a multiple of 8." + PRESET
+    )
+    height: Side = Field(
+        default=1024, description="Height of the pictures in pixels, a multiple of 8." + PRESET
+    )
+    steps: Annotated[int, whole(ge=1, le=1000)] = Field(default=4, description="Denoising steps." + PRESET)
+    guidance_scale: Annotated[float, number(ge=0, le=100)] = Field(
+        default=0.0, description="Scale of classifier-free or embedded guidance." + PRESET
+    )
+    dtype: Dtype = Field(
+        default="auto", description="Precision; auto is bfloat16 on CUDA and float32 elsewhere."
+    )
+    quantization: Quantization = Field(default="none", description="Quantization of the frozen weights.")
+    compile: Flag = Field(
+        default=False,
+        description="Whether to compile the denoiser's repeated blocks: about a minute, then faster steps.",
+    )
+    trust_remote_code: Flag = Field(
+        default=False, description="Whether code that comes with the model may run."
+    )
+
+
+class VlmSpec(SpecModel):
+    """The frozen vision-language model that judges the pictures."""
+
+    model: Text = Field(
+        default=MINIATURE, description="Hub id, local directory, or miniature (the embedded default)."
+    )
+    revision: Text | None = Field(
+        default=None, description="Branch, tag or commit on the hub; null is the newest."
+    )
+    dtype: Dtype = Field(
+        default="auto", description="Precision; auto is bfloat16 on CUDA and float32 elsewhere."
+    )
+    quantization: Quantization = Field(default="none", description="Quantization of the weights.")
+    image_scale: Annotated[float, number(gt=0, le=1)] = Field(
+        default=1.0,
+        description="Scale of the picture that the VLM is shown, as a fraction of its width and height.",
+    )
+    trust_remote_code: Flag = Field(
+        default=False, description="Whether code that comes with the model may run."
+    )
