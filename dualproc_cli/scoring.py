@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from dualproc_cli.compiler import CompositeLoss, compile_loss
-from dualproc_cli.measures import Evidence, check_measures, measures_of
+from dualproc_cli.measures import Evidence, Measure, check_measures, measures_of
 from dualproc_cli.picture_files import load_picture
 from dualproc_cli.spec import ControlSpec, LoadedSpec
 from dualproc_cli.vlm import load_vlm
@@ -62,6 +62,7 @@ def score_pictures(paths: Sequence[Path], loaded: LoadedSpec, device: torch.devi
     pictures = [load_picture(path) for path in paths]
     transformers_logging.disable_progress_bar()
     vlm = load_vlm(loaded.spec.vlm, device)
+    measures = [measure for measure in measures_of(loaded.spec) if measure.role != "variety"]
     compiled: dict[tuple[int, int], CompositeLoss] = {}
     scores = []
     for picture in pictures:
@@ -71,19 +72,18 @@ def score_pictures(paths: Sequence[Path], loaded: LoadedSpec, device: torch.devi
         with torch.no_grad():
             report = compiled[height, width](picture[None].to(device))
         probabilities = {name: values.item() for name, values in report.probabilities.items()}
-        scores.append(Score(probabilities, _measured(picture, loaded.spec)))
+        scores.append(Score(probabilities, _measured(picture, loaded.spec, measures)))
     return scores
 
 
-def _measured(picture: Tensor, spec: ControlSpec) -> dict[str, Measured]:
-    """Return what the measures of ``spec`` find in a picture [3, H, W] in [0, 1]."""
+def _measured(picture: Tensor, spec: ControlSpec, measures: Sequence[Measure]) -> dict[str, Measured]:
+    """Return what ``measures`` find in a picture [3, H, W] in [0, 1]."""
     evidence, found = Evidence(picture[None], spec), {}
-    for measure in measures_of(spec):
-        if measure.role != "variety":
-            judgement = measure.judge(evidence)
-            success = None if judgement.success is None else _known(judgement.success)
-            reached = None if success is None else bool(success)
-            found[measure.name] = Measured(_known(judgement.value), reached, measure.unit)
+    for measure in measures:
+        judgement = measure.judge(evidence)
+        success = None if judgement.success is None else _known(judgement.success)
+        reached = None if success is None else bool(success)
+        found[measure.name] = Measured(_known(judgement.value), reached, measure.unit)
     return found
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from dualproc_cli.compiler import CompositeLoss, LossReport, views
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator, build_generator
-from dualproc_cli.memory.strategies import Strategy
+from dualproc_cli.memory.strategies import Strategy, change_generator, change_vlm
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.models.meta_tensors import Ledger, empty, to_meta
-from dualproc_cli.spec import GeneratorSpec, LoadedSpec, VlmSpec
+from dualproc_cli.spec import ControlSpec, GeneratorSpec, LoadedSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, build_vlm
 from dualproc_cli.vlm.modes import CAUSAL_MODES
 
@@ -55,11 +55,9 @@ def estimate_learning(
     """
     spec = loaded.spec
     with Ledger().counting() as ledger:
-        generator, parts = _generator(ledger, spec.generator, _prompts(loaded), device, strategies)
+        generator, parts = _generator(ledger, spec.generator, spec.prompts.all, device, strategies)
         vlm = _vlm(ledger, parts, "vlm", spec.vlm, loaded, device, strategies)
-        generator.attach(spec.learn.adapter, spec.learn.seed)
-        to_meta(generator.denoiser, torch.float32)  # the adapter only: the rest already has no data
-        parts["adapter"] = ledger.live - sum(parts.values())
+        _attach_adapter(ledger, parts, generator, spec)
         parts["optimizer"] = (1 + OPTIMIZER_COPIES) * parts["adapter"]
         weights = ledger.live
         with _explained(f"{spec.generator.model} with {spec.vlm.model}"):
@@ -78,13 +76,11 @@ def estimate_evaluation(
     """
     spec = loaded.spec
     with Ledger().counting() as ledger:
-        generator, parts = _generator(ledger, spec.generator, _prompts(loaded), device, strategies)
+        generator, parts = _generator(ledger, spec.generator, spec.prompts.all, device, strategies)
         vlms = [_vlm(ledger, parts, "vlm", spec.vlm, loaded, device, strategies)]
         if spec.evaluate.vlm is not None:
             vlms.append(_vlm(ledger, parts, "second vlm", spec.evaluate.vlm, loaded, device, strategies))
-        generator.attach(spec.learn.adapter, spec.learn.seed)
-        to_meta(generator.denoiser, torch.float32)
-        parts["adapter"] = ledger.live - sum(parts.values())
+        _attach_adapter(ledger, parts, generator, spec)
         weights = ledger.live
         with _explained(f"{spec.generator.model} with {spec.vlm.model}"), torch.no_grad():
             images = _draw(generator, spec.prompts.train[0], batch, ledger)
@@ -114,10 +110,6 @@ def estimate_drawing(
     return _adjusted(parts, strategies)
 
 
-def _prompts(loaded: LoadedSpec) -> list[str]:
-    return [*loaded.spec.prompts.train, *loaded.spec.prompts.held_out]
-
-
 def _generator(
     ledger: Ledger,
     spec: GeneratorSpec,
@@ -126,9 +118,7 @@ def _generator(
     strategies: Sequence[Strategy],
 ) -> tuple[Generator, dict[str, int]]:
     """Return the generator without weights, with ``strategies`` applied, and the bytes of its parts."""
-    for strategy in strategies:
-        spec = strategy.generator_spec(spec)
-    generator = build_generator(spec, device, "none", prompts)
+    generator = build_generator(change_generator(spec, strategies), device, "none", prompts)
     for strategy in strategies:
         strategy.simulate(generator)
     parts = {"denoiser": 0, "text encoders": 0, "decoder": 0}
@@ -148,12 +138,16 @@ def _vlm(
     strategies: Sequence[Strategy],
 ) -> Vlm:
     """Return a VLM without weights, and add its bytes to ``parts``."""
-    for strategy in strategies:
-        spec = strategy.vlm_spec(spec)
-    texts = [text for question in loaded.spec.questions for text in question.texts]
-    vlm = build_vlm(spec, device, "none", texts)
+    vlm = build_vlm(change_vlm(spec, strategies), device, "none", loaded.spec.question_texts)
     parts[name] = ledger.live - sum(parts.values())
     return vlm
+
+
+def _attach_adapter(ledger: Ledger, parts: dict[str, int], generator: Generator, spec: ControlSpec) -> None:
+    """Attach the adapter without weights, and add its bytes to ``parts``."""
+    generator.attach(spec.learn.adapter, spec.learn.seed)
+    to_meta(generator.denoiser, torch.float32)  # the adapter only: the rest already has no data
+    parts["adapter"] = ledger.live - sum(parts.values())
 
 
 def _adjusted(parts: dict[str, int], strategies: Sequence[Strategy]) -> Estimate:

@@ -16,7 +16,14 @@ from dualproc_cli.memory.estimate import (
     estimate_learning,
     readable,
 )
-from dualproc_cli.memory.strategies import STRATEGIES, Strategy, named, with_one_more
+from dualproc_cli.memory.strategies import (
+    STRATEGIES,
+    Strategy,
+    change_generator,
+    change_vlm,
+    named,
+    with_one_more,
+)
 from dualproc_cli.models.quantization import quantization
 from dualproc_cli.models.source import find_model
 from dualproc_cli.spec import GeneratorSpec, LoadedSpec, VlmSpec
@@ -83,9 +90,7 @@ class MemoryPlan:
         Raises:
             UserError: it cannot be loaded.
         """
-        spec = self.generator
-        for strategy in self.strategies:
-            spec = strategy.generator_spec(spec)
+        spec = change_generator(self.generator, self.strategies)
         if spec.model in random:
             generator = build_generator(spec, self.device, "random", self.prompts)
         else:
@@ -100,9 +105,9 @@ class MemoryPlan:
 
         Load the generator first: its strategies free memory.
         """
-        spec, device = self.vlms[index], self.device
+        spec, device = change_vlm(self.vlms[index], self.strategies), self.device
         for strategy in self.strategies:
-            spec, device = strategy.vlm_spec(spec), strategy.vlm_device(device)
+            device = strategy.vlm_device(device)
         if spec.model in random:
             return build_vlm(spec, device, "random", self.texts)
         return load_vlm(spec, device)
@@ -178,8 +183,8 @@ def _plan(loaded: LoadedSpec, vlms: tuple[VlmSpec, ...], device: torch.device) -
         device=device,
         generator=spec.generator,
         vlms=vlms,
-        prompts=(*spec.prompts.train, *spec.prompts.held_out),
-        texts=tuple(text for question in spec.questions for text in question.texts),
+        prompts=spec.prompts.all,
+        texts=spec.question_texts,
         available=_available(spec.generator, vlms, device),
     )
 

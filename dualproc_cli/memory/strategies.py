@@ -235,6 +235,20 @@ def named(names: Sequence[str]) -> tuple[Strategy, ...]:
     return tuple(strategy for strategy in STRATEGIES if strategy.name in names)
 
 
+def change_generator(spec: GeneratorSpec, strategies: Sequence[Strategy]) -> GeneratorSpec:
+    """Return ``spec`` with the changes of all strategies."""
+    for strategy in strategies:
+        spec = strategy.generator_spec(spec)
+    return spec
+
+
+def change_vlm(spec: VlmSpec, strategies: Sequence[Strategy]) -> VlmSpec:
+    """Return ``spec`` with the changes of all strategies."""
+    for strategy in strategies:
+        spec = strategy.vlm_spec(spec)
+    return spec
+
+
 def with_one_more(taken: Sequence[Strategy], strategy: Strategy) -> tuple[Strategy, ...]:
     """Return ``taken`` and one more, without those that it replaces."""
     return (*(one for one in taken if not strategy.excludes(one)), strategy)

@@ -30,6 +30,11 @@ class PromptsSpec(SpecModel):
         default=(), description="Prompts that are never trained on, for evaluation."
     )
 
+    @property
+    def all(self) -> tuple[Text, ...]:
+        """All prompts, those for learning first."""
+        return (*self.train, *self.held_out)
+
 
 class RegionSpec(SpecModel):
     """A part of the picture. Its edges are fractions of the picture, measured from the top left."""
@@ -115,3 +120,8 @@ class ControlSpec(SpecModel):
         description="Memory strategies: auto adds one after another until the run fits into its device's "
         "memory, exact ones first; a list names those to use.",
     )
+
+    @property
+    def question_texts(self) -> tuple[str, ...]:
+        """Every text that a VLM may be given: the wordings and answers of all questions."""
+        return tuple(text for question in self.questions for text in question.texts)

@@ -5,6 +5,7 @@ their renders fit. The spec's questions set the goals. Artefacts (what no scene 
 varieties (what changes from seed to seed) are measured along with them.
 """
 
+from abc import abstractmethod
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -75,9 +76,9 @@ class WorldMeasure(Measure):
             return Judgement(value, value if self.role == "goal" else None)
         return self.judge_reading(evidence.shared(read_pictures), evidence)
 
+    @abstractmethod
     def judge_reading(self, reading: "Reading", evidence: Evidence) -> Judgement:
         """Judge pictures by what was read off them."""
-        raise NotImplementedError
 
 
 class Goals(WorldMeasure):
