@@ -4,21 +4,25 @@ One batch is a handful of pictures, so a single step says little: means are take
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 WINDOW = 5  # steps
+
+PhaseName = Literal["steer", "teach", "weights"]
 
 
 class StepMetrics(BaseModel):
     """One step of learning, measured before its update.
 
     Attributes:
-        step: counted from 1.
-        loss: the questions' weighted loss; what is minimised is ``loss + keep``.
-        keep: the weighted distance to the base generator's pictures.
-        losses: the loss of each question by its name, unweighted.
-        probabilities: P(answer) of each question by its name, the mean over the batch.
+        step: counted from 1, over all phases.
+        phase: the phase of learning.
+        loss: the questions' weighted loss, or the teaching's; what is minimised is ``loss + keep``.
+        keep: the weighted cost of leaving the base generator.
+        losses: the loss of each question by its name, unweighted; empty while teaching.
+        probabilities: P(answer) of each question by its name, the mean over the batch; empty while teaching.
         gradient_norm: the norm of the gradient before clipping.
         learning_rate: the optimizer's in this step.
     """
@@ -26,6 +30,7 @@ class StepMetrics(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     step: int
+    phase: PhaseName
     loss: float
     keep: float
     losses: dict[str, float]
@@ -35,24 +40,22 @@ class StepMetrics(BaseModel):
 
 
 def recent_loss(metrics: Sequence[StepMetrics]) -> float:
-    """Return the mean of what is minimised, over the last `WINDOW` steps."""
-    window = metrics[-WINDOW:]
+    """Return the mean of what is minimised, over the last `WINDOW` steps of the phase."""
+    window = _of_phase(metrics)[-WINDOW:]
     return sum(entry.loss + entry.keep for entry in window) / len(window)
 
 
 def recent_probabilities(metrics: Sequence[StepMetrics]) -> dict[str, float]:
-    """Return the mean P(answer) of each question over the last `WINDOW` steps."""
-    window = metrics[-WINDOW:]
+    """Return the mean P(answer) of each question over the last `WINDOW` steps; empty while teaching."""
+    window = _of_phase(metrics)[-WINDOW:]
     names = window[-1].probabilities if window else ()
     return {name: sum(entry.probabilities[name] for entry in window) / len(window) for name in names}
 
 
 def first_and_last_probability(metrics: Sequence[StepMetrics], question: str) -> tuple[float, float]:
-    """Return the mean P(answer) of a question over the first `WINDOW` steps and over the last."""
-    first, last = (
-        sum(entry.probabilities[question] for entry in part) / len(part)
-        for part in (metrics[:WINDOW], metrics[-WINDOW:])
-    )
+    """Return the mean P(answer) of a question over the first `WINDOW` steps that asked it, and the last."""
+    asked = [entry.probabilities[question] for entry in metrics if question in entry.probabilities]
+    first, last = (sum(part) / len(part) for part in (asked[:WINDOW], asked[-WINDOW:]))
     return first, last
 
 
@@ -61,7 +64,13 @@ def holds_above(metrics: Sequence[StepMetrics], threshold: float | None, questio
 
     It is averaged over the last `WINDOW` steps. Without a threshold or that many steps, return False.
     """
-    if threshold is None or len(metrics) < WINDOW:
+    if threshold is None or len(_of_phase(metrics)) < WINDOW:
         return False
     recent = recent_probabilities(metrics)
     return min(recent[name] for name in questions) > threshold
+
+
+def _of_phase(metrics: Sequence[StepMetrics]) -> Sequence[StepMetrics]:
+    """Return the last of ``metrics``, at most `WINDOW` of them, that are of the present phase."""
+    last = metrics[-WINDOW:]
+    return [entry for entry in last if entry.phase == last[-1].phase]

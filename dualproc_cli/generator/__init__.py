@@ -10,5 +10,6 @@ Usage::
 
 from dualproc_cli.generator.generator import Generator
 from dualproc_cli.generator.load import build_generator, load_generator, prepare_generator
+from dualproc_cli.generator.steering import Steering
 
-__all__ = ["Generator", "build_generator", "load_generator", "prepare_generator"]
+__all__ = ["Generator", "Steering", "build_generator", "load_generator", "prepare_generator"]

@@ -5,13 +5,12 @@ it draws the same pictures with an autograd graph. Which steps are in that graph
 every pipeline passes through: its scheduler, whose instance is wrapped for the length of the call.
 """
 
-import functools
 import inspect
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -19,8 +18,22 @@ from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator.clean_estimate import clean_estimate
+from dualproc_cli.generator.wrapping import wrapped
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import GradientSpec
+
+
+# From where on a call is recorded: from the steps that `GradientSpec` names; from what the text encoders
+# return, and then those steps; or from the noise on, through every step.
+Start = Literal["steps", "conditioning", "noise"]
+
+
+class _Finished(Exception):
+    """Leaves a pipeline before it decodes its latents."""
+
+    def __init__(self, latents: Tensor) -> None:
+        super().__init__("the latents are final")
+        self.latents = latents
 
 
 def run_pipeline(
@@ -29,6 +42,8 @@ def run_pipeline(
     arguments: dict[str, Any],
     gradient: GradientSpec | None,
     idle_timesteps: int,
+    start: Start = "steps",
+    latents_only: bool = False,
 ) -> tuple[Any, int]:
     """Call ``pipeline`` with ``arguments``, recording a graph only where ``gradient`` asks for it.
 
@@ -43,20 +58,25 @@ def run_pipeline(
             draw noise.
         gradient: through which steps to differentiate.
         idle_timesteps: how many of the scheduler's timesteps the pipeline never steps through.
+        start: from where on a graph is recorded, if ``gradient`` is given.
+        latents_only: whether to stop after the last step, before the decoder.
 
     Returns:
-        The pipeline's pictures, and how many scheduler steps it took.
+        The pipeline's pictures, or its final latents, and how many scheduler steps it took.
 
     Raises:
         UserError: after an x0-jump the pipeline cannot go on without its denoiser.
     """
     scheduler = pipeline.components["scheduler"]
     steps = _Steps(scheduler, denoiser, gradient, idle_timesteps, arguments.get("generator"))
+    steps.start, steps.latents_only = start, latents_only
     call = inspect.unwrap(type(pipeline).__call__)
     # As a context, set_grad_enabled also restores the grad mode, which the steps change.
     try:
-        with torch.set_grad_enabled(False), steps.watched():
+        with torch.set_grad_enabled(gradient is not None and start != "steps"), steps.watched():
             images = call(pipeline, **arguments)[0]
+    except _Finished as finished:
+        return finished.latents, steps.taken
     except Exception as error:
         if steps.clean is None or isinstance(error, UserError | torch.OutOfMemoryError):
             raise
@@ -81,7 +101,9 @@ class _Steps:
         self.scheduler, self.denoiser, self.gradient = scheduler, denoiser, gradient
         self.idle_timesteps = idle_timesteps
         self.jumps = gradient is not None and gradient.through == "x0-jump"
-        self.taken, self.first = 0, math.inf
+        self.start: Start = "steps"
+        self.latents_only = False
+        self.taken, self.total, self.named = 0, 0, math.inf  # named: the first step that gradient names
         self.clean: Tensor | None = None  # the estimate jumped to, and the denoiser's last output before it
         self.prediction: Any = None
         # Flow-matching pipelines do not hand their generators to a stochastic scheduler: it would draw from
@@ -90,27 +112,34 @@ class _Steps:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Wrap the scheduler and, to skip it after a jump, the denoiser."""
-        # Pipelines inspect the signatures of these methods, so the wrappers keep them.
-        wrappers = [(self.scheduler, self._set_timesteps), (self.scheduler, self._step)]
-        if self.jumps:
-            wrappers.append((self.denoiser, self._forward))
-        with _wrapped(wrappers):
+        """Wrap the scheduler and, to skip it after a jump or record some calls only, the denoiser."""
+        with ExitStack() as stack:
+            stack.enter_context(wrapped(self.scheduler, "set_timesteps", self._set_timesteps))
+            stack.enter_context(wrapped(self.scheduler, "step", self._step))
+            if self.jumps or self.start == "conditioning":
+                stack.enter_context(wrapped(self.denoiser, "forward", self._forward))
             yield
 
     def _set_timesteps(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         self.taken, self.clean = 0, None
-        self.first = self._first_recorded(len(self.scheduler.timesteps) - self.idle_timesteps)
-        torch.set_grad_enabled(self.first == 0)
+        self.total = len(self.scheduler.timesteps) - self.idle_timesteps
+        self.named = self._first_named()
+        if self.start == "steps":  # otherwise the graph has begun
+            torch.set_grad_enabled(self.first == 0)
         return result
 
-    def _first_recorded(self, total: int) -> float:
+    def _first_named(self) -> float:
         if self.gradient is None:
             return math.inf
         if self.jumps:
-            return min(self.gradient.steps, total) - 1
-        return max(total - self.gradient.steps, 0)
+            return min(self.gradient.steps, self.total) - 1
+        return max(self.total - self.gradient.steps, 0)
+
+    @property
+    def first(self) -> float:
+        """The first step that is recorded."""
+        return 0 if self.gradient is not None and self.start == "noise" else self.named
 
     def _step(
         self, original: Any, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any
@@ -119,16 +148,23 @@ class _Steps:
             return _step_output(self.clean, kwargs)
         if self.noise is not None and kwargs.get("generator") is None:
             kwargs["generator"] = self.noise
-        if self.jumps and self.taken == self.first:
+        if self.jumps and self.taken == self.named:
             self.clean = clean_estimate(self.scheduler, original, model_output, timestep, sample, **kwargs)
+            if self.latents_only:
+                raise _Finished(self.clean)
             return _step_output(self.clean, kwargs)
         result = original(model_output, timestep, sample, *args, **kwargs)
         self.taken += 1
+        if self.latents_only and self.taken == self.total:
+            raise _Finished(result[0])
         if self.taken == self.first:
             torch.set_grad_enabled(True)
         return result
 
     def _forward(self, original: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.gradient is not None and self.start == "conditioning":
+            # The graph begins before the first step, and pauses until the steps that are recorded.
+            torch.set_grad_enabled(self.taken >= self.first)
         if self.clean is None:
             self.prediction = original(*args, **kwargs)
         return self.prediction
@@ -140,16 +176,3 @@ def _step_output(clean: Tensor, kwargs: dict[str, Any]) -> Any:
         return SimpleNamespace(prev_sample=clean, pred_original_sample=clean, denoised=clean)
     return clean, clean
 
-
-@contextmanager
-def _wrapped(wrappers: list[tuple[Any, Any]]) -> Iterator[None]:
-    """Wrap the method that each wrapper is named after, on that instance and only inside the block."""
-    targets = [(instance, wrapper.__name__.removeprefix("_"), wrapper) for instance, wrapper in wrappers]
-    try:
-        for instance, name, wrapper in targets:
-            original = getattr(instance, name)
-            setattr(instance, name, functools.wraps(original)(functools.partial(wrapper, original)))
-        yield
-    finally:
-        for instance, name, _ in targets:
-            vars(instance).pop(name, None)

@@ -1,7 +1,7 @@
 """A frozen text-to-image pipeline that renders differentiably and carries adapters."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from dualproc_cli.generator.adapter_types import ADAPTER_TYPES
 from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.compiling import uncompiled
 from dualproc_cli.generator.conventions import Conventions
-from dualproc_cli.generator.differentiate import run_pipeline
+from dualproc_cli.generator.differentiate import Start, run_pipeline
+from dualproc_cli.generator.steered_call import SteeredCall, text_encoders
+from dualproc_cli.generator.steering import Steering
 from dualproc_cli.generator.workarounds import Workaround
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
@@ -39,6 +41,7 @@ class Generator:
         conventions: how the pipeline returns its pictures.
         saving: makes the context in which tensors are saved for the backward pass.
         strategies: names of the memory strategies that were applied, for error messages.
+        steering: what is learned of the steering of its inputs; None without any.
     """
 
     def __init__(
@@ -60,6 +63,10 @@ class Generator:
         self._learned = AdapterSpec()
         self.saving: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.strategies: list[str] = []
+        self.steering: Steering | None = None
+        self._steers = False
+        self._recoloring = torch.zeros(0)
+        self._seen: list[SteeredCall] = []  # the calls of the last steered picture
         self.conventions = conventions or Conventions(width=spec.width, height=spec.height)
         if conventions is None:
             self.conventions = self_test.find_conventions(self)
@@ -87,7 +94,21 @@ class Generator:
             UserError: ``gradient`` is an x0-jump and the scheduler gives no clean estimate.
         """
         images, _ = self.call(prompts, seeds, gradient=gradient, steps=steps or self.spec.steps)
-        return self.conventions.picture(images)
+        pictures = self.conventions.picture(images)
+        if not self._steers:
+            return pictures
+        with torch.set_grad_enabled(gradient is not None):
+            return self.recolored(pictures)
+
+    def latents(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, gradient: GradientSpec | None = None
+    ) -> Tensor:
+        """Return what the decoder of `render` would decode, [B, ...] in the pipeline's own layout, float32.
+
+        With an x0-jump in ``gradient``, these are the clean latents that it predicts.
+        """
+        found, _ = self.call(prompts, seeds, gradient=gradient, steps=self.spec.steps, latents_only=True)
+        return found.float()
 
     def call(
         self,
@@ -99,8 +120,11 @@ class Generator:
         width: int | None = None,
         height: int | None = None,
         output_type: str = "pt",
+        latents_only: bool = False,
     ) -> tuple[Any, int]:
         """Call the pipeline; return its raw pictures and the number of scheduler steps (see `render`).
+
+        With ``latents_only``, return what it would decode instead of the pictures.
 
         Raises:
             ValueError: the numbers of prompts and seeds differ.
@@ -113,24 +137,94 @@ class Generator:
             "width": width or self.spec.width,
             "height": height or self.spec.height,
             "output_type": output_type,
+            "latents_only": latents_only,
         }
+        self._seen = []
         if self.conventions.batches:
             return self._call(prompts, seeds, **options)
         alone = [self._call([prompt], [seed], **options) for prompt, seed in zip(prompts, seeds, strict=True)]
         return (torch.cat([images for images, _ in alone]) if len(alone) > 1 else alone[0][0]), alone[0][1]
 
     def _call(
-        self, prompts: Sequence[str], seeds: Sequence[int], gradient: GradientSpec | None, **options: Any
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        gradient: GradientSpec | None,
+        latents_only: bool,
+        **options: Any,
     ) -> tuple[Any, int]:
         arguments = self._arguments.make(prompts, seeds, as_list=self.conventions.batches, **options)
+        steering = self.steering if self._steers else None
+        inputs = SteeredCall(self.pipeline, len(prompts), steering)
         # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image). It is seeded with the
         # first picture's seed for the call; afterwards the old state is restored.
         forked = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
-        with forked, self.saving() if gradient else nullcontext():
+        saving = self.saving() if gradient else nullcontext()
+        with forked, saving, inputs.watched() if steering else nullcontext():
             torch.manual_seed(seeds[0])
-            return run_pipeline(
-                self.pipeline, self.denoiser, arguments, gradient, self.conventions.idle_timesteps
+            drawn = run_pipeline(
+                self.pipeline,
+                self.denoiser,
+                arguments,
+                gradient,
+                self.conventions.idle_timesteps,
+                _start(steering),
+                latents_only,
             )
+        if steering:
+            self._seen.append(inputs)
+        return drawn
+
+    def recolored(self, images: Tensor) -> Tensor:
+        """Return the last steered pictures [B, 3, H, W] in the colours that steering gives them."""
+        if self.steering is None or self.steering.colors is None:
+            return images
+        prompts = [self.steering.about_prompts(call.embeddings, call.count) for call in self._seen]
+        found = self.steering.colors(images, torch.cat(prompts))
+        self._recoloring = (found - images).abs().mean((1, 2, 3))
+        return found
+
+    def add_steering(self, where: Sequence[str], seed: int) -> None:
+        """Add steering of ``where``, of noise, conditioning and colors, which has no effect yet.
+
+        Raises:
+            UserError: an input of this pipeline cannot be steered, or no gradient reaches it.
+        """
+        with uncompiled(), SteeredCall(self.pipeline, 1, None).watched() as seen:
+            self.call([self_test.PROMPT], [0], steps=1, latents_only=True)
+        inputs = self_test.check_inputs(self, seen, where)
+        self.steering = Steering(inputs, tuple(where), seed).to(self.device)
+        self_test.check_steering(self, self.steering)
+
+    @contextmanager
+    def steered(self) -> Iterator[None]:
+        """Steer what is drawn inside the block, if steering was added."""
+        self._steers = self.steering is not None
+        try:
+            yield
+        finally:
+            self._steers = False
+
+    def steering_state(self) -> dict[str, Tensor]:
+        """Return a copy of the steering's weights on the CPU, for a checkpoint; empty without steering."""
+        return {} if self.steering is None else cpu_copies(dict(self.steering.named_parameters()))
+
+    def load_steering_state(self, state: dict[str, Tensor]) -> None:
+        """Restore the weights from `steering_state`, in place.
+
+        Raises:
+            UserError: the weights are those of another steering.
+        """
+        tensors = dict(self.steering.named_parameters()) if self.steering is not None else {}
+        _fill(tensors, state, "checkpoint", "steering")
+
+    def noise_nats(self) -> Tensor:
+        """Return what steering the noise of the last steered pictures cost, [B] in nats, with its graph."""
+        return torch.cat([call.nats for call in self._seen if call.nats is not None])
+
+    def recoloring(self) -> Tensor:
+        """Return by how much the last pictures were recoloured: mean absolute change [B], with its graph."""
+        return self._recoloring
 
     def release_text_encoders(self, prompts: Sequence[str]) -> None:
         """Encode ``prompts``, keep their embeddings, and move the text encoders to main memory.
@@ -141,9 +235,8 @@ class Generator:
         with uncompiled():
             for prompt in prompts:
                 self.call([prompt], [0], steps=1, width=size.width, height=size.height)
-        for name, module in self.pipeline.components.items():
-            if name.startswith("text_encoder") and isinstance(module, nn.Module):
-                module.to("cpu")
+        for module in text_encoders(self.pipeline).values():
+            module.to("cpu")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -193,7 +286,7 @@ class Generator:
         Raises:
             UserError: the weights are those of another adapter.
         """
-        self._fill(LEARNED, state, "checkpoint")
+        _fill(adapter.tensors(self.denoiser, LEARNED), state, "checkpoint", "adapter")
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Switch the adapters off inside the block, where pictures are exactly the base generator's."""
@@ -224,23 +317,10 @@ class Generator:
                 continue
             name = f"loaded-{self._loaded}"
             adapter.inject(self.denoiser, name, file.config, seed=0)
-            self._fill(name, file.tensors, str(folder))
+            _fill(adapter.tensors(self.denoiser, name), file.tensors, str(folder), "adapter")
             for layer in adapter.layers(self.denoiser):
                 layer.set_scale(name, scale)
             self._loaded += 1
-
-    def _fill(self, name: str, state: dict[str, Tensor], source: str) -> None:
-        tensors = adapter.tensors(self.denoiser, name)
-        odd = sorted(tensors.keys() ^ state.keys()) or [
-            key for key in tensors if tensors[key].shape != state[key].shape
-        ]
-        if odd:
-            raise UserError(
-                f"{source}: its weights are those of another adapter ({odd[0]} and {len(odd) - 1} more)"
-            )
-        with torch.no_grad():
-            for key, tensor in tensors.items():
-                tensor.copy_(state[key])
 
     def _check_fits(self, file: AdapterFile, folder: Path) -> None:
         name = type(self.pipeline).__name__
@@ -259,6 +339,27 @@ class Generator:
                     f"{features[0]} x {features[1]}, and {name} ({self.spec.model}) has {found}; use the "
                     "model named in its bundle"
                 )
+
+
+def _fill(tensors: dict[str, nn.Parameter], state: dict[str, Tensor], source: str, what: str) -> None:
+    """Copy ``state`` into ``tensors``, which must have the same names and shapes."""
+    odd = sorted(tensors.keys() ^ state.keys()) or [
+        key for key in tensors if tensors[key].shape != state[key].shape
+    ]
+    if odd:
+        raise UserError(
+            f"{source}: its weights are those of another {what} ({odd[0]} and {len(odd) - 1} more)"
+        )
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            tensor.copy_(state[key])
+
+
+def _start(steering: Steering | None) -> Start:
+    """Return from where on a call is recorded so that gradients reach what is steered."""
+    if steering is None or (steering.noise is None and not len(steering.offsets)):
+        return "steps"
+    return "conditioning" if steering.noise is None else "noise"
 
 
 def _features(layer: Any) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """The self-test of a generator: how it returns pictures, and whether gradients reach its adapter."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -13,6 +14,8 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator.compiling import uncompiled
 from dualproc_cli.generator.conventions import Conventions
 from dualproc_cli.generator.schedulers import scheduler_advice
+from dualproc_cli.generator.steered_call import SteeredCall
+from dualproc_cli.generator.steering import Inputs, Steering
 from dualproc_cli.models.load_errors import first_line, missing_package
 from dualproc_cli.spec import GeneratorSpec, GradientSpec
 
@@ -21,6 +24,7 @@ LONGER = "a picture of a house"
 SMALL = 128  # pixels; large models draw at this size, which is fast
 STEPS = 2  # some schedulers behave differently on their first step
 VISIBLE = 1e-2  # above half precision's rounding errors; 2.5 of 255 levels
+UNIT = 0.1  # noise whose standard deviation is this near to 1 is unit noise
 ANY = 1e-3  # above the difference between two runs of the same computation
 
 
@@ -34,6 +38,14 @@ class Tested(Protocol):
     @property
     def call(self) -> Callable[..., tuple[Any, int]]:
         """Calls the pipeline: see `Generator.call`."""
+        ...
+
+    def steered(self) -> AbstractContextManager[None]:
+        """Steers inside the block: see `Generator.steered`."""
+        ...
+
+    def recolored(self, images: Tensor) -> Tensor:
+        """Recolours the last pictures: see `Generator.recolored`."""
         ...
 
 
@@ -103,6 +115,57 @@ def check_gradients(generator: Tested, tensors: dict[str, nn.Parameter]) -> None
         _fail(generator, f"no gradient reaches {len(missing)} of its weights: {', '.join(missing)}")
     if not all(gradient.isfinite().all() for gradient in gradients if gradient is not None):
         _fail(generator, f"its gradients are not finite in {generator.spec.dtype}")
+
+
+def check_inputs(generator: Tested, seen: SteeredCall, where: Sequence[str]) -> Inputs:
+    """Return what a call started from, if the inputs in ``where`` can be steered.
+
+    Raises:
+        UserError: one of them cannot; the message names it.
+    """
+    noise = seen.noise
+    known = noise is not None and noise.is_floating_point() and noise.ndim >= 3 and len(noise) == 1
+    if "noise" in where and not known:
+        _cannot_steer(generator, "noise", "it draws its noise in a way of its own")
+    if "conditioning" in where and not seen.embeddings:
+        _cannot_steer(generator, "conditioning", "its text encoders return no embeddings")
+    sigma = float(noise.detach().float().std()) if known else 1.0
+    return Inputs(
+        latents=tuple(noise.shape[1:]) if known else None,
+        sigma=1.0 if abs(sigma - 1) < UNIT else sigma,
+        aspect=generator.spec.height / generator.spec.width,
+        embeddings={name: (value.shape[-1], seen.scales[name]) for name, value in seen.embeddings.items()},
+    )
+
+
+def check_steering(generator: Tested, steering: Steering) -> None:
+    """Check that gradients reach all that is steered, and drop the offsets that no picture depends on.
+
+    Raises:
+        UserError: no gradient reaches the noise, or none of the offsets.
+    """
+    with generator.steered():
+        drawn = _small(generator, GradientSpec(through="last-steps", steps=1))
+        picture = generator.recolored(generator.conventions.picture(drawn))
+    if not picture.requires_grad:
+        _fail(generator, "no gradient reaches its picture from what is steered")
+    tensors = dict(steering.named_parameters())
+    found = dict(zip(tensors, torch.autograd.grad(picture.mean(), list(tensors.values()), allow_unused=True)))
+    moved = {name for name, gradient in found.items() if gradient is not None and gradient.any()}
+    if steering.noise is not None and not any(name.startswith("noise.") for name in moved):
+        _cannot_steer(generator, "noise", "no gradient reaches its noise")
+    steered = list(steering.offsets)
+    for name in steered:
+        if f"offsets.{name}" not in moved:
+            del steering.offsets[name]
+    if steered and not len(steering.offsets):
+        _cannot_steer(generator, "conditioning", "no gradient reaches its text embeddings")
+
+
+def _cannot_steer(generator: Tested, which: str, why: str) -> NoReturn:
+    raise UserError(
+        f"learn.where: {which}: {_name(generator)} cannot be steered there ({why}); leave {which} out"
+    )
 
 
 def _matter(generator: Tested, tensors: dict[str, nn.Parameter], missing: list[str], plain: Tensor) -> bool:
@@ -176,7 +239,7 @@ def _name(generator: Tested) -> str:
     return f"{type(generator.pipeline).__name__} with {type(scheduler).__name__}"
 
 
-def _fail(generator: Tested, reason: str) -> None:
+def _fail(generator: Tested, reason: str) -> NoReturn:
     raise UserError(
         f"generator.model: {generator.spec.model}: {_name(generator)} failed its self-test: "
         f"{reason}; choose another model, or report this with the versions of diffusers and torch"

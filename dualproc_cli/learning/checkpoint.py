@@ -13,12 +13,12 @@ from torch import Tensor
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
-from dualproc_cli.metrics import StepMetrics
+from dualproc_cli.metrics import PhaseName, StepMetrics
 from dualproc_cli.spec import ControlSpec, spec_digest
 
 METADATA_KEY = "dualproc_checkpoint"
 RNG = "rng"
-ADAPTER, MEAN, SQUARE, BEST = "adapter.", "mean.", "square.", "best."
+ADAPTER, STEERING, MEAN, SQUARE, BEST = "adapter.", "steering.", "mean.", "square.", "best."
 
 
 class _Header(BaseModel):
@@ -26,6 +26,7 @@ class _Header(BaseModel):
 
     spec_digest: str
     metrics: list[StepMetrics]
+    phase: PhaseName
     best: tuple[int, float] | None
 
 
@@ -57,16 +58,20 @@ class Checkpoint:
         spec_digest: of the spec that is learned.
         metrics: of every step so far.
         rng: state of the run's random numbers, uint8.
+        phase: the phase of the next step.
         adapter: the adapter's weights by name.
-        moments: AdamW's running means of gradient and squared gradient, in the parameters' order; empty
-            before the first step.
+        steering: the steering's weights by name; empty without steering.
+        moments: AdamW's running means of gradient and squared gradient, in the order of what the phase moves;
+            empty before its first step.
         best: the best state so far; None if it is not kept.
     """
 
     spec_digest: str
     metrics: list[StepMetrics]
     rng: Tensor
+    phase: PhaseName
     adapter: dict[str, Tensor]
+    steering: dict[str, Tensor]
     moments: list[tuple[Tensor, Tensor]]
     best: Best | None = None
 
@@ -82,9 +87,10 @@ class Checkpoint:
             OSError: the disk is full or the folder cannot be written to.
         """
         best = (self.best.step, self.best.loss) if self.best else None
-        header = _Header(spec_digest=self.spec_digest, metrics=self.metrics, best=best)
+        header = _Header(spec_digest=self.spec_digest, metrics=self.metrics, phase=self.phase, best=best)
         tensors = {RNG: self.rng}
         tensors |= {ADAPTER + name: tensor for name, tensor in self.adapter.items()}
+        tensors |= {STEERING + name: tensor for name, tensor in self.steering.items()}
         for index, (mean, square) in enumerate(self.moments):
             tensors |= {f"{MEAN}{index}": mean, f"{SQUARE}{index}": square}
         if self.best:
@@ -109,7 +115,9 @@ class Checkpoint:
                 spec_digest=header.spec_digest,
                 metrics=header.metrics,
                 rng=tensors[RNG],
+                phase=header.phase,
                 adapter=_named(tensors, ADAPTER),
+                steering=_named(tensors, STEERING),
                 moments=[(tensors[f"{MEAN}{index}"], tensors[f"{SQUARE}{index}"]) for index in range(count)],
                 best=best,
             )

@@ -20,7 +20,7 @@ from dualproc_cli.learning.run import Ending, run
 from dualproc_cli.measures import check_measures
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
-from dualproc_cli.spec import LoadedSpec
+from dualproc_cli.spec import STEERED, LoadedSpec
 from dualproc_cli.vlm import Vlm
 
 
@@ -70,13 +70,15 @@ def learn(
             console.print(plan.reason, markup=False, soft_wrap=True)
         generator, vlm = plan.load_generator(), plan.load_vlm()
         generator.add_adapter(loaded.spec.learn.adapter, loaded.spec.learn.seed)
+        if steered := [one for one in loaded.spec.where if one in STEERED]:
+            generator.add_steering(steered, loaded.spec.learn.seed)
         size = loaded.spec.generator.height, loaded.spec.generator.width
         criterion = compile_loss(loaded, vlm, *size)
         learner = Learner(loaded.spec, generator, criterion, keep_best=keep_best)
         if checkpoint:
             learner.restore(checkpoint)
             console.print(f"resuming after step {checkpoint.step}", markup=False)
-        with LearningProgress(console, loaded.spec.learn.steps, len(learner.metrics)) as progress:
+        with LearningProgress(console, learner.steps, len(learner.metrics)) as progress:
             ending = run(learner, place.checkpoint, progress, plan.next())
         if not ending.early:
             console.print(ending.message, markup=False, soft_wrap=True)

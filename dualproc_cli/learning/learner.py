@@ -3,13 +3,12 @@
 import math
 
 import torch
-from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.drawing import draw_seeds
 from dualproc_cli.generator import Generator
 from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
-from dualproc_cli.learning.keep import distance
+from dualproc_cli.learning.phases import Phase, phases_of
 from dualproc_cli.metrics import WINDOW, StepMetrics, holds_above, recent_loss
 from dualproc_cli.spec import ControlSpec
 
@@ -38,13 +37,14 @@ class NotFiniteError(Exception):
 
 
 class Learner:
-    """Trains the adapter of ``generator`` to minimise ``criterion``.
+    """Moves what the spec's phases name to minimise ``criterion`` (see `dualproc_cli.learning.phases`).
 
     Everything random (prompts, seeds, wordings, jitter) is drawn from one random generator, seeded by
     ``learn.seed``: a spec gives the same adapter each time, and so does a run that was resumed.
 
     Attributes:
         metrics: one entry per step so far.
+        phases: the phases of the run.
         best: the state with the lowest recent loss; None without ``keep_best``, or before there is one.
     """
 
@@ -55,58 +55,80 @@ class Learner:
 
         Args:
             spec: the control to learn.
-            generator: with its adapter.
+            generator: with its adapter, and the steering that ``spec.where`` names.
             criterion: the spec's loss, compiled for the size of the generator's pictures.
-            keep_best: whether the state with the lowest recent loss is kept.
+            keep_best: whether the state with the lowest recent loss of the last phase is kept.
         """
         self.spec, self.generator, self.criterion = spec, generator, criterion
+        self.phases = phases_of(spec, generator, criterion)
         self.metrics: list[StepMetrics] = []
         self.best: Best | None = None
         self._keep_best = keep_best
         self._rng = torch.Generator().manual_seed(spec.learn.seed)
-        self._parameters = generator.adapter_parameters()
+        self._enter(self.phases[0])
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._parameters = phase.parameters()
+        decay = WEIGHT_DECAY if phase.name == "weights" else 0.0
         self._optimizer = torch.optim.AdamW(
-            self._parameters, spec.learn.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
+            self._parameters, phase.learning_rate, betas=BETAS, weight_decay=decay
         )
+
+    @property
+    def _taken(self) -> int:
+        """The number of steps taken in the present phase."""
+        return sum(entry.phase == self.phase.name for entry in self.metrics)
 
     @property
     def holds(self) -> bool:
         """Whether recent P(answer) of every question with a weight above 0 is above ``learn.stop_at``."""
         learned = [question.name for question in self.spec.questions if question.weight > 0]
-        return holds_above(self.metrics, self.spec.learn.stop_at, learned)
+        asked = bool(self.metrics) and self.metrics[-1].phase == self.phase.name and self.phase.asks
+        return asked and holds_above(self.metrics, self.spec.learn.stop_at, learned)
+
+    @property
+    def _phase_is_over(self) -> bool:
+        return self._taken >= self.phase.steps or self.holds
 
     @property
     def finished(self) -> bool:
-        """Whether all steps were taken, or `holds` is true."""
-        return len(self.metrics) >= self.spec.learn.steps or self.holds
+        """Whether the last phase took all its steps, or `holds` is true in it."""
+        return self.phase is self.phases[-1] and self._phase_is_over
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of the run, if no further phase ends early."""
+        later = self.phases[self.phases.index(self.phase) + 1 :]
+        return len(self.metrics) - self._taken + sum(phase.steps for phase in (self.phase, *later))
 
     def step(self) -> StepMetrics:
-        """Draw a batch, compute its loss, and move the adapter once.
+        """Draw a batch, compute its loss, and move what the phase moves once.
 
         Raises:
-            NotFiniteError: the loss or its gradient is not finite; the adapter has not moved.
+            NotFiniteError: the loss or its gradient is not finite; nothing has moved.
         """
-        learn = self.spec.learn
-        prompts, seeds = self._draw()
-        images = self.generator.render(prompts, seeds, gradient=learn.gradient)
-        report = self.criterion(images, self._rng)
-        kept = self._distance(images, prompts, seeds)
+        phase = self.phase
+        prompts, seeds = self._draw(phase.batch_size)
+        found = phase.loss(prompts, seeds, self._rng)
         self._optimizer.zero_grad()
-        (report.loss + kept).backward()
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, learn.gradient_clip)
+        (found.loss + found.keep).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.spec.learn.gradient_clip)
 
         # A single transfer, because each transfer from the device waits until it has finished computing.
-        probabilities = [values.mean() for values in report.probabilities.values()]
-        scalars = [report.loss.detach(), kept.detach(), norm, *report.losses.values(), *probabilities]
+        probabilities = [values.mean() for values in found.probabilities.values()]
+        scalars = [found.loss.detach(), found.keep.detach(), norm, *found.losses.values(), *probabilities]
         values = torch.stack([scalar.float() for scalar in scalars]).tolist()
+        asked = len(found.losses)
         entry = StepMetrics(
             step=len(self.metrics) + 1,
+            phase=phase.name,
             loss=values[0],
             keep=values[1],
             gradient_norm=values[2],
-            losses=dict(zip(report.losses, values[3:], strict=False)),
-            probabilities=dict(zip(report.probabilities, values[-len(probabilities) :], strict=True)),
-            learning_rate=learn.learning_rate * rate_factor(len(self.metrics), learn.steps),
+            losses=dict(zip(found.losses, values[3 : 3 + asked], strict=True)),
+            probabilities=dict(zip(found.probabilities, values[3 + asked :], strict=True)),
+            learning_rate=phase.learning_rate * rate_factor(self._taken, phase.steps),
         )
         for what, value in {
             "loss": entry.loss + entry.keep,
@@ -119,7 +141,13 @@ class Learner:
             group["lr"] = entry.learning_rate
         self._optimizer.step()
         self.metrics.append(entry)
+        self._go_on()
         return entry
+
+    def _go_on(self) -> None:
+        """Enter the next phase if the present one is over."""
+        if self._phase_is_over and self.phase is not self.phases[-1]:
+            self._enter(self.phases[self.phases.index(self.phase) + 1])
 
     def checkpoint(self) -> Checkpoint:
         """Return the state after the last step."""
@@ -132,7 +160,9 @@ class Learner:
             spec_digest=run_digest(self.spec),
             metrics=list(self.metrics),
             rng=self._rng.get_state(),
+            phase=self.phase.name,
             adapter=self.generator.adapter_state(),
+            steering=self.generator.steering_state(),
             moments=moments,
             best=self.best,
         )
@@ -142,32 +172,26 @@ class Learner:
         self.metrics, self.best = list(checkpoint.metrics), checkpoint.best
         self._rng.set_state(checkpoint.rng)
         self.generator.load_adapter_state(checkpoint.adapter)
+        self.generator.load_steering_state(checkpoint.steering)
+        self._enter(next(phase for phase in self.phases if phase.name == checkpoint.phase))
         if checkpoint.moments:
             state = self._optimizer.state_dict()
             state["state"] = {
-                index: {"step": torch.tensor(float(checkpoint.step)), "exp_avg": mean, "exp_avg_sq": square}
+                index: {"step": torch.tensor(float(self._taken)), "exp_avg": mean, "exp_avg_sq": square}
                 for index, (mean, square) in enumerate(checkpoint.moments)
             }
             self._optimizer.load_state_dict(state)
 
-    def _draw(self) -> tuple[list[str], list[int]]:
+    def _draw(self, count: int) -> tuple[list[str], list[int]]:
         prompts = self.spec.prompts.train
-        chosen = torch.randint(len(prompts), (self.spec.learn.batch_size,), generator=self._rng).tolist()
+        chosen = torch.randint(len(prompts), (count,), generator=self._rng).tolist()
         return [prompts[index] for index in chosen], draw_seeds(self._rng, len(chosen))
-
-    def _distance(self, images: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
-        keep = self.spec.learn.keep
-        if not keep.matters:
-            return images.new_zeros(())
-        with self.generator.without_adapter():
-            base = self.generator.render(prompts, seeds)
-        return distance(images, base, keep)
 
     def _remember_best(self, entry: StepMetrics) -> None:
         """Keep the weights that ``entry`` was measured with if its recent loss is the lowest so far."""
-        history = [*self.metrics[1 - WINDOW :], entry]
-        if not self._keep_best or len(history) < WINDOW:
+        if not self._keep_best or self.phase is not self.phases[-1] or self._taken < WINDOW - 1:
             return
+        history = [*self.metrics[1 - WINDOW :], entry]
         loss = recent_loss(history)
         if self.best is None or loss < self.best.loss:
             self.best = Best(len(self.metrics), loss, self.generator.adapter_state())

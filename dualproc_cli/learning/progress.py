@@ -48,7 +48,7 @@ class LearningProgress:
                 f"P({name}) {value:.2f}" for name, value in recent_probabilities(metrics).items()
             )
             self._console.print(
-                f"step {step}/{self._steps}  {self._losses(metrics[-1])}  {answers}  {self._pace(step)}",
+                f"{metrics[-1].phase} {step}/{self._steps}  {self._losses(metrics[-1])}  {answers}  {self._pace(step)}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -62,7 +62,7 @@ class LearningProgress:
         last = metrics[-1]
         head = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=self._steps, completed=last.step, width=30)
-        head.add_row(f"step {last.step}/{self._steps}", bar, self._pace(last.step))
+        head.add_row(f"{last.phase} {last.step}/{self._steps}", bar, self._pace(last.step))
         answers = Table.grid(padding=(0, 2))
         for name, value in recent_probabilities(metrics).items():
             answers.add_row(

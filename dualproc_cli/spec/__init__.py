@@ -11,7 +11,17 @@ from dualproc_cli.spec.canonical import canonical, json_schema, spec_digest
 from dualproc_cli.spec.control import ControlSpec, EvaluateSpec, PromptsSpec, Question, RegionSpec
 from dualproc_cli.spec.faults import Fault, Place, SpecError
 from dualproc_cli.spec.fields import rgb
-from dualproc_cli.spec.learn import AdapterSpec, GradientSpec, JitterSpec, KeepSpec, LearnSpec
+from dualproc_cli.spec.learn import (
+    STEERED,
+    AdapterSpec,
+    GradientSpec,
+    JitterSpec,
+    KeepSpec,
+    LearnSpec,
+    SteerSpec,
+    TeachSpec,
+    Where,
+)
 from dualproc_cli.spec.load import LoadedSpec, load_spec
 from dualproc_cli.spec.models import GeneratorSpec, VlmSpec
 from dualproc_cli.spec.visual_prompts import (
@@ -25,6 +35,7 @@ from dualproc_cli.spec.visual_prompts import (
 )
 
 __all__ = [
+    "STEERED",
     "AdapterSpec",
     "BoxPrompt",
     "ControlSpec",
@@ -46,8 +57,11 @@ __all__ = [
     "Question",
     "RegionSpec",
     "SpecError",
+    "SteerSpec",
+    "TeachSpec",
     "VisualPromptSpec",
     "VlmSpec",
+    "Where",
     "canonical",
     "json_schema",
     "load_spec",

@@ -14,10 +14,16 @@ from dualproc_cli.spec.fields import (
     number,
     whole,
 )
-from dualproc_cli.spec.learn import LearnSpec
+from dualproc_cli.spec.learn import STEERED, LearnSpec, Where
 from dualproc_cli.spec.measures import AnyMeasure
 from dualproc_cli.spec.models import GeneratorSpec, Memory, VlmSpec
-from dualproc_cli.spec.visual_prompts import VisualPromptSpec
+from dualproc_cli.spec.visual_prompts import (
+    BoxPrompt,
+    LinePrompt,
+    PalettePrompt,
+    PointsPrompt,
+    VisualPromptSpec,
+)
 
 
 class PromptsSpec(SpecModel):
@@ -122,6 +128,28 @@ class ControlSpec(SpecModel):
     )
 
     @property
+    def where(self) -> tuple[Where, ...]:
+        """What the answers' gradient moves: `LearnSpec.where`, with auto decided by the questions' prompts."""
+        if self.learn.where != "auto":
+            return self.learn.where
+        found: set[Where] = set()
+        for question in self.questions:
+            prompt = self.visual_prompts.get(question.visual_prompt or "")
+            found |= _suits(prompt) if question.weight > 0 else set()
+        return tuple(one for one in STEERED if one in found) or ("noise",)
+
+    @property
     def question_texts(self) -> tuple[str, ...]:
         """Every text that a VLM may be given: the wordings and answers of all questions."""
         return tuple(text for question in self.questions for text in question.texts)
+
+
+def _suits(prompt: VisualPromptSpec | None) -> set[Where]:
+    """Return what decides about the answer to a question with this visual prompt."""
+    match prompt:
+        case PalettePrompt():
+            return {"colors"}
+        case LinePrompt() | PointsPrompt() | BoxPrompt():
+            return {"noise"}  # it decides about the layout
+        case _:
+            return {"noise", "conditioning"}

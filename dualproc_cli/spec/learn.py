@@ -46,6 +46,11 @@ class GradientSpec(SpecModel):
     )
 
 
+# What the answers' gradient moves. Besides the weights, it is what the frozen generator is given.
+Where = Literal["weights", "noise", "conditioning", "colors"]
+STEERED: tuple[Where, ...] = ("noise", "conditioning", "colors")
+_Where = Annotated[Auto | Annotated[tuple[Where, ...], Field(min_length=1), Tag("names")], AUTO_OR_NAMES]
+
 Pull = Annotated[float, number(ge=0, le=1e6)]
 
 
@@ -64,10 +69,41 @@ class KeepSpec(SpecModel):
         default=0.0, description="Weight of the total variation in excess of the base picture's." + PRESET
     )
 
+    noise: Pull = Field(
+        default=0.05, description="Weight of the nats that steering the noise costs, a picture."
+    )
+    conditioning: Pull = Field(
+        default=0.05, description="Weight of the nats that steering the conditioning costs, a picture."
+    )
+    colors: Pull = Field(
+        default=1.0, description="Weight of the mean absolute change of the pixels by steering the colors."
+    )
+
     @property
     def matters(self) -> bool:
-        """Whether any weight is above 0; otherwise the base picture is not needed."""
+        """Whether the base picture is needed: whether any of the weights for it is above 0."""
         return self.picture > 0 or self.structure > 0 or self.smoothness > 0
+
+
+class SteerSpec(SpecModel):
+    """How the steering is learned, where ``learn.where`` asks for it."""
+
+    learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
+        default=3e-3, description="AdamW's learning rate for what is steered."
+    )
+
+
+class TeachSpec(SpecModel):
+    """How an adapter is taught what was steered: by regression on the steered pictures, without the VLM."""
+
+    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=300, description="Optimizer steps.")
+    batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=16, description="Pictures per step.")
+    learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
+        default=2e-3, description="AdamW's learning rate." + PRESET
+    )
+    keep_steering: bool = Field(
+        default=False, description="Whether the bundle also holds the steering itself, steering.safetensors."
+    )
 
 
 class JitterSpec(SpecModel):
@@ -85,7 +121,15 @@ class JitterSpec(SpecModel):
 class LearnSpec(SpecModel):
     """How the adapter is learned."""
 
-    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=100, description="Optimizer steps.")
+    where: _Where = Field(
+        default=("weights",),
+        description="What the answers' gradient moves. weights: an adapter of the denoiser. noise, "
+        "conditioning, colors: what the frozen generator is given, or how its picture is coloured, which an "
+        "adapter is then taught. Several are moved together, and the weights after them. auto: colors for "
+        "questions with a palette, noise for those with another visual prompt, and noise and conditioning "
+        "for the others." + PRESET,
+    )
+    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=100, description="Optimizer steps, with the VLM.")
     batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=4, description="Pictures per step.")
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
         default=5e-5, description="AdamW's learning rate." + PRESET
@@ -109,6 +153,10 @@ class LearnSpec(SpecModel):
     )
     checkpoint_every: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
         default=25, description="Steps between checkpoints."
+    )
+    steer: SteerSpec = Field(default=SteerSpec(), description="How what is steered is learned.")
+    teach: TeachSpec = Field(
+        default=TeachSpec(), description="How an adapter is taught what was steered."
     )
     adapter: AdapterSpec = Field(default=AdapterSpec(), description="The adapter that is learned.")
     gradient: GradientSpec = Field(

@@ -33,6 +33,7 @@ _EXPECTED = {
 _UNIONS: dict[KeyPath, int] = {
     ("visual_prompts", "*"): 1,
     ("learn", "adapter", "target_modules"): 1,
+    ("learn", "where"): 1,
     ("memory",): 1,
     ("evaluate", "measures", "*"): 2,
 }

@@ -1,0 +1,34 @@
+"""Steering of the colours: one smooth function of colour for each picture, which cannot draw anything."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+GRID = 4  # the function depends on the picture's mean colours over a grid of this side
+HIDDEN = 64  # width of the network
+
+
+class ColorSteering(nn.Module):
+    """y = x + g(x, s), pixel by pixel, where s are the picture's mean colours over a coarse grid.
+
+    A flat area stays flat and an edge stays where it is: structure is kept by construction. It starts as the
+    identity.
+    """
+
+    def __init__(self, prompt: int) -> None:
+        """Make the network, with ``prompt`` numbers about a prompt beside the picture's colours."""
+        super().__init__()
+        self.color = nn.Linear(3, HIDDEN)
+        self.picture = nn.Linear(3 * GRID**2 + prompt, HIDDEN, bias=False)
+        self.network = nn.Sequential(
+            nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 3)
+        )
+        nn.init.zeros_(self.network[-1].weight)
+        nn.init.zeros_(self.network[-1].bias)
+
+    def forward(self, images: Tensor, prompt: Tensor) -> Tensor:
+        """Recolour images [B, 3, H, W] in [0, 1], given numbers about their prompts [B, P]."""
+        about = torch.cat([2 * F.adaptive_avg_pool2d(images, GRID).flatten(1) - 1, prompt], 1)
+        colors = images.movedim(1, -1)
+        hidden = self.color(4 * colors - 2) + self.picture(about)[:, None, None]
+        return (colors + self.network(hidden)).movedim(-1, 1).clamp(0, 1)

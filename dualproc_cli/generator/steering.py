@@ -1,0 +1,182 @@
+"""Steering: changing what a frozen generator is given, so that it still draws what it can draw.
+
+Two inputs of a pipeline can be steered, and the colours of its pictures, alone or together:
+
+- the noise: z' = z + sigma f(z / sigma, c), where f is a small network on the coarse parts of the noise;
+- the conditioning: c' = c + s d, one learned offset d for what each text encoder returns, in units of s, the
+  root mean square of what it returns for a first prompt;
+- the colours: y = x + g(x), a smooth function of colour for each picture (`color_steering`).
+
+The Kullback-Leibler divergence of the two noises is |f|^2 / 2 nats (Eyring et al. 2025, "Noise
+Hypernetworks"). An offset is taken to cost |d|^2 / 2 nats likewise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dualproc_cli.generator.color_steering import ColorSteering
+
+# Sides of the grids on which the noise is steered, and the size of an output on each: the coarser a part of
+# the noise, the more it decides about the layout. Finer parts learn later, by smaller steps.
+GRIDS = {1: 1.0, 2: 0.25}
+HIDDEN = 256  # width of the network
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What one call of a pipeline started from, as a probe found it.
+
+    Attributes:
+        latents: shape of one picture's noise, without the batch.
+        sigma: standard deviation of the noise.
+        aspect: height over width of the picture, which tells how tokens are laid out.
+        embeddings: what each text encoder returned, by `key`: the number of channels, and the root mean
+            square of the values.
+    """
+
+    latents: tuple[int, ...] | None
+    sigma: float
+    aspect: float
+    embeddings: Mapping[str, tuple[int, float]]
+
+
+class NoiseSteering(nn.Module):
+    """f of the noise: reads the coarse parts of the noise and the prompt, and shifts the coarse parts.
+
+    It starts as zero. Its network is a perceptron on the means of the noise over the cells of `GRIDS`, each
+    scaled to unit variance, beside the prompts' mean embeddings.
+    """
+
+    def __init__(self, inputs: Inputs, prompt: int) -> None:
+        """Make the network for noise as ``inputs`` found it, and for ``prompt`` numbers about a prompt."""
+        super().__init__()
+        assert inputs.latents is not None  # the caller checked it
+        self.sigma, self.aspect = inputs.sigma, inputs.aspect
+        count = _cells(torch.empty(1, *inputs.latents), inputs.aspect).shape[1]
+        numbers = sum(count * side * side for side in GRIDS)
+        self.network = nn.Sequential(
+            nn.Linear(numbers + prompt, HIDDEN),
+            nn.SiLU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.SiLU(),
+            nn.Linear(HIDDEN, numbers),
+        )
+        nn.init.zeros_(self.network[-1].weight)
+        nn.init.zeros_(self.network[-1].bias)
+
+    def forward(self, noise: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the steered noise and the nats it costs.
+
+        Args:
+            noise: [B, C, H, W], [B, C, frames, H, W] or tokens [B, N, C].
+            prompt: [B, P] numbers about the prompts.
+
+        Returns:
+            z', as ``noise``, and |f|^2 / 2, [B].
+        """
+        cells = _cells(noise.float() / self.sigma, self.aspect)
+        parts = [_coarse(cells, side) * share for side, share in GRIDS.items()]
+        found = self.network(torch.cat([*(part.flatten(1) for part in parts), prompt], 1))
+        shift = torch.zeros_like(cells)
+        pieces = found.split([part[0].numel() for part in parts], 1)
+        for part, piece, share in zip(parts, pieces, GRIDS.values(), strict=True):
+            shift = shift + share * _fine(piece.view_as(part), cells.shape[-2:])
+        nats = shift.square().sum((1, 2, 3)) / 2
+        return noise + (self.sigma * _uncells(shift, noise)).to(noise.dtype), nats
+
+
+class Steering(nn.Module):
+    """What is learned of the steering of one generator; it starts with no effect.
+
+    Attributes:
+        noise: steers the noise, or None.
+        offsets: [D] offsets of the conditioning in units of its root mean square, by `key`.
+        colors: recolours the pictures, or None.
+    """
+
+    def __init__(self, inputs: Inputs, where: tuple[str, ...], seed: int) -> None:
+        """Prepare to steer what ``where`` names: ``noise``, ``conditioning`` and ``colors``."""
+        super().__init__()
+        self.scales = {key: scale for key, (_, scale) in inputs.embeddings.items()}
+        self.prompt_keys = {key: size for key, (size, _) in inputs.embeddings.items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            prompt = sum(self.prompt_keys.values())
+            self.noise = NoiseSteering(inputs, prompt) if "noise" in where else None
+            self.colors = ColorSteering(prompt) if "colors" in where else None
+        steered = inputs.embeddings if "conditioning" in where else {}
+        self.offsets = nn.ParameterDict(
+            {key: nn.Parameter(torch.zeros(size)) for key, (size, _) in steered.items()}
+        )
+
+    def offset(self, key: str, embedding: Tensor) -> Tensor:
+        """Return ``embedding`` [..., D] with the offset of its key added."""
+        if key not in self.offsets:
+            return embedding
+        return embedding + (self.scales[key] * self.offsets[key]).to(embedding)
+
+    def conditioning_nats(self) -> Tensor:
+        """Return |d|^2 / 2 over all offsets, a scalar."""
+        costs = [offset.square().sum() / 2 for offset in self.offsets.values()]
+        return torch.stack(costs).sum() if costs else torch.zeros(())
+
+    def about_prompts(self, seen: Mapping[str, Tensor], count: int) -> Tensor:
+        """Return numbers [count, P] about the prompts: mean embeddings, scaled to unit root mean square.
+
+        Args:
+            seen: embeddings [count, D] by `key`; those that were not seen count as zero.
+            count: the number of prompts.
+        """
+        device = next(self.parameters()).device
+        parts = [
+            F.rms_norm(seen[key].float().to(device), (size,))
+            if key in seen and len(seen[key]) == count
+            else torch.zeros(count, size, device=device)
+            for key, size in self.prompt_keys.items()
+        ]
+        return torch.cat(parts, 1) if parts else torch.zeros(count, 0, device=device)
+
+
+def key(encoder: str, embedding: Tensor) -> str:
+    """Return the name of an offset: the text encoder, and the number of axes and channels it returned.
+
+    The layers of a text encoder, which are of one size, share an offset.
+    """
+    return f"{encoder}-{embedding.ndim}-{embedding.shape[-1]}"
+
+
+def _cells(noise: Tensor, aspect: float) -> Tensor:
+    """Return noise of any layout as [B, C, H, W]."""
+    if noise.ndim == 3:  # tokens [B, N, C], row by row
+        height = _rows(noise.shape[1], aspect)
+        return noise.transpose(1, 2).unflatten(2, (height, -1))
+    return noise.flatten(1, -3)
+
+
+def _uncells(cells: Tensor, noise: Tensor) -> Tensor:
+    """Return [B, C, H, W] in the layout of ``noise``; undoes `_cells`."""
+    if noise.ndim == 3:
+        return cells.flatten(2).transpose(1, 2)
+    return cells.view_as(noise)
+
+
+def _rows(tokens: int, aspect: float) -> int:
+    """Return the number of rows of a grid of tokens: the divisor that comes nearest to the aspect."""
+    divisors = [rows for rows in range(1, tokens + 1) if tokens % rows == 0]
+    return min(divisors, key=lambda rows: abs(rows * rows / tokens - aspect))
+
+
+def _coarse(cells: Tensor, side: int) -> Tensor:
+    """Return the means over a grid of ``side`` x ``side``, scaled so that unit noise stays of unit variance."""
+    height, width = cells.shape[-2:]
+    return F.adaptive_avg_pool2d(cells, side) * (height * width / side**2) ** 0.5
+
+
+def _fine(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return values on a grid spread over ``size``; a unit on the grid is a unit in norm."""
+    side = coarse.shape[-1]
+    return F.interpolate(coarse, size=size, mode="nearest") / (size[0] * size[1] / side**2) ** 0.5

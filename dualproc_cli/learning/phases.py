@@ -1,0 +1,158 @@
+"""The phases of learning: what each moves, and what it minimises.
+
+`steer` moves what the frozen generator is given, by the VLM's answers. `teach` moves an adapter's weights,
+until the generator draws from the plain inputs what it draws from the steered ones. `weights` moves the
+adapter's weights by the VLM's answers, as in Luo et al. 2025; after the other two it goes on from there, held
+to the steered pictures.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dualproc_cli.compiler import CompositeLoss, LossReport
+from dualproc_cli.generator import Generator, Steering
+from dualproc_cli.learning.keep import distance
+from dualproc_cli.metrics import PhaseName
+from dualproc_cli.spec import STEERED, ControlSpec
+
+
+@dataclass(frozen=True)
+class PhaseLoss:
+    """What a phase minimises for one batch: ``loss + keep``, scalars with their graphs.
+
+    Attributes:
+        loss: the questions' loss, or the teaching's.
+        keep: the weighted cost of leaving the base generator.
+        losses: the loss of each question, detached; empty without questions.
+        probabilities: P(answer) [B] of each question, detached.
+    """
+
+    loss: Tensor
+    keep: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    probabilities: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Phase(ABC):
+    """One phase of a run.
+
+    Attributes:
+        name: in metrics.
+        steps: how many steps it takes at most.
+        batch_size: pictures a step.
+        learning_rate: the highest one.
+        asks: whether the VLM is asked, so that P(answer) can stop it.
+    """
+
+    name: PhaseName
+    asks = True
+
+    def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
+        self.spec, self.generator, self.criterion = spec, generator, criterion
+        self.steps, self.batch_size = spec.learn.steps, spec.learn.batch_size
+        self.learning_rate = spec.learn.learning_rate
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return what is moved."""
+        return self.generator.adapter_parameters()
+
+    @abstractmethod
+    def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
+        """Return the loss of B pictures of ``prompts`` at ``seeds``; ``rng`` draws wordings and jitter."""
+
+
+class Steer(Phase):
+    """Moves what the generator is given: the questions' loss, and what the steering costs."""
+
+    name = "steer"
+
+    def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
+        super().__init__(spec, generator, criterion)
+        self.learning_rate = spec.learn.steer.learning_rate
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the weights of the steering."""
+        return list(_steering(self.generator).parameters())
+
+    def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
+        """Return the questions' loss of the steered pictures, and the cost of the steering."""
+        keep, steering = self.spec.learn.keep, _steering(self.generator)
+        with self.generator.without_adapter(), self.generator.steered():
+            images = self.generator.render(prompts, seeds, gradient=self.spec.learn.gradient)
+        report = self.criterion(images, rng)
+        cost = images.new_zeros(())
+        if steering.noise is not None:
+            cost = cost + keep.noise * self.generator.noise_nats().mean()
+        if len(steering.offsets):
+            cost = cost + keep.conditioning * steering.conditioning_nats()
+        if steering.colors is not None:
+            cost = cost + keep.colors * self.generator.recoloring().mean()
+        return _asked(report, cost)
+
+
+class Teach(Phase):
+    """Moves the adapter towards the steered pictures: the mean square distance of the latents.
+
+    Where colours are steered, which latents do not know, it is that of the pictures.
+    """
+
+    name = "teach"
+    asks = False
+
+    def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
+        super().__init__(spec, generator, criterion)
+        teach = spec.learn.teach
+        self.steps, self.batch_size, self.learning_rate = teach.steps, teach.batch_size, teach.learning_rate
+
+    def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
+        """Return the mean square distance to what the frozen generator draws from the steered inputs."""
+        generator, gradient = self.generator, self.spec.learn.gradient
+        draw = generator.latents if _steering(generator).colors is None else generator.render
+        jump = gradient if gradient.through == "x0-jump" else None  # the same estimate, of both
+        with generator.without_adapter(), generator.steered():
+            taught = draw(prompts, seeds, gradient=jump).detach()
+        learned = draw(prompts, seeds, gradient=gradient)
+        return PhaseLoss((learned - taught).square().mean(), learned.new_zeros(()))
+
+
+class Weights(Phase):
+    """Moves the adapter by the VLM's answers, and keeps it near what it started from."""
+
+    name = "weights"
+
+    def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
+        """Return the questions' loss, and the distance to the base pictures, steered where they were."""
+        generator, learn = self.generator, self.spec.learn
+        images = generator.render(prompts, seeds, gradient=learn.gradient)
+        report = self.criterion(images, rng)
+        if not learn.keep.matters:
+            return _asked(report, images.new_zeros(()))
+        steered = generator.steered() if generator.steering is not None else nullcontext()
+        with generator.without_adapter(), steered:
+            base = generator.render(prompts, seeds)
+        return _asked(report, distance(images, base, learn.keep))
+
+
+def phases_of(spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> list[Phase]:
+    """Return the phases of a run in their order."""
+    kinds: list[type[Phase]] = []
+    if any(one in STEERED for one in spec.where):
+        kinds += [Steer, Teach]
+    if "weights" in spec.where:
+        kinds.append(Weights)
+    return [kind(spec, generator, criterion) for kind in kinds]
+
+
+def _steering(generator: Generator) -> Steering:
+    if generator.steering is None:
+        raise ValueError("no steering was added to the generator")
+    return generator.steering
+
+
+def _asked(report: LossReport, keep: Tensor) -> PhaseLoss:
+    return PhaseLoss(report.loss, keep, report.losses, report.probabilities)
