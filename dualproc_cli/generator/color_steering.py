@@ -8,6 +8,13 @@ GRID = 4  # the function depends on the picture's mean colours over a grid of th
 HIDDEN = 64  # width of the network
 
 
+def zero(layer: nn.Linear) -> nn.Linear:
+    """Return the layer with all its weights set to zero."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class ColorSteering(nn.Module):
     """y = x + g(x, s), pixel by pixel, where s are the picture's mean colours over a coarse grid.
 
@@ -20,11 +27,8 @@ class ColorSteering(nn.Module):
         super().__init__()
         self.color = nn.Linear(3, HIDDEN)
         self.picture = nn.Linear(3 * GRID**2 + prompt, HIDDEN, bias=False)
-        self.network = nn.Sequential(
-            nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 3)
-        )
-        nn.init.zeros_(self.network[-1].weight)
-        nn.init.zeros_(self.network[-1].bias)
+        last = zero(nn.Linear(HIDDEN, 3))
+        self.network = nn.Sequential(nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), last)
 
     def forward(self, images: Tensor, prompt: Tensor) -> Tensor:
         """Recolour images [B, 3, H, W] in [0, 1], given numbers about their prompts [B, P]."""

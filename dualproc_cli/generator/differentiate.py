@@ -22,7 +22,6 @@ from dualproc_cli.generator.wrapping import wrapped
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import GradientSpec
 
-
 # From where on a call is recorded: from the steps that `GradientSpec` names; from what the text encoders
 # return, and then those steps; or from the noise on, through every step.
 Start = Literal["steps", "conditioning", "noise"]
@@ -175,4 +174,3 @@ def _step_output(clean: Tensor, kwargs: dict[str, Any]) -> Any:
     if kwargs.get("return_dict", True):
         return SimpleNamespace(prev_sample=clean, pred_original_sample=clean, denoised=clean)
     return clean, clean
-

@@ -124,14 +124,15 @@ def check_inputs(generator: Tested, seen: SteeredCall, where: Sequence[str]) -> 
         UserError: one of them cannot; the message names it.
     """
     noise = seen.noise
-    known = noise is not None and noise.is_floating_point() and noise.ndim >= 3 and len(noise) == 1
-    if "noise" in where and not known:
+    if noise is not None and not (noise.is_floating_point() and noise.ndim >= 3 and len(noise) == 1):
+        noise = None
+    if "noise" in where and noise is None:
         _cannot_steer(generator, "noise", "it draws its noise in a way of its own")
     if "conditioning" in where and not seen.embeddings:
         _cannot_steer(generator, "conditioning", "its text encoders return no embeddings")
-    sigma = float(noise.detach().float().std()) if known else 1.0
+    sigma = 1.0 if noise is None else float(noise.detach().float().std())
     return Inputs(
-        latents=tuple(noise.shape[1:]) if known else None,
+        latents=None if noise is None else tuple(noise.shape[1:]),
         sigma=1.0 if abs(sigma - 1) < UNIT else sigma,
         aspect=generator.spec.height / generator.spec.width,
         embeddings={name: (value.shape[-1], seen.scales[name]) for name, value in seen.embeddings.items()},

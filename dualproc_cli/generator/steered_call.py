@@ -8,7 +8,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
-from dualproc_cli.generator.steering import Inputs, Steering, key
+from dualproc_cli.generator.steering import Steering, key
 from dualproc_cli.generator.wrapping import wrapped
 
 NOISE = "prepare_latents"  # the method in which nearly all pipelines of diffusers draw their noise

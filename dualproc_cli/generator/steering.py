@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dualproc_cli.generator.color_steering import ColorSteering
+from dualproc_cli.generator.color_steering import ColorSteering, zero
 
 # Sides of the grids on which the noise is steered, and the size of an output on each: the coarser a part of
 # the noise, the more it decides about the layout. Finer parts learn later, by smaller steps.
@@ -63,10 +63,8 @@ class NoiseSteering(nn.Module):
             nn.SiLU(),
             nn.Linear(HIDDEN, HIDDEN),
             nn.SiLU(),
-            nn.Linear(HIDDEN, numbers),
+            zero(nn.Linear(HIDDEN, numbers)),
         )
-        nn.init.zeros_(self.network[-1].weight)
-        nn.init.zeros_(self.network[-1].bias)
 
     def forward(self, noise: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
         """Return the steered noise and the nats it costs.
@@ -84,7 +82,7 @@ class NoiseSteering(nn.Module):
         shift = torch.zeros_like(cells)
         pieces = found.split([part[0].numel() for part in parts], 1)
         for part, piece, share in zip(parts, pieces, GRIDS.values(), strict=True):
-            shift = shift + share * _fine(piece.view_as(part), cells.shape[-2:])
+            shift = shift + share * _fine(piece.view_as(part), cells)
         nats = shift.square().sum((1, 2, 3)) / 2
         return noise + (self.sigma * _uncells(shift, noise)).to(noise.dtype), nats
 
@@ -176,7 +174,7 @@ def _coarse(cells: Tensor, side: int) -> Tensor:
     return F.adaptive_avg_pool2d(cells, side) * (height * width / side**2) ** 0.5
 
 
-def _fine(coarse: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return values on a grid spread over ``size``; a unit on the grid is a unit in norm."""
-    side = coarse.shape[-1]
-    return F.interpolate(coarse, size=size, mode="nearest") / (size[0] * size[1] / side**2) ** 0.5
+def _fine(coarse: Tensor, cells: Tensor) -> Tensor:
+    """Return values on a grid spread over ``cells``; a unit on the grid is a unit in norm."""
+    (height, width), side = cells.shape[-2:], coarse.shape[-1]
+    return F.interpolate(coarse, size=(height, width), mode="nearest") / (height * width / side**2) ** 0.5

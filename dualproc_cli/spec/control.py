@@ -129,7 +129,7 @@ class ControlSpec(SpecModel):
 
     @property
     def where(self) -> tuple[Where, ...]:
-        """What the answers' gradient moves: `LearnSpec.where`, with auto decided by the questions' prompts."""
+        """What the answers' gradient moves: ``learn.where``, with auto decided by the questions."""
         if self.learn.where != "auto":
             return self.learn.where
         found: set[Where] = set()

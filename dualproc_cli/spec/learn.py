@@ -129,7 +129,9 @@ class LearnSpec(SpecModel):
         "questions with a palette, noise for those with another visual prompt, and noise and conditioning "
         "for the others." + PRESET,
     )
-    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=100, description="Optimizer steps, with the VLM.")
+    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
+        default=100, description="Optimizer steps in which the VLM is asked."
+    )
     batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=4, description="Pictures per step.")
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
         default=5e-5, description="AdamW's learning rate." + PRESET
@@ -155,9 +157,7 @@ class LearnSpec(SpecModel):
         default=25, description="Steps between checkpoints."
     )
     steer: SteerSpec = Field(default=SteerSpec(), description="How what is steered is learned.")
-    teach: TeachSpec = Field(
-        default=TeachSpec(), description="How an adapter is taught what was steered."
-    )
+    teach: TeachSpec = Field(default=TeachSpec(), description="How an adapter is taught what was steered.")
     adapter: AdapterSpec = Field(default=AdapterSpec(), description="The adapter that is learned.")
     gradient: GradientSpec = Field(
         default=GradientSpec(), description="Which denoising steps are differentiated."
