@@ -64,8 +64,7 @@ def control(*goals, **changes):
 
 def judged(measure, goals, *scenes, prompts=("a house in a field",)):
     scene = Scene.concatenate(list(scenes))
-    images = torch.zeros(len(scene), 3, 64, 64)
-    evidence = Evidence(images, control(*goals or [goal("Is it night?")]), prompts=prompts)
+    evidence = Evidence(render(scene).images, control(*goals or [goal("Is it night?")]), prompts=prompts)
     return measure_named(measure).judge_reading(Reading(scene, torch.zeros(len(scene))), evidence)
 
 
