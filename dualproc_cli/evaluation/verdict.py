@@ -12,25 +12,25 @@ They go by the held-out prompts, or by the training prompts of a spec without an
 seed is compared on the training prompts.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from dualproc_cli.evaluation.comparison import Comparison, Figures
 
 Name = Literal["learned", "learned, with artefacts", "fooled", "collapsed", "not learned"]
 Finding: TypeAlias = tuple[Name, str]  # and its reason
 
-# Share of the pictures that has to be right, and right and clean: with less, failures are no exceptions to the
-# eye. Of the base generator's own pictures 95 % are clean by definition, so all of them cannot be asked for.
+# Share of the pictures that has to be right, and right and clean: with less, failures are no exceptions to
+# the eye. Of the base generator's own pictures 95 % are clean by definition: not all can be asked for.
 ENOUGH = 0.8
 # How much smaller than the base's the share of right and clean pictures may be: chance, with 64 pictures.
 CHANCE = 0.05
 # How far the VLM that was trained against may exceed what is independent of it. At the edge of a tolerance
 # the two differ in a tenth to a fifth of the pictures of controls that were truly learned.
 GAP = 0.3
-# Spread that must be left, learned over base: of the median property that no goal fixes, and of the pixels of
-# a prompt's pictures. Palettes, which fix most of a picture's pixels, leave .4 of them; what collapsed had .2.
+# Spread that must be left, learned over base: of the median property that no goal fixes, and of the pixels
+# of a prompt's pictures. A palette, which fixes most of a picture's pixels, leaves .4; what collapsed had .2.
 KEPT, KEPT_PIXELS = 0.5, 0.25
 
 
@@ -47,6 +47,10 @@ class Verdict:
     name: Name
     reason: str
     figures: dict[str, float | None]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict as plain data that `json.dumps` takes; unknown numbers are None."""
+        return asdict(self)
 
 
 def verdict_of(found: Comparison) -> Verdict:
