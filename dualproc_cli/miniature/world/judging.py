@@ -168,28 +168,32 @@ def _left(scene: Scene, line: LinePrompt, name: str) -> Tensor:
 
 
 def _attribute(scene: Scene, _: object, name: str) -> Tensor:
-    return _of(name, scene, scene.on) - 0.5
+    return _of(name, scene, scene.on) - 0.5  # NaN without the subject
 
 
 def _exists(scene: Scene, _: object, name: str) -> Tensor:
-    return (scene.kind == SUBJECTS.index(name)).any(1) - 0.5
+    return _fact((scene.kind == SUBJECTS.index(name)).any(1))
 
 
 def _front(scene: Scene, _: object, names: str) -> Tensor:
     near, far = (SUBJECTS.index(name) for name in names.split())
     both = torch.tensor([near, far])
     here = (scene.kind.sort(1).values == both.sort().values).all(1)
-    return torch.where(here, (scene.kind[:, 0] == near) - 0.5, torch.nan)
+    return torch.where(here, _fact(scene.kind[:, 0] == near), torch.nan)
 
 
 def _answer(scene: Scene, kind: str, answer: str) -> Tensor:
     """Return 0.5 where ``answer`` is the true one to an open kind, otherwise -0.5."""
     said = set(answer.split(" and "))  # "a house and a ball" does not say which is nearer
-    return torch.tensor([set(true.split(" and ")) == said for true in open_answers(scene)[kind]]) - 0.5
+    return _fact(torch.tensor([set(true.split(" and ")) == said for true in open_answers(scene)[kind]]))
 
 
 def _look(which: int) -> Callable[[Scene, object, str], Tensor]:
-    return lambda scene, visual_prompt, subject: (scene.look == which) - 0.5
+    return lambda scene, visual_prompt, subject: _fact(scene.look == which)
+
+
+def _fact(truth: Tensor) -> Tensor:
+    return truth.float() - 0.5
 
 
 def _of(name: str, scene: Scene, values: Tensor) -> Tensor:
@@ -214,7 +218,7 @@ _SLACK: dict[str, Callable[[Scene, Any, str], Tensor]] = {
     "night": _look(NIGHT),
     "winter": _look(WINTER),
     "sea": _look(SEA),
-    "two": lambda scene, visual_prompt, subject: (scene.kind != NOBODY).all(1) - 0.5,
+    "two": lambda scene, visual_prompt, subject: _fact((scene.kind != NOBODY).all(1)),
     "exists": _exists,
     "front": _front,
 }
