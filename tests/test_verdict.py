@@ -168,7 +168,7 @@ def found(right=0.9, clean=0.9, both=0.85, base=0.1, answered=0.9, steady=0.9, *
          "fewer"),
         (found(right=0.7, both=0.7), "not learned", "70% right, less than 80%"),
         (found(right=0.1, both=0.1, answered=0.2), "not learned", None),
-        (found(diversity=0.2), "collapsed", "0.20 of the spread of the pixels is kept, less than 0.25"),
+        (found(diversity=0.2), "collapsed", "0.20 of the spread of the pixels is kept, less than 0.35"),
         (found(place=0.2), "collapsed",
          "0.20 of the spread of what the control need not change is kept, less than 0.50"),
         (found(place=0.2, size=0.9, sky=0.9), "learned", None),  # most of it is kept
