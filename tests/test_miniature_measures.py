@@ -12,7 +12,8 @@ from scenes import make_scene
 from dualproc_cli.measures import Evidence, measures_of, spread
 from dualproc_cli.miniature.world.goals import KINDS
 from dualproc_cli.miniature.world.judging import PROPERTIES, UNEVEN
-from dualproc_cli.miniature.world.measures import VARIETIES, companions, measure_named
+from dualproc_cli.miniature.world.language import Wording
+from dualproc_cli.miniature.world.measures import VARIETIES, Artefact, companions, measure_named, suitable
 from dualproc_cli.miniature.world.reader import Reading
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import (
@@ -218,6 +219,15 @@ def test_nothing_to_judge(measure, bad):
     refusal = measure_named(measure).refuses(control(bad))
     assert refusal.problem == f"{measure} has no question that it can judge"
     assert refusal.expected.startswith("one like '")
+
+
+def test_whether_a_picture_is_clean_is_no_goal(monkeypatch):
+    asked = {"is the picture clean?": Wording("Is the picture clean?", "clean")}
+    monkeypatch.setattr("dualproc_cli.miniature.world.goals._ASKED", asked)
+    spec = control(goal("Is the picture clean?"))
+    assert suitable(spec) == ()
+    assert Artefact("residual").judged_questions(spec) == ("q0",)
+    assert Artefact("texture").judged_questions(spec) == ()
 
 
 def test_every_measure_of_the_language_is_there():

@@ -17,7 +17,7 @@ from dualproc_cli.evaluation.right_and_clean import (
     unjudged_questions,
 )
 from dualproc_cli.generator import Generator
-from dualproc_cli.measures import Evidence, clean_measures, measures_of
+from dualproc_cli.measures import Evidence, clean_measures, measures_of, measures_of_evaluation
 from dualproc_cli.measures.clean import CleanRange, statistics, two_sided
 from dualproc_cli.spec import ControlSpec
 
@@ -48,7 +48,7 @@ class Referee:
         """Draw and judge the base generator's pictures: ``generator``'s without its adapter."""
         self._spec, self._prompts, self._seeds, self._loss = spec, prompts, list(seeds), loss
         self._goals = [measure for measure in measures_of(spec) if measure.role == "goal"]
-        self._unjudged = unjudged_questions(spec, self._goals)
+        self._unjudged = unjudged_questions(spec, measures_of_evaluation(spec))
         self._clean = clean_measures(spec)
         with generator.without_adapter():
             self._base = [self._draw(generator, prompt) for prompt in prompts]

@@ -103,7 +103,7 @@ class Measure(ABC):
         return None
 
     def judged_questions(self, spec: ControlSpec) -> tuple[str, ...]:
-        """Return the names of the questions of ``spec`` whose answers the measure's goal checks."""
+        """Return the names of the questions of ``spec`` whose answers the measure checks."""
         return ()
 
     @abstractmethod

@@ -92,6 +92,11 @@ def goals_of(measure: str, spec: ControlSpec) -> list[Goal]:
     return [goal for goal in goals if goal.kind in KINDS[measure] and goal.can_be_judged]
 
 
+def clean_questions(spec: ControlSpec) -> tuple[str, ...]:
+    """Return the names of the questions whether the picture is clean, which are judged without a goal."""
+    return tuple(found.name for found in spec.questions if Goal(found, None).kind == "clean")
+
+
 def example_of(measure: str) -> str:
     """Return a wording of a question that the measure can judge."""
     return next(wording.text for wording in WORDINGS if wording.kind.split()[0] in KINDS[measure])

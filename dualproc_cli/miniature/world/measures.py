@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dualproc_cli.measures.measure import Evidence, Judgement, Measure, Refusal, Role
 from dualproc_cli.miniature import reader_folder, revision
 from dualproc_cli.miniature.world import SIZE
-from dualproc_cli.miniature.world.goals import KINDS, example_of, goals_of
+from dualproc_cli.miniature.world.goals import KINDS, clean_questions, example_of, goals_of
 from dualproc_cli.spec import ControlSpec
 from dualproc_cli.spec.faults import shown
 from dualproc_cli.spec.models import MINIATURE
@@ -160,6 +160,10 @@ class Artefact(WorldMeasure):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, "artefact")
+
+    def judged_questions(self, spec: ControlSpec) -> tuple[str, ...]:
+        """Return the questions whether the picture is clean, which the residual decides."""
+        return clean_questions(spec) if self.name == "residual" else ()
 
     def judge_reading(self, reading: "Reading", evidence: Evidence) -> Judgement:
         """Compare the pictures with the renders of what was read off them."""
