@@ -1,4 +1,4 @@
-"""The seeds that are learned on and those held out, and drawing a prompt at many seeds.
+"""The seeds that are learned on, those held out and those for validation, and drawing a prompt at many seeds.
 
 Controls are evaluated on held-out seeds, which no run learns on.
 """
@@ -11,11 +11,17 @@ from torch import Tensor
 from dualproc_cli.generator import Generator
 
 FIRST_HELD_OUT = 2**31
+FIRST_VALIDATION = FIRST_HELD_OUT + 2**30
 
 
 def held_out_seeds(count: int) -> list[int]:
     """Return the first ``count`` seeds that no run learns on: 2**31, 2**31 + 1, and so on."""
     return [FIRST_HELD_OUT + index for index in range(count)]
+
+
+def validation_seeds(count: int) -> list[int]:
+    """Return ``count`` seeds that no run learns on and no evaluation uses, to choose between checkpoints."""
+    return [FIRST_VALIDATION + index for index in range(count)]
 
 
 def draw_seeds(rng: torch.Generator, count: int) -> list[int]:

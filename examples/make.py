@@ -49,10 +49,13 @@ def learn_and_evaluate(spec: Path, seeds: int) -> dict:
     return {"seconds": round(seconds, 1), **figures(record)}
 
 
+KEPT = ("verdict", "seeds", "right", "clean", "right_and_clean", "questions", "perturbed", "second_vlm")
+
+
 def figures(record: dict) -> dict:
     """What `results.json` keeps of an evaluation: its numbers, without units, models and shares judged."""
     return {
-        **{key: record[key] for key in ("seeds", "questions", "second_vlm")},
+        **{key: record[key] for key in KEPT},
         "measures": {
             name: found["success"] for name, found in record["measures"].items() if found["success"]
         },
@@ -73,22 +76,36 @@ COLUMNS = {
     "base_held_out": "base, held-out prompts",
     "learned_held_out": "learned, held-out prompts",
 }
+SHARES = {"right": "right", "clean": "clean", "right_and_clean": "right and clean"}
 
 
 def table(results: dict) -> str:
-    """Markdown: measured success before and after, then how much of what varies by itself still does."""
-    percent = lambda value: "" if value is None else f"{100 * value:.0f} %"  # noqa: E731
-    success = [["control", "measure", *COLUMNS.values(), "seconds to learn"]]
+    """Markdown: the verdicts with what is right and clean, each measure, and how much still varies."""
+    verdicts = [["control", *SHARES.values(), "base, right and clean", "verdict", "seconds to learn"]]
+    success = [["control", "measure", *COLUMNS.values()]]
     properties = dict.fromkeys(name for record in results.values() for name in record["spread"])
     spread = [["control", *properties]]
     for name, record in results.items():
-        for measure, figures in record["measures"].items():
-            cells = [percent(figures[column]) for column in COLUMNS]
-            success.append([name, measure, *cells, f"{record['seconds']:.0f}"])
+        column = "learned" if record["clean"]["learned_held_out"] is None else "learned_held_out"
+        learned = [percent(record[share][column]) for share in SHARES]
+        base = percent(record["right_and_clean"][column.replace("learned", "base")])
+        verdicts.append([name, *learned, base, record["verdict"]["name"], f"{record['seconds']:.0f}"])
+        shares = {label: record[share] for share, label in SHARES.items()}
+        for measure, figures in {**shares, **record["measures"]}.items():
+            success.append([name, measure, *(percent(figures[column]) for column in COLUMNS)])
         ratios = (record["spread"].get(key) for key in properties)
         spread.append([name, *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)])
-    title = "Spread over the seeds of a prompt, learned over base (1: all variety is kept):"
-    return f"{markdown(success)}\n{title}\n\n{markdown(spread)}"
+    parts = {
+        "On held-out seeds and prompts (right: every goal is reached; clean: no more artefacts than 95 % of "
+        "the base generator's own pictures):": verdicts,
+        "Each measure:": success,
+        "Spread over the seeds of a prompt, learned over base (1: all variety is kept):": spread,
+    }
+    return "\n".join(f"{title}\n\n{markdown(rows)}" for title, rows in parts.items())
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"
 
 
 def markdown(rows: list[list[str]]) -> str:

@@ -326,9 +326,29 @@ def test_evaluate_prints_tables_and_json(home):
     assert found["measures"]["distance"]["value"]["base"] == 0
     assert found["artefacts"]["saturation"]["ratio"] > 0
     assert found["spread"]["diversity"]["base"] > 0
+    assert found["clean_by"] == ["high-frequency", "clipping", "grid"]
+    assert found["right"] is None
+    assert found["verdict"]["name"] != "learned"
     printed = succeeds("evaluate", home / "small", "--seeds", 2).stdout
-    for word in ("P(answer)", "at-the-line", "distance", "artefacts", "grid", "spread", "diversity"):
+    for word in (
+        "clean",
+        "right is unknown",
+        found["verdict"]["reason"],
+        "P(answer)",
+        "at-the-line",
+        "distance",
+        "artefacts",
+        "grid",
+        "spread",
+        "diversity",
+    ):
         assert word in printed
+
+
+def test_a_strict_evaluation_fails_unless_the_control_was_learned(home):
+    ended = dualproc("evaluate", home / "small", "--seeds", 2, "--strict")
+    assert ended.exit_code == 1
+    assert "right is unknown" in ended.stdout
 
 
 def test_score_refuses_files_that_are_not_pictures(home, tmp_path):

@@ -11,11 +11,19 @@ from scenes import make_scene
 
 from dualproc_cli.measures import Evidence, measures_of, spread
 from dualproc_cli.miniature.world.goals import KINDS
-from dualproc_cli.miniature.world.judging import PROPERTIES
-from dualproc_cli.miniature.world.measures import VARIETIES, companions, measure_named
+from dualproc_cli.miniature.world.judging import PROPERTIES, UNEVEN
+from dualproc_cli.miniature.world.language import Wording
+from dualproc_cli.miniature.world.measures import VARIETIES, Artefact, companions, measure_named, suitable
 from dualproc_cli.miniature.world.reader import Reading
 from dualproc_cli.miniature.world.render import render
-from dualproc_cli.miniature.world.scene import FAMILY_COLORS, Scene, sample_scenes
+from dualproc_cli.miniature.world.scene import (
+    FAMILY_COLORS,
+    NIGHT,
+    SEA,
+    WINTER,
+    Scene,
+    sample_scenes,
+)
 from dualproc_cli.spec import (
     BoxPrompt,
     ControlSpec,
@@ -64,8 +72,7 @@ def control(*goals, **changes):
 
 def judged(measure, goals, *scenes, prompts=("a house in a field",)):
     scene = Scene.concatenate(list(scenes))
-    images = torch.zeros(len(scene), 3, 64, 64)
-    evidence = Evidence(images, control(*goals or [goal("Is it night?")]), prompts=prompts)
+    evidence = Evidence(render(scene).images, control(*goals or [goal("Is it night?")]), prompts=prompts)
     return measure_named(measure).judge_reading(Reading(scene, torch.zeros(len(scene))), evidence)
 
 
@@ -102,6 +109,12 @@ def met(measure, goals, *scenes, **options):
         ("attributes", "Is the house lit?", "Is the house dark?", None,
          [{"on": (True, False)}, {"near": "ball", "far": "house", "on": (False, True)}],
          [{"on": (False, True)}, {"near": "ball", "far": "house", "on": (True, False)}]),
+        ("look", "Is it night?", "Is it day?", None, [{"look": NIGHT}], [{}, {"look": WINTER}]),
+        ("look", "Is there snow?", "Is it summer?", None, [{"look": WINTER}], [{}, {"look": SEA}]),
+        ("content", "Are there two subjects?", "Is there one subject?", None,
+         [{"far": "ball"}], [{}]),
+        ("content", "Is the house in front of the tree?", "Is the house behind the tree?", None,
+         [{"far": "tree"}], [{"near": "tree", "far": "house"}]),
     ],
 )  # fmt: skip
 def test_measure(measure, text, opposite, visual_prompt, true, false):
@@ -121,6 +134,7 @@ def test_measure(measure, text, opposite, visual_prompt, true, false):
         ("composition", "Is the tree inside the red box?", BOX),  # no tree is there
         ("composition", "Is the tree on the red line?", UPRIGHT),
         ("attributes", "Is the tree bare?", None),
+        ("content", "Is the house in front of the tree?", None),
         (
             "depth",
             "Is point A closer than point B?",
@@ -130,6 +144,39 @@ def test_measure(measure, text, opposite, visual_prompt, true, false):
 )
 def test_a_doubtful_scene_meets_neither_answer(measure, text, visual_prompt, answer):
     assert met(measure, [goal(text, visual_prompt, answer)], make_scene("house")) == [False]
+
+
+@pytest.mark.parametrize(
+    ("measure", "text", "answer", "true", "false"),
+    [
+        ("look", "What time is it?", "night", [{"look": NIGHT}], [{}]),
+        ("look", "What season is it?", "Winter.", [{"look": WINTER}], [{"look": NIGHT}]),
+        ("look", "Is there the sea?", "Yes", [{"look": SEA}], [{}]),
+        ("content", "How many subjects are there?", "two", [{"far": "ball"}], [{}]),
+        ("content", "What is in the picture?", "a house", [{}], [{"far": "ball"}, {"near": "ball"}]),
+        ("content", "What does the picture show?", "a ball and a house",
+         [{"far": "ball"}, {"near": "ball", "far": "house"}], [{}]),
+        ("content", "Is there a tree?", "Yes", [{"far": "tree"}], [{}]),
+    ],
+)  # fmt: skip
+def test_answers(measure, text, answer, true, false):
+    scenes = [make_scene(**changes) for changes in (*true, *false)]
+    expected = [True] * len(true) + [False] * len(false)
+    assert met(measure, [goal(text, answer=answer)], *scenes) == expected
+
+
+def test_a_palette_is_judged_by_its_worst_color_and_by_even_areas():
+    asked = [goal("Do the colors match the palette?", MEADOW)]
+    off = FAMILY_COLORS[0].clone()
+    off[2] = torch.tensor([0.9, 0.7, 0.3])  # the subject's, a small part of the picture
+    scene = Scene.concatenate([make_scene(), make_scene(colors=off), make_scene(), make_scene()])
+    images = render(scene).images
+    images[2, :, 44:] += 0.15 * torch.linspace(-1, 1, 64)  # a rainbow ground
+    images[3, :, 44:] += 0.01 * torch.linspace(-1, 1, 64)
+    evidence = Evidence(images, control(*asked))
+    found = measure_named("palette").judge_reading(Reading(scene, torch.zeros(4)), evidence)
+    assert found.success.tolist() == [1, 0, 0, 1]
+    assert found.value[0].item() == pytest.approx(UNEVEN, abs=0.1)
 
 
 def test_palette_of_any_number_of_colors_is_compared_without_order():
@@ -148,6 +195,10 @@ def test_subject():
     prompts = ["a ball in front of a house", "a house", "a ball", "a dog"]
     scenes = [make_scene("ball", "house"), make_scene("ball", "house"), make_scene("ball"), make_scene()]
     assert met("subject", [], *scenes, prompts=prompts) == [True, False, True, False]
+    # Where the spec asks for other subjects than the prompt's, it decides.
+    same, other = goal("Is there a house?"), goal("What is in the picture?", answer="a ball")
+    assert met("subject", [same], *scenes, prompts=prompts)[:2] == [True, False]
+    assert met("subject", [other], *scenes, prompts=prompts) == [False, False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +207,8 @@ def test_subject():
         ("horizon", goal("Is the skyline at the red line?", LINE)),
         ("horizon", goal("Is the horizon at the red line?", UPRIGHT)),
         ("horizon", goal("Is the horizon at the red line?", LINE, answer="maybe")),
+        ("look", goal("What time is it?", answer="noon")),
+        ("content", goal("What is in the picture?", answer="a dog")),
         ("line-weight", goal("Is the horizon at the red line?", LINE)),
         ("depth", goal("Is point A closer than point B?", PointsPrompt(points=POINTS.points[:1]))),
         ("composition", goal("Is the house inside the red box?", UPRIGHT)),
@@ -166,6 +219,15 @@ def test_nothing_to_judge(measure, bad):
     refusal = measure_named(measure).refuses(control(bad))
     assert refusal.problem == f"{measure} has no question that it can judge"
     assert refusal.expected.startswith("one like '")
+
+
+def test_whether_a_picture_is_clean_is_no_goal(monkeypatch):
+    asked = {"is the picture clean?": Wording("Is the picture clean?", "clean")}
+    monkeypatch.setattr("dualproc_cli.miniature.world.goals._ASKED", asked)
+    spec = control(goal("Is the picture clean?"))
+    assert suitable(spec) == ()
+    assert Artefact("residual").judged_questions(spec) == ("q0",)
+    assert Artefact("texture").judged_questions(spec) == ()
 
 
 def test_every_measure_of_the_language_is_there():

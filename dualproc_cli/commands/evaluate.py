@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Column, Table
 
-from dualproc_cli.commands.options import AsJson, Device
+from dualproc_cli.commands.options import AsJson, Device, Strict
 
 if TYPE_CHECKING:
     from dualproc_cli.evaluation import Comparison
@@ -28,15 +28,19 @@ def evaluate(
         typer.Option("--seeds", min=2, metavar="N", help="Held-out seeds per prompt; the spec's by default."),
     ] = None,
     device: Device = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the base generator with the learned control on held-out seeds and prompts.
+
+    A picture is right if it reaches every goal, and clean if it has no more artefacts than the base
+    generator's own pictures. The verdict follows from their shares, by a rule that is printed with it.
 
     Example: dualproc evaluate horizon-position.dualproc --seeds 64
     """
     from dualproc_cli.bundle import Bundle
     from dualproc_cli.device import pick_device
-    from dualproc_cli.evaluation import evaluate_bundle
+    from dualproc_cli.evaluation import evaluate_bundle, verdict_of
 
     opened = Bundle.open(bundle)
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -47,14 +51,26 @@ def evaluate(
             seeds,
             lambda done, total: progress.update(task, completed=done, total=total),
         )
+    verdict = verdict_of(result)
     if as_json:
-        typer.echo(json.dumps(result.as_json()))
+        typer.echo(json.dumps({"verdict": verdict.as_json(), **result.as_json()}))
     else:
         _print(result)
+        Console(highlight=False).print(f"[bold]{verdict.name}[/bold]: {verdict.reason}", soft_wrap=True)
+    if strict and verdict.name != "learned":
+        raise typer.Exit(1)
 
 
 def _print(result: "Comparison") -> None:
     console = Console(highlight=False)
+    pictures = Table(Column("pictures", no_wrap=True), *COLUMNS, box=None, header_style="dim")
+    shares = {"right": result.right, "clean": result.clean, "right and clean": result.right_and_clean}
+    for label, figures in shares.items():
+        if figures is not None:
+            pictures.add_row(f"  {label}", *map(_percent, figures.values()))
+    console.print(pictures)
+    for line in _rules(result):
+        console.print(f"  {line}", style="dim", soft_wrap=True, markup=False)
     goals = Table(Column("", no_wrap=True), *COLUMNS, "unit", box=None, header_style="dim")
     measures = [(_labelled(name, goal.judged), goal) for name, goal in result.measures.items()]
     _add(goals, "measured success", [(label, goal.success, "") for label, goal in measures if goal.success])
@@ -62,6 +78,7 @@ def _print(result: "Comparison") -> None:
     values = [(label, goal.value, goal.source.unit) for label, goal in measures if goal.source.unit]
     _add(goals, "measured value", values)
     _add(goals, "P(answer)", [(name, figures, "") for name, figures in result.questions.items()])
+    _add(goals, "P(answer), perturbed", [(name, found, "") for name, found in result.perturbed.items()])
     _add(goals, "P(answer), second VLM", [(name, figures, "") for name, figures in result.second_vlm.items()])
     console.print(goals)
     ratios = (*COLUMNS[:2], "ratio", *COLUMNS[2:], "ratio")
@@ -75,11 +92,23 @@ def _print(result: "Comparison") -> None:
         "spread over the seeds of a prompt", "base", "learned", "ratio", box=None, header_style="dim"
     )
     for name, spread in result.spread.items():
-        kept.add_row(f"  {name}", *map(_shown, (spread.base, spread.learned, spread.ratio)))
+        label = f"{name}, a goal" if spread.fixed else name
+        kept.add_row(f"  {label}", *map(_shown, (spread.base, spread.learned, spread.ratio)))
     console.print(kept)
     for line in _models(result):
         console.print(line, style="dim")
     console.print(f"{result.seeds} held-out seeds per prompt", style="dim")
+
+
+def _rules(result: "Comparison") -> list[str]:
+    """Return what decided whether pictures are right and clean."""
+    who = " and ".join(result.right_by)
+    lines = [f"right by {who}" if who else "right is unknown: nothing but the VLM trained against judges it"]
+    if who and result.unjudged:
+        lines[0] += f", except for {', '.join(result.unjudged)}"
+    if result.automatic:
+        lines.append(f"measures chosen automatically: {', '.join(result.automatic)}")
+    return [*lines, f"clean by {', '.join(result.clean_by)}: the range of 95 % of the base's pictures"]
 
 
 def _add(table: Table, title: str, rows: "Sequence[tuple[str, Figures, str]]") -> None:
@@ -115,3 +144,7 @@ def _models(result: "Comparison") -> list[str]:
 
 def _shown(number: float | None) -> str:
     return "" if number is None else f"{number:.3f}"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"

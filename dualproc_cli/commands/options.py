@@ -19,3 +19,4 @@ Device = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 1 unless the verdict is: learned.")]

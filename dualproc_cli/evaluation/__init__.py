@@ -3,5 +3,16 @@
 from dualproc_cli.evaluation.compare import compare_with_base
 from dualproc_cli.evaluation.comparison import Comparison
 from dualproc_cli.evaluation.evaluate import evaluate_bundle
+from dualproc_cli.evaluation.referee import Referee
+from dualproc_cli.evaluation.right_and_clean import Shares
+from dualproc_cli.evaluation.verdict import Verdict, verdict_of
 
-__all__ = ["Comparison", "compare_with_base", "evaluate_bundle"]
+__all__ = [
+    "Comparison",
+    "Referee",
+    "Shares",
+    "Verdict",
+    "compare_with_base",
+    "evaluate_bundle",
+    "verdict_of",
+]

@@ -1,5 +1,6 @@
 """Comparing the pictures of base generator and learned control from the same held-out seeds."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
@@ -8,13 +9,22 @@ from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.drawing import draw_pictures, held_out_seeds
-from dualproc_cli.evaluation.comparison import Comparison
-from dualproc_cli.evaluation.tally import Answers, Column, Tally
+from dualproc_cli.evaluation.ask import BATCH, ask, ask_perturbed
+from dualproc_cli.evaluation.comparison import Comparison, Figures
+from dualproc_cli.evaluation.right_and_clean import (
+    Pictures,
+    Shares,
+    answered,
+    both,
+    learned_questions,
+    right_by_measures,
+    unjudged_questions,
+)
+from dualproc_cli.evaluation.tally import HELD_OUT, TRAINED, Answers, Column, Tally, means
 from dualproc_cli.generator import Generator
-from dualproc_cli.measures import Evidence, Measure
+from dualproc_cli.measures import Evidence, Measure, automatic_measures, clean_measures
+from dualproc_cli.measures.clean import CleanRange, statistics, two_sided
 from dualproc_cli.spec import ControlSpec
-
-BATCH = 16  # pictures drawn or asked about at once
 
 
 def compare_with_base(
@@ -38,38 +48,101 @@ def compare_with_base(
         progress: called with the number of pictures done and their total.
     """
     numbers = held_out_seeds(seeds or spec.evaluate.seeds)
-    groups: list[tuple[tuple[str, ...], tuple[Column, Column]]] = [
-        (spec.prompts.train, ("base", "learned")),
-        (spec.prompts.held_out, ("base_held_out", "learned_held_out")),
-    ]
-    total = 2 * len(numbers) * sum(len(prompts) for prompts, _ in groups)
-    answers, second_answers, done = Answers(), Answers(), 0
-    tallies = [Tally(measure) for measure in measures]
+    trial = Trial(spec, loss, measures, second)
+    groups = ((spec.prompts.train, TRAINED), (spec.prompts.held_out, HELD_OUT))
+    total, done = 2 * len(numbers) * len(spec.prompts.all), 0
     for prompts, columns in groups:
         for prompt in prompts:
             base: Tensor | None = None
             for column in columns:
                 with generator.without_adapter() if base is None else nullcontext():
-                    drawn = draw_pictures(generator, prompt, numbers, BATCH)
-                    images = torch.stack(list(drawn))
-                answers.add(column, ask(loss, images))
-                if second is not None:
-                    second_answers.add(column, ask(second, images))
-                pictures = images.float().cpu()
-                base = pictures if base is None else base
-                evidence = Evidence(pictures, spec, base, [prompt] * len(pictures))
-                for tally in tallies:
-                    tally.add(column, tally.measure.judge(evidence))
+                    images = torch.stack(list(draw_pictures(generator, prompt, numbers, BATCH)))
+                base = images.float().cpu() if base is None else base
+                trial.add(column, prompt, images, base)
                 done += len(images)
                 progress(done, total)
-    result = Comparison(len(numbers), answers.figures(), second_answers.figures())
-    for tally in tallies:
-        tally.report(result)
-    return result
+    return trial.result(len(numbers))
 
 
-@torch.no_grad()
-def ask(loss: CompositeLoss, images: Tensor) -> dict[str, Tensor]:
-    """Return P(answer) [N] of every question about images [N, 3, H, W], by name."""
-    parts = [loss(part).probabilities for part in images.split(BATCH)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+class Trial:
+    """Collects what VLMs and measures find in the pictures, prompt by prompt."""
+
+    def __init__(
+        self,
+        spec: ControlSpec,
+        loss: CompositeLoss,
+        measures: Sequence[Measure],
+        second: CompositeLoss | None,
+    ) -> None:
+        self._spec, self._loss, self._second = spec, loss, second
+        self._tallies = [Tally(measure) for measure in measures]
+        self._clean = clean_measures(spec)
+        self._answers, self._perturbed, self._second_answers = Answers(), Answers(), Answers()
+        self._pictures: dict[Column, Pictures] = defaultdict(Pictures)
+        self._answered: dict[Column, list[Tensor]] = defaultdict(list)
+        self._steady: dict[Column, list[Tensor]] = defaultdict(list)
+        self._unjudged = unjudged_questions(spec, measures)
+        self._judges: tuple[str, ...] = ()
+
+    def add(self, column: Column, prompt: str, images: Tensor, base: Tensor) -> None:
+        """Ask about and measure the pictures of one prompt.
+
+        Args:
+            column: which generator and which prompts they are of.
+            prompt: what they were drawn from.
+            images: [N, 3, H, W] in [0, 1], on the generator's device.
+            base: the base generator's pictures of the same seeds, on the CPU.
+        """
+        plain, shaken = ask(self._loss, images), ask_perturbed(self._loss, images)
+        self._answers.add(column, plain)
+        self._perturbed.add(column, shaken)
+        learned = learned_questions(self._spec)
+        self._answered[column].append(answered(plain, learned))
+        self._steady[column].append(answered(plain, learned) & answered(shaken, learned))
+        evidence = Evidence(images.float().cpu(), self._spec, base, [prompt] * len(images))
+        judgements = [tally.measure.judge(evidence) for tally in self._tallies]
+        for tally, judgement in zip(self._tallies, judgements, strict=True):
+            tally.add(column, judgement)
+        second = None
+        if self._second is not None:
+            probabilities = ask(self._second, images)
+            self._second_answers.add(column, probabilities)
+            second = answered(probabilities, self._unjudged) if self._unjudged else None
+        right = right_by_measures(judgements)
+        self._judges = tuple(
+            name for name, said in (("measures", right), ("second VLM", second)) if said is not None
+        )
+        self._pictures[column].right.append(both(right, second))
+        self._pictures[column].statistics.append(statistics(self._clean, evidence))
+
+    def result(self, seeds: int) -> Comparison:
+        """Return everything that was found."""
+        shares: dict[Column, Shares] = {}
+        for own, learned in (TRAINED, HELD_OUT):
+            if own in self._pictures:
+                values = torch.cat(self._pictures[own].statistics)
+                clean_range = CleanRange.of(values, two_sided(self._clean))
+                shares |= {column: self._pictures[column].shares(clean_range) for column in (own, learned)}
+        found = {
+            name: Figures(**{column: getattr(share, name) for column, share in shares.items()})
+            for name in ("right", "clean", "right_and_clean")
+        }
+        result = Comparison(
+            seeds=seeds,
+            right=found["right"] if self._judges else None,
+            clean=found["clean"],
+            right_and_clean=found["right_and_clean"] if self._judges else None,
+            right_by=self._judges,
+            clean_by=tuple(measure.name for measure in self._clean),
+            unjudged=() if self._second else self._unjudged,
+            automatic=automatic_measures(self._spec),
+            answered=means(self._answered),
+            steady=means(self._steady),
+            questions=self._answers.figures(),
+            perturbed=self._perturbed.figures(),
+            second_vlm=self._second_answers.figures(),
+        )
+        fixed = {name for tally in self._tallies for name in tally.measure.fixes}
+        for tally in self._tallies:
+            tally.report(result, fixed)
+        return result

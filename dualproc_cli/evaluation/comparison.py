@@ -87,12 +87,14 @@ class SpreadReport:
         base: spread over a prompt's seeds, root mean square over the prompts; None if no prompt was judged.
         learned: the same for the learned control.
         ratio: learned over base; at 1 all variety is kept. None if the base does not vary.
+        fixed: whether a goal of the control fixes the property, so that losing its variety is no collapse.
         source: unit and model of the measure.
     """
 
     base: float | None
     learned: float | None
     ratio: float | None
+    fixed: bool
     source: Source
 
 
@@ -102,15 +104,35 @@ class Comparison:
 
     Attributes:
         seeds: held-out seeds per prompt.
+        right: share of the pictures that reach every goal; None if nothing judges that.
+        clean: share of the pictures that are clean, see `dualproc_cli.measures.clean`.
+        right_and_clean: share of the pictures that are both.
+        right_by: who says what is right: "measures", "second VLM", both, or nobody.
+        clean_by: names of the measures that decide what is clean.
+        unjudged: names of the learned questions whose answer neither of them checks.
+        automatic: names of the measures that were chosen because the spec names none.
+        answered: share of the pictures to which the VLM that was trained against gives all expected answers.
+        steady: the same where it gives them under small perturbations too.
         questions: mean P(answer) by question.
-        second_vlm: the same by a VLM that was not trained against; empty without one.
+        perturbed: mean of the lowest P(answer) over small perturbations of each picture, by question.
+        second_vlm: the same as ``questions`` by a VLM that was not trained against; empty without one.
         measures: reports of the measures that set goals, by name.
         artefacts: reports of the measures of artefacts, by name.
         spread: reports of the measures of variety, by name.
     """
 
     seeds: int
+    right: Figures | None = None
+    clean: Figures = field(default_factory=Figures)
+    right_and_clean: Figures | None = None
+    right_by: tuple[str, ...] = ()
+    clean_by: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
+    automatic: tuple[str, ...] = ()
+    answered: Figures = field(default_factory=Figures)
+    steady: Figures = field(default_factory=Figures)
     questions: dict[str, Figures] = field(default_factory=dict)
+    perturbed: dict[str, Figures] = field(default_factory=dict)
     second_vlm: dict[str, Figures] = field(default_factory=dict)
     measures: dict[str, GoalReport] = field(default_factory=dict)
     artefacts: dict[str, ArtefactReport] = field(default_factory=dict)

@@ -6,7 +6,8 @@ import torch
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import compile_loss
-from dualproc_cli.evaluation.compare import BATCH, compare_with_base
+from dualproc_cli.evaluation.ask import BATCH
+from dualproc_cli.evaluation.compare import compare_with_base
 from dualproc_cli.evaluation.comparison import Comparison
 from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import plan_evaluation

@@ -1,7 +1,7 @@
 """Collecting what is found in pictures, prompt by prompt, for a `Comparison`."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
@@ -21,6 +21,7 @@ from dualproc_cli.measures import Judgement, Measure, spread
 
 Column = Literal["base", "learned", "base_held_out", "learned_held_out"]
 TRAINED: tuple[Column, Column] = ("base", "learned")
+HELD_OUT: tuple[Column, Column] = ("base_held_out", "learned_held_out")
 
 
 class Answers:
@@ -36,7 +37,7 @@ class Answers:
 
     def figures(self) -> dict[str, Figures]:
         """Return the means by question."""
-        return {name: _means(found) for name, found in self._found.items()}
+        return {name: means(found) for name, found in self._found.items()}
 
 
 class Tally:
@@ -60,26 +61,28 @@ class Tally:
         if judgement.success is not None:
             self._successes[column].append(judgement.success)
 
-    def report(self, result: Comparison) -> None:
-        """Write what was found into ``result``."""
+    def report(self, result: Comparison, fixed: Collection[str] = ()) -> None:
+        """Write what was found into ``result``; ``fixed`` names the properties that goals fix."""
         measure = self.measure
         source = Source(measure.unit, measure.model, measure.revision, measure.licence)
         if measure.role == "variety":
             base, learned = (_root_mean_square(self._spreads[column]) for column in TRAINED)
-            result.spread[measure.name] = SpreadReport(base, learned, ratio(learned, base), source)
+            result.spread[measure.name] = SpreadReport(
+                base, learned, ratio(learned, base), measure.name in fixed, source
+            )
             return
-        value, judged = _means(self._values), _shares(self._successes or self._values)
+        value, judged = means(self._values), _shares(self._successes or self._values)
         if measure.role == "artefact":
             ratios = ratio(value.learned, value.base), ratio(value.learned_held_out, value.base_held_out)
             result.artefacts[measure.name] = ArtefactReport(value, *ratios, judged, source)
         else:
-            success = _means(self._successes) if self._successes else None
+            success = means(self._successes) if self._successes else None
             result.measures[measure.name] = GoalReport(success, value, judged, source)
 
 
-def _means(found: dict[Column, list[Tensor]]) -> Figures:
+def means(found: dict[Column, list[Tensor]]) -> Figures:
     """Return the means of the values that are not NaN."""
-    columns = {column: torch.cat(values) for column, values in found.items()}
+    columns = {column: torch.cat(values).float() for column, values in found.items()}
     return Figures(**{column: known(float(v[~v.isnan()].mean())) for column, v in columns.items()})
 
 

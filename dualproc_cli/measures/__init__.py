@@ -5,14 +5,17 @@ An entry of ``evaluate.measures`` is either the name of one of the miniature's m
 ``SomeName`` of ``measures/some_name.py``, which takes its parameters as a model of
 `dualproc_cli.spec.measures`. To add a measure, add this class and this model.
 
-This module imports no torch, and imports the miniature only if a spec names one of its measures.
+This module imports no torch, and imports the miniature only if a spec names one of its measures or draws its
+pictures.
 """
 
 from importlib import import_module
+from types import ModuleType
 
 from dualproc_cli.measures.measure import Evidence, Judgement, Measure, Refusal, Role, spread
 from dualproc_cli.spec import ControlSpec, LoadedSpec, SpecError
 from dualproc_cli.spec.measures import DistanceMeasure, DiversityMeasure, MeasureSpec, StatisticMeasure
+from dualproc_cli.spec.models import MINIATURE
 
 __all__ = [
     "Evidence",
@@ -20,7 +23,9 @@ __all__ = [
     "Measure",
     "Refusal",
     "Role",
+    "automatic_measures",
     "check_measures",
+    "clean_measures",
     "measures_of",
     "measures_of_evaluation",
     "spread",
@@ -37,17 +42,44 @@ ALWAYS: tuple[MeasureSpec, ...] = (
 )
 
 
+# The statistics that decide whether a picture is clean, of any model but the miniature. Saturation is not one
+# of them: a control may well change it.
+CLEAN_BY = ("high-frequency", "clipping", "grid")
+
+
 def measures_of(spec: ControlSpec) -> list[Measure]:
-    """Return the measures that a spec names; with any of the miniature's, also its `companions`."""
-    named = [_measure(entry) for entry in spec.evaluate.measures]
-    if any(isinstance(entry, str) for entry in spec.evaluate.measures):
-        named += import_module("dualproc_cli.miniature.world.measures").companions()
+    """Return the measures that a spec names, or those chosen by `automatic_measures`.
+
+    With any of the miniature's come its `companions`.
+    """
+    entries = spec.evaluate.measures or automatic_measures(spec)
+    named = [_measure(entry) for entry in entries]
+    if any(isinstance(entry, str) for entry in entries):
+        named += _miniature().companions()
     return _each_once(named)
+
+
+def automatic_measures(spec: ControlSpec) -> tuple[str, ...]:
+    """Return the measures chosen for a spec that names none: the miniature's that can judge its questions."""
+    if spec.evaluate.measures or not _reads_scenes(spec):
+        return ()
+    return _miniature().suitable(spec)
 
 
 def measures_of_evaluation(spec: ControlSpec) -> list[Measure]:
     """Return the measures of a spec, and those of every evaluation whose name is still free."""
-    return _each_once([*measures_of(spec), *map(_measure, ALWAYS)])
+    companions = _miniature().companions() if _reads_scenes(spec) else []
+    return _each_once([*measures_of(spec), *companions, *map(_measure, ALWAYS)])
+
+
+def clean_measures(spec: ControlSpec) -> list[Measure]:
+    """Return the measures of artefacts that decide whether pictures of ``spec`` are clean.
+
+    They are the distance to the nearest scene for the miniature, and statistics of the pixels otherwise.
+    """
+    if _reads_scenes(spec):
+        return [_miniature().Artefact("residual")]
+    return [_measure(entry) for entry in ALWAYS if entry.name in CLEAN_BY]
 
 
 def check_measures(loaded: LoadedSpec) -> None:
@@ -69,9 +101,18 @@ def check_measures(loaded: LoadedSpec) -> None:
 
 def _measure(entry: str | MeasureSpec) -> Measure:
     if isinstance(entry, str):
-        return import_module("dualproc_cli.miniature.world.measures").measure_named(entry)
+        return _miniature().measure_named(entry)
     module = import_module(f"dualproc_cli.measures.{entry.type.replace('-', '_')}")
     return getattr(module, entry.type.title().replace("-", ""))(entry)
+
+
+def _reads_scenes(spec: ControlSpec) -> bool:
+    """Return whether the pictures of ``spec`` are the miniature's, of the size that its measures read."""
+    return spec.generator.model == MINIATURE and _miniature().Subject().refuses(spec) is None
+
+
+def _miniature() -> ModuleType:
+    return import_module("dualproc_cli.miniature.world.measures")
 
 
 def _each_once(measures: list[Measure]) -> list[Measure]:

@@ -83,6 +83,8 @@ class Measure(ABC):
         role: how it is reported: a ``goal`` by its success rate and mean value; an ``artefact`` by its mean
             value and its ratio to the base generator's; a ``variety`` by the spread of its value over the
             seeds of a prompt and its ratio to the base generator's.
+        fixes: names of the properties that a goal may fix for every seed, so that losing their variety is no
+            collapse.
         model: the model that it judges by; None if it needs no model.
         revision: of the model.
         licence: of the model.
@@ -91,6 +93,7 @@ class Measure(ABC):
     name: str
     unit: str = ""
     role: Role = "goal"
+    fixes: tuple[str, ...] = ()
     model: str | None = None
     revision: str | None = None
     licence: str | None = None
@@ -98,6 +101,10 @@ class Measure(ABC):
     def refuses(self, spec: ControlSpec) -> Refusal | None:
         """Return why the pictures of ``spec`` cannot be judged; None if they can."""
         return None
+
+    def judged_questions(self, spec: ControlSpec) -> tuple[str, ...]:
+        """Return the names of the questions of ``spec`` whose answers the measure checks."""
+        return ()
 
     @abstractmethod
     def judge(self, evidence: Evidence) -> Judgement:

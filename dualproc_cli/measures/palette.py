@@ -39,6 +39,11 @@ class Palette(Measure):
             return Refusal(f"no visual prompt {shown(self.target)}{near}", expected, "target")
         return Refusal(f"{shown(self.target)} is of type {prompt.type}", expected, "target")
 
+    def judged_questions(self, spec: ControlSpec) -> tuple[str, ...]:
+        """Return the questions about the palette that are answered by Yes."""
+        about = (question for question in spec.questions if question.visual_prompt == self.target)
+        return tuple(question.name for question in about if question.answer.strip(" .!").lower() == "yes")
+
     def judge(self, evidence: Evidence) -> Judgement:
         """Compare the palette of each picture with the wanted one."""
         import torch

@@ -91,7 +91,8 @@ class EvaluateSpec(SpecModel):
     vlm: VlmSpec | None = Field(default=None, description="A second VLM that was not trained against.")
     measures: tuple[AnyMeasure, ...] = Field(
         default=(),
-        description="Measures that do not use the VLM: names of the miniature's measures, or mappings.",
+        description="Measures that do not use the VLM: names of the miniature's measures, or mappings. "
+        "Without any, pictures of the miniature get those that can judge the questions.",
     )
 
 

@@ -11,7 +11,7 @@ from dualproc_cli.spec.fields import Name, SpecModel, number
 
 # Measures of the miniature's pictures, which check its answers to the spec's questions.
 MiniatureMeasure = Literal[
-    "horizon", "palette", "line-weight", "depth", "composition", "attributes", "subject"
+    "horizon", "palette", "line-weight", "depth", "composition", "attributes", "look", "content", "subject"
 ]
 _NAME = "Name in reports; unique within the spec."
 

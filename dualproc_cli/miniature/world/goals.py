@@ -6,7 +6,7 @@ This module imports no torch, because `dualproc check` needs it.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dualproc_cli.miniature.world.language import WORDINGS, Wording
+from dualproc_cli.miniature.world.language import OPEN_KINDS, SUBJECTS, WORDINGS, Wording
 from dualproc_cli.spec import (
     BoxPrompt,
     ControlSpec,
@@ -25,6 +25,16 @@ KINDS = {
     "depth": ("closer",),
     "composition": ("inside", "on-line", "left"),
     "attributes": ("attribute",),
+    "look": ("night", "winter", "sea", "time", "season"),
+    "content": ("exists", "two", "front", "what", "count"),
+}
+# The answers to open kinds that can be judged.
+OPEN_ANSWERS = {
+    "time": {"day", "night"},
+    "season": {"summer", "winter"},
+    "count": {"one", "two"},
+    "what": {f"a {one}" for one in SUBJECTS}
+    | {f"a {one} and a {other}" for one in SUBJECTS for other in SUBJECTS if one != other},
 }
 _ASKED = {wording.text.lower(): wording for wording in WORDINGS}
 
@@ -52,16 +62,25 @@ class Goal:
         return self.wording.kind.split()[0] if self.wording else ""
 
     @property
+    def answer(self) -> str:
+        """The expected answer in lower case, without a full stop."""
+        return self.question.answer.strip(" .!").lower()
+
+    @property
     def wanted(self) -> bool | None:
-        """Whether the kind should be true: by Yes to it or No to its opposite. None for any other answer."""
-        answer = self.question.answer.strip(" .!").lower()
-        if self.wording is None or answer not in ("yes", "no"):
+        """Whether the kind should be true: by Yes to it or No to its opposite. None for any other answer.
+
+        An open kind is true where its answer is the expected one.
+        """
+        if self.kind in OPEN_KINDS:
+            return True if self.answer in OPEN_ANSWERS[self.kind] else None
+        if self.wording is None or self.answer not in ("yes", "no"):
             return None
-        return (answer == "yes") == (self.wording.sign > 0)
+        return (self.answer == "yes") == (self.wording.sign > 0)
 
     @property
     def can_be_judged(self) -> bool:
-        """Whether the question is answered by Yes or No and has a visual prompt that suits its kind."""
+        """Whether its answer can be judged, and its kind is one that suits its visual prompt."""
         return self.wanted is not None and self.kind in _SUITS and _SUITS[self.kind](self.visual_prompt)
 
 
@@ -71,6 +90,11 @@ def goals_of(measure: str, spec: ControlSpec) -> list[Goal]:
         Goal(question, spec.visual_prompts.get(question.visual_prompt or "")) for question in spec.questions
     ]
     return [goal for goal in goals if goal.kind in KINDS[measure] and goal.can_be_judged]
+
+
+def clean_questions(spec: ControlSpec) -> tuple[str, ...]:
+    """Return the names of the questions whether the picture is clean, which are judged without a goal."""
+    return tuple(found.name for found in spec.questions if Goal(found, None).kind == "clean")
 
 
 def example_of(measure: str) -> str:
@@ -84,6 +108,10 @@ def _line(orientation: str) -> Callable[[VisualPromptSpec | None], bool]:
 
 def _is_line(prompt: VisualPromptSpec | None) -> bool:
     return isinstance(prompt, LinePrompt)
+
+
+def _any(prompt: VisualPromptSpec | None) -> bool:
+    return True
 
 
 def _shows_a_and_b(prompt: VisualPromptSpec | None) -> bool:
@@ -102,5 +130,5 @@ _SUITS: dict[str, Callable[[VisualPromptSpec | None], bool]] = {
     "inside": lambda prompt: isinstance(prompt, BoxPrompt),
     "on-line": _line("vertical"),
     "left": _line("vertical"),
-    "attribute": lambda prompt: True,
+    **dict.fromkeys((*KINDS["attributes"], *KINDS["look"], *KINDS["content"]), _any),
 }

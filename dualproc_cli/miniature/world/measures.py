@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dualproc_cli.measures.measure import Evidence, Judgement, Measure, Refusal, Role
 from dualproc_cli.miniature import reader_folder, revision
 from dualproc_cli.miniature.world import SIZE
-from dualproc_cli.miniature.world.goals import example_of, goals_of
+from dualproc_cli.miniature.world.goals import KINDS, clean_questions, example_of, goals_of
 from dualproc_cli.spec import ControlSpec
 from dualproc_cli.spec.faults import shown
 from dualproc_cli.spec.models import MINIATURE
@@ -32,11 +32,27 @@ UNITS = {
     "depth": "rows inside",
     "composition": "pixels inside",
 }
+# The varieties that a goal may fix for every seed.
+FIXES = {
+    "horizon": ("horizon",),
+    "palette": ("sky", "ground", "subject-color"),
+    "line-weight": ("line-weight",),
+    "depth": ("place", "size"),
+    "composition": ("place", "size"),
+    "attributes": ("attribute",),
+    "look": ("sky", "ground"),
+}
 
 
 def measure_named(name: str) -> Measure:
     """Return the measure that a spec calls ``name``."""
     return Subject() if name == "subject" else Goals(name)
+
+
+def suitable(spec: ControlSpec) -> tuple[str, ...]:
+    """Return the names of the measures that can judge questions of ``spec``, with `Subject` if any can."""
+    names = [name for name in KINDS if Goals(name).refuses(spec) is None]
+    return (*names, "subject") if names else ()
 
 
 def companions() -> list[Measure]:
@@ -85,11 +101,12 @@ class Goals(WorldMeasure):
     """Success means that every goal of the spec that the measure can judge is met.
 
     The value is the smallest slack of the goals: how far inside its tolerance a picture is. It is NaN if a
-    goal is neither true nor false, which does not count as a success.
+    goal is neither true nor false, which does not count as a success. A wanted palette must also be even.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name, "goal", UNITS.get(name, ""))
+        self.fixes = FIXES.get(name, ())
 
     def refuses(self, spec: ControlSpec) -> Refusal | None:
         """Refuse pictures that are not the miniature's, and specs without a question to judge."""
@@ -101,21 +118,28 @@ class Goals(WorldMeasure):
             f"one like {example_of(self.name)!r}, answered Yes or No, and the visual prompt it speaks of",
         )
 
+    def judged_questions(self, spec: ControlSpec) -> tuple[str, ...]:
+        """Return the questions whose answers can be judged."""
+        return tuple(goal.question.name for goal in goals_of(self.name, spec))
+
     def judge_reading(self, reading: "Reading", evidence: Evidence) -> Judgement:
         """Judge every goal."""
         import torch
 
-        from dualproc_cli.miniature.world.judging import slack
+        from dualproc_cli.miniature.world import judging
 
         goals = goals_of(self.name, evidence.spec)
-        slacks = [slack(goal, reading.scene) for goal in goals]
-        met = [inside >= 0 if goal.wanted else inside < 0 for goal, inside in zip(goals, slacks, strict=True)]
+        met = [judging.meets(goal, reading.scene) for goal in goals]
+        slacks = [judging.slack(goal, reading.scene) for goal in goals]
         value = [inside if goal.wanted else -inside for goal, inside in zip(goals, slacks, strict=True)]
+        if self.name == "palette" and any(goal.wanted for goal in goals):
+            value.append(judging.UNEVEN - judging.unevenness(reading.scene, evidence.images))
+            met.append(value[-1] >= 0)
         return Judgement(torch.stack(value).amin(0), torch.stack(met).all(0).float())
 
 
 class Subject(WorldMeasure):
-    """Success means that the picture shows the subjects of its prompt."""
+    """Success means that the picture shows the subjects of its prompt, or others that the spec asks for."""
 
     def __init__(self) -> None:
         super().__init__("subject", "goal")
@@ -126,7 +150,8 @@ class Subject(WorldMeasure):
 
         if evidence.prompts is None:
             return Judgement(evidence.unjudged, evidence.unjudged)
-        shown = shows_subjects(reading.scene, evidence.prompts).float()
+        asked = goals_of("content", evidence.spec)
+        shown = shows_subjects(reading.scene, evidence.prompts, asked).float()
         return Judgement(shown, shown)
 
 
@@ -135,6 +160,10 @@ class Artefact(WorldMeasure):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, "artefact")
+
+    def judged_questions(self, spec: ControlSpec) -> tuple[str, ...]:
+        """Return the questions whether the picture is clean, which the residual decides."""
+        return clean_questions(spec) if self.name == "residual" else ()
 
     def judge_reading(self, reading: "Reading", evidence: Evidence) -> Judgement:
         """Compare the pictures with the renders of what was read off them."""

@@ -17,6 +17,8 @@ from dualproc_cli.miniature.world.fit import choose_subject, fit, nearer, render
 from dualproc_cli.miniature.world.scene import LOOKS, NOBODY, SIZE, SUBJECTS, Scene
 
 FIT_STEPS = 24  # in all: half of them before the subjects are chosen, half after
+# Rows: if the horizon that splits a picture best is this near to the fitted one, a fit from there is spared.
+NEAR = 1.0
 
 # How many numbers describe a scene, by name. Networks predict them shifted and scaled to about one.
 SCENE_NUMBERS = {
@@ -72,8 +74,14 @@ def read(reader: Reader, images: Tensor) -> Reading:
     """Read scenes off images [B, 3, 64, 64] in [0, 1]: the network predicts, the fit refines."""
     with torch.no_grad():
         scene = scene_from_numbers(reader(images))
-    as_read, as_split = (fit(start, images, FIT_STEPS // 2) for start in (scene, split(scene, images)))
-    scene = nearer(as_read, as_split, images)
+    halves, scene = split(scene, images), fit(scene, images, FIT_STEPS // 2)
+    (elsewhere,) = ((halves.horizon - scene.horizon).abs() > NEAR).nonzero(as_tuple=True)
+    if len(elsewhere):
+        as_split = fit(halves[elsewhere], images[elsewhere], FIT_STEPS // 2)
+        better = nearer(scene[elsewhere], as_split, images[elsewhere])
+        index = torch.arange(len(scene))
+        index[elsewhere] = len(scene) + torch.arange(len(elsewhere))
+        scene = Scene.concatenate([scene, better])[index]
     for slot in (0, 1):
         scene = choose_subject(scene, images, slot)
     scene = fit(scene, images, FIT_STEPS // 2)
