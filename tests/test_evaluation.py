@@ -11,6 +11,7 @@ from small_vlm import make_vlm
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.drawing import FIRST_HELD_OUT, draw_pictures, held_out_seeds
+from dualproc_cli.drawing import held_out_seeds
 from dualproc_cli.evaluation import compare_with_base, evaluate_bundle
 from dualproc_cli.evaluation.comparison import Comparison, Figures
 from dualproc_cli.evaluation.tally import Tally
@@ -93,7 +94,7 @@ def mean(images):
 def test_pictures_are_compared_with_the_base_of_the_same_seeds(generator, pictures):
     measure, calls = Brightness(), []
     result = compare_with_base(
-        control(seeds=3), generator, Bright(), [measure], progress=lambda *call: calls.append(call)
+        control(seeds=held_out_seeds(3)), generator, Bright(), [measure], progress=lambda *call: calls.append(call)
     )
     assert calls == [(done, 18) for done in (3, 6, 9, 12, 15, 18)]
     assert result.seeds == 3
@@ -119,7 +120,7 @@ def test_pictures_are_compared_with_the_base_of_the_same_seeds(generator, pictur
 
 def test_artefacts_and_varieties_are_set_against_the_base(generator, pictures):
     measures = [Brightness("artefact"), Brightness("variety")]
-    result = compare_with_base(control(), generator, Bright(), measures, seeds=3)
+    result = compare_with_base(control(), generator, Bright(), measures, seeds=held_out_seeds(3))
     base, learned = (images.mean((1, 2, 3)) for images in pictures["a house"])
     artefact, variety = result.artefacts["brightness"], result.spread["brightness"]
     assert artefact.ratio == pytest.approx((learned.mean() / base.mean()).item(), rel=1e-4)
@@ -134,13 +135,13 @@ def test_second_vlm_is_asked_too(generator):
         def __call__(self, images, rng=None):
             return LossReport(images.sum(), {}, {"bright": 1 - images.mean((1, 2, 3))})
 
-    result = compare_with_base(control(), generator, Bright(), [], second=Dark(), seeds=2)
+    result = compare_with_base(control(), generator, Bright(), [], second=Dark(), seeds=held_out_seeds(2))
     one, two = result.questions["bright"].values(), result.second_vlm["bright"].values()
     assert [1 - value for value in one] == pytest.approx(two)
 
 
 def test_many_pictures_are_asked_about_in_batches(generator):
-    result = compare_with_base(control(), generator, Bright(), [], seeds=17)
+    result = compare_with_base(control(), generator, Bright(), [], seeds=held_out_seeds(17))
     assert result.seeds == 17
 
 
@@ -240,7 +241,7 @@ def test_the_second_vlm_sees_its_own_size(bundle, monkeypatch):
         return ask(self, images, rng)
 
     monkeypatch.setattr(CompositeLoss, "__call__", asked)
-    evaluate_bundle(bundle, CPU, seeds=2)
+    evaluate_bundle(bundle, CPU, seeds=held_out_seeds(2))
     # The first VLM is asked about each picture and its four perturbed versions, the second about the picture.
     assert sizes == [*[{(64, 64)}] * 5, {(32, 32)}] * 6
 

@@ -11,7 +11,7 @@ This package imports no torch.
 
 from dualproc_cli.bundle.bundle import Bundle
 from dualproc_cli.bundle.layout import MANIFEST
-from dualproc_cli.bundle.manifest import Manifest, Outcome, Revisions
+from dualproc_cli.bundle.manifest import Manifest, Outcome, Revisions, VerdictRecord
 from dualproc_cli.bundle.write import write_bundle
 
-__all__ = ["MANIFEST", "Bundle", "Manifest", "Outcome", "Revisions", "write_bundle"]
+__all__ = ["MANIFEST", "Bundle", "Manifest", "Outcome", "Revisions", "VerdictRecord", "write_bundle"]

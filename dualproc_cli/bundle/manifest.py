@@ -21,6 +21,20 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class VerdictRecord(_Part):
+    """What became of the control, by a few pictures of validation seeds (see `dualproc_cli.evaluation`).
+
+    Attributes:
+        name: the verdict.
+        reason: the rule that applied, with its numbers.
+        figures: the numbers that the rules go by; None for those that are not known.
+    """
+
+    name: str
+    reason: str
+    figures: dict[str, float | None]
+
+
 class Outcome(_Part):
     """How the run that learned the adapter ended.
 
@@ -66,6 +80,7 @@ class Manifest(_Part):
         versions: the versions of dualproc, Python and the libraries.
         seed: the seed of everything that was drawn at random.
         outcome: how the run ended.
+        verdict: what became of the control; None if it was not judged.
         metrics: the metrics of every step.
         files: SHA-256 of every other file, by its path with forward slashes.
     """
@@ -81,6 +96,7 @@ class Manifest(_Part):
     versions: dict[str, str]
     seed: int
     outcome: Outcome
+    verdict: VerdictRecord | None
     metrics: list[StepMetrics]
     files: dict[str, str] = Field(min_length=1)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dualproc_cli.bundle.card import model_card
 from dualproc_cli.bundle.layout import GRID, MANIFEST, README, SAMPLES, SPEC
-from dualproc_cli.bundle.manifest import FORMAT, Manifest, Outcome, Revisions, library_versions
+from dualproc_cli.bundle.manifest import FORMAT, Manifest, Outcome, Revisions, VerdictRecord, library_versions
 from dualproc_cli.files import digest, folder_atomically
 from dualproc_cli.metrics import StepMetrics
 from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, canonical, spec_digest
@@ -27,6 +27,7 @@ def write_bundle(
     memory: Sequence[str],
     metrics: Sequence[StepMetrics],
     outcome: Outcome,
+    verdict: VerdictRecord | None,
     grid: Image.Image,
     samples: Mapping[str, Image.Image],
 ) -> None:
@@ -41,6 +42,7 @@ def write_bundle(
         memory: names of the memory strategies that were used.
         metrics: the metrics of every step.
         outcome: how the run ended.
+        verdict: what became of the control.
         grid: the pictures before and after, side by side.
         samples: pictures drawn with the control, by file name.
 
@@ -73,6 +75,7 @@ def write_bundle(
             versions=library_versions(),
             seed=spec.learn.seed,
             outcome=outcome,
+            verdict=verdict,
             metrics=list(metrics),
             files={path: digest(folder / path) for path in _files(folder)},
         )

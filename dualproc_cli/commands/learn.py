@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dualproc_cli.bundle.layout import GRID
-from dualproc_cli.commands.options import Device, Settings
+from dualproc_cli.commands.options import Device, Settings, Strict
 from dualproc_cli.spec import load_spec
 
 
@@ -30,6 +30,7 @@ def learn(
         bool,
         typer.Option("--overwrite", help="Replace an existing bundle, or start an interrupted run anew."),
     ] = False,
+    strict: Strict = False,
     keep_best: Annotated[
         bool, typer.Option("--keep-best", help="If the run ends early, write a bundle of its best state.")
     ] = False,
@@ -45,7 +46,9 @@ def learn(
     from dualproc_cli.learning import learn as learn_control
 
     target = output or Path(f"{loaded.spec.name}.dualproc")
-    learn_control(
+    verdict = learn_control(
         loaded, target, device=pick_device(device), resume=resume, overwrite=overwrite, keep_best=keep_best
     )
     typer.echo(f"Wrote {target}. See {target / GRID}. Next: dualproc sample --control {target}")
+    if strict and (verdict is None or verdict.name != "learned"):
+        raise typer.Exit(1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss
-from dualproc_cli.drawing import draw_pictures, held_out_seeds
+from dualproc_cli.drawing import draw_pictures
 from dualproc_cli.evaluation.ask import BATCH, ask, ask_perturbed
 from dualproc_cli.evaluation.comparison import Comparison, Figures
 from dualproc_cli.evaluation.right_and_clean import (
@@ -33,7 +33,8 @@ def compare_with_base(
     loss: CompositeLoss,
     measures: Sequence[Measure],
     second: CompositeLoss | None = None,
-    seeds: int | None = None,
+    *,
+    seeds: Sequence[int],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
     """Draw every prompt with the base generator and with the control, ask the VLMs, and measure.
@@ -44,24 +45,23 @@ def compare_with_base(
         loss: the spec's questions, compiled for the VLM trained against.
         measures: judge the pictures; they must not refuse ``spec``.
         second: the same questions, compiled for another VLM.
-        seeds: per prompt, at least 2; None takes the spec's.
+        seeds: at least 2, that every prompt is drawn at; none that were learned on.
         progress: called with the number of pictures done and their total.
     """
-    numbers = held_out_seeds(seeds or spec.evaluate.seeds)
     trial = Trial(spec, loss, measures, second)
     groups = ((spec.prompts.train, TRAINED), (spec.prompts.held_out, HELD_OUT))
-    total, done = 2 * len(numbers) * len(spec.prompts.all), 0
+    total, done = 2 * len(seeds) * len(spec.prompts.all), 0
     for prompts, columns in groups:
         for prompt in prompts:
             base: Tensor | None = None
             for column in columns:
                 with generator.without_adapter() if base is None else nullcontext():
-                    images = torch.stack(list(draw_pictures(generator, prompt, numbers, BATCH)))
+                    images = torch.stack(list(draw_pictures(generator, prompt, seeds, BATCH)))
                 base = images.float().cpu() if base is None else base
                 trial.add(column, prompt, images, base)
                 done += len(images)
                 progress(done, total)
-    return trial.result(len(numbers))
+    return trial.result(len(seeds))
 
 
 class Trial:

@@ -6,6 +6,7 @@ import torch
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import compile_loss
+from dualproc_cli.drawing import held_out_seeds
 from dualproc_cli.evaluation.ask import BATCH
 from dualproc_cli.evaluation.compare import compare_with_base
 from dualproc_cli.evaluation.comparison import Comparison
@@ -42,4 +43,5 @@ def evaluate_bundle(
     loss = compile_loss(loaded, vlm, *size)
     second = compile_loss(loaded, plan.load_vlm(1), *size) if spec.evaluate.vlm else None
     measures = measures_of_evaluation(spec)
-    return compare_with_base(spec, generator, loss, measures, second, seeds, progress)
+    numbers = held_out_seeds(seeds or spec.evaluate.seeds)
+    return compare_with_base(spec, generator, loss, measures, second, seeds=numbers, progress=progress)

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
+from dualproc_cli.learning.validation import Validation
 from dualproc_cli.metrics import PhaseName, StepMetrics
 from dualproc_cli.spec import ControlSpec, spec_digest
 
 METADATA_KEY = "dualproc_checkpoint"
 RNG = "rng"
 ADAPTER, STEERING, MEAN, SQUARE, BEST = "adapter.", "steering.", "mean.", "square.", "best."
+BEST_STEERING = "best-steering."
 
 
 class _Header(BaseModel):
@@ -26,6 +28,7 @@ class _Header(BaseModel):
 
     spec_digest: str
     metrics: list[StepMetrics]
+    validations: list[Validation]
     phase: PhaseName
     best: tuple[int, float] | None
 
@@ -37,17 +40,19 @@ def run_digest(spec: ControlSpec) -> str:
 
 @dataclass(frozen=True)
 class Best:
-    """The weights with the lowest recent loss so far.
+    """The best state so far.
 
     Attributes:
         step: how many steps were taken.
-        loss: the mean of ``loss + keep`` over the last few steps.
+        loss: the mean of ``loss + keep`` over the last few steps; or, if it was validated, less its score.
         adapter: the adapter's weights by name.
+        steering: the steering's weights by name.
     """
 
     step: int
     loss: float
     adapter: dict[str, Tensor]
+    steering: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Checkpoint:
     Attributes:
         spec_digest: of the spec that is learned.
         metrics: of every step so far.
+        validations: what was found so far.
         rng: state of the run's random numbers, uint8.
         phase: the phase of the next step.
         adapter: the adapter's weights by name.
@@ -68,6 +74,7 @@ class Checkpoint:
 
     spec_digest: str
     metrics: list[StepMetrics]
+    validations: list[Validation]
     rng: Tensor
     phase: PhaseName
     adapter: dict[str, Tensor]
@@ -87,7 +94,13 @@ class Checkpoint:
             OSError: the disk is full or the folder cannot be written to.
         """
         best = (self.best.step, self.best.loss) if self.best else None
-        header = _Header(spec_digest=self.spec_digest, metrics=self.metrics, phase=self.phase, best=best)
+        header = _Header(
+            spec_digest=self.spec_digest,
+            metrics=self.metrics,
+            validations=self.validations,
+            phase=self.phase,
+            best=best,
+        )
         tensors = {RNG: self.rng}
         tensors |= {ADAPTER + name: tensor for name, tensor in self.adapter.items()}
         tensors |= {STEERING + name: tensor for name, tensor in self.steering.items()}
@@ -95,6 +108,7 @@ class Checkpoint:
             tensors |= {f"{MEAN}{index}": mean, f"{SQUARE}{index}": square}
         if self.best:
             tensors |= {BEST + name: tensor for name, tensor in self.best.adapter.items()}
+            tensors |= {BEST_STEERING + name: tensor for name, tensor in self.best.steering.items()}
         write_atomically(path, save(tensors, {METADATA_KEY: header.model_dump_json()}))
 
     @classmethod
@@ -110,10 +124,13 @@ class Checkpoint:
                 metadata = file.metadata() or {}
             header = _Header.model_validate_json(metadata[METADATA_KEY])
             count = sum(key.startswith(MEAN) for key in tensors)
-            best = Best(*header.best, _named(tensors, BEST)) if header.best else None
+            best = None
+            if header.best:
+                best = Best(*header.best, _named(tensors, BEST), _named(tensors, BEST_STEERING))
             return cls(
                 spec_digest=header.spec_digest,
                 metrics=header.metrics,
+                validations=header.validations,
                 rng=tensors[RNG],
                 phase=header.phase,
                 adapter=_named(tensors, ADAPTER),

@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from dualproc_cli.bundle import Outcome, Revisions, write_bundle
-from dualproc_cli.compiler import compile_loss
+from dualproc_cli.bundle import Outcome, Revisions, VerdictRecord, write_bundle
+from dualproc_cli.compiler import CompositeLoss, compile_loss
 from dualproc_cli.device import deterministic
+from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.errors import RunFailed
+from dualproc_cli.evaluation import compare_with_base, verdict_of
 from dualproc_cli.generator import Generator
 from dualproc_cli.learning.before_after import draw_before_after
 from dualproc_cli.learning.interruption import Interrupted
@@ -17,10 +19,10 @@ from dualproc_cli.learning.learner import Learner
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
 from dualproc_cli.learning.run import Ending, run
-from dualproc_cli.measures import check_measures
+from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
-from dualproc_cli.spec import STEERED, LoadedSpec
+from dualproc_cli.spec import STEERED, ControlSpec, LoadedSpec
 from dualproc_cli.vlm import Vlm
 
 
@@ -33,8 +35,10 @@ def learn(
     overwrite: bool = False,
     keep_best: bool = False,
     console: Console | None = None,
-) -> Path:
+) -> VerdictRecord | None:
     """Learn the control of ``loaded`` and write its bundle to the folder ``output``.
+
+    It ends with a verdict, by pictures of seeds that are neither learned on nor evaluated.
 
     The same spec on the same machine gives the same adapter bit for bit (on CUDA as far as its kernels are
     deterministic). Until the bundle is written, a checkpoint lies beside ``output``.
@@ -49,7 +53,7 @@ def learn(
         console: where progress is shown; standard output by default.
 
     Returns:
-        ``output``.
+        The verdict; None if ``learn.validation_pictures`` is 0.
 
     Raises:
         SpecError: a measure that the spec names cannot judge its pictures.
@@ -82,9 +86,11 @@ def learn(
             ending = run(learner, place.checkpoint, progress, plan.next())
         if not ending.early:
             console.print(ending.message, markup=False, soft_wrap=True)
-            _finish(loaded, place, plan, generator, vlm, learner, ending, started)
+            verdict = _finish(loaded, place, plan, generator, vlm, learner, ending, started)
             place.checkpoint.unlink(missing_ok=True)
-            return output
+            if verdict:
+                console.print(f"verdict: {verdict.name}: {verdict.reason}", markup=False, soft_wrap=True)
+            return verdict
         message = ending.message
         if learner.best:
             generator.load_adapter_state(learner.best.adapter)
@@ -104,9 +110,10 @@ def _finish(
     learner: Learner,
     ending: Ending,
     started: float,
-) -> None:
-    """Draw the pictures, and write the bundle of the adapter in its present state."""
+) -> VerdictRecord | None:
+    """Draw the pictures, judge, and write the bundle of the adapter in its present state."""
     pictures = draw_before_after(generator, loaded.spec)
+    verdict = _judge(loaded.spec, generator, learner.criterion)
     outcome = Outcome(
         reason=ending.reason,
         step=learner.best.step if ending.early and learner.best else len(learner.metrics),
@@ -124,6 +131,7 @@ def _finish(
             metrics=learner.metrics,
             memory=plan.names,
             outcome=outcome,
+            verdict=verdict,
             grid=pictures.grid(),
             samples=pictures.files(),
         )
@@ -132,6 +140,17 @@ def _finish(
             f"{place.bundle}: could not be written ({error.strerror or error}); all that was learned is in "
             f"{place.checkpoint}: make room and go on with --resume"
         ) from error
+    return verdict
+
+
+def _judge(spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> VerdictRecord | None:
+    """Return the verdict on a few pictures of validation seeds."""
+    count = spec.learn.validation_pictures
+    if count == 0:
+        return None
+    seeds = validation_seeds(max(2, count // len(spec.prompts.all)))
+    found = compare_with_base(spec, generator, criterion, measures_of_evaluation(spec), seeds=seeds)
+    return VerdictRecord(**verdict_of(found).as_json())
 
 
 def _second_revision(loaded: LoadedSpec) -> str | None:

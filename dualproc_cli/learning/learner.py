@@ -9,6 +9,7 @@ from dualproc_cli.drawing import draw_seeds
 from dualproc_cli.generator import Generator
 from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
 from dualproc_cli.learning.phases import Phase, phases_of
+from dualproc_cli.learning.validation import Validation, Validator, is_best, settled
 from dualproc_cli.metrics import WINDOW, StepMetrics, holds_above, recent_loss
 from dualproc_cli.spec import ControlSpec
 
@@ -45,7 +46,9 @@ class Learner:
     Attributes:
         metrics: one entry per step so far.
         phases: the phases of the run.
-        best: the state with the lowest recent loss; None without ``keep_best``, or before there is one.
+        best: the state with the lowest recent loss, or of the best validation; None without ``keep_best``, or
+            before there is one.
+        validations: what the validations found, if ``learn.keep_best`` asks for them.
     """
 
     def __init__(
@@ -63,7 +66,10 @@ class Learner:
         self.phases = phases_of(spec, generator, criterion)
         self.metrics: list[StepMetrics] = []
         self.best: Best | None = None
+        self.validations: list[Validation] = []
         self._keep_best = keep_best
+        self._validates = spec.learn.keep_best == "verdict"
+        self._validator: Validator | None = None
         self._rng = torch.Generator().manual_seed(spec.learn.seed)
         self._enter(self.phases[0])
 
@@ -89,11 +95,15 @@ class Learner:
 
     @property
     def _phase_is_over(self) -> bool:
-        return self._taken >= self.phase.steps or self.holds
+        return self._taken >= self.phase.steps or self.holds or settled(self._of_phase)
+
+    @property
+    def _of_phase(self) -> list[Validation]:
+        return [found for found in self.validations if found.phase == self.phase.name]
 
     @property
     def finished(self) -> bool:
-        """Whether the last phase took all its steps, or `holds` is true in it."""
+        """Whether the last phase took all its steps, or ended early."""
         return self.phase is self.phases[-1] and self._phase_is_over
 
     @property
@@ -141,13 +151,37 @@ class Learner:
             group["lr"] = entry.learning_rate
         self._optimizer.step()
         self.metrics.append(entry)
-        self._go_on()
+        self._validate()
+        if self._phase_is_over:
+            self._end_phase()
         return entry
 
-    def _go_on(self) -> None:
-        """Enter the next phase if the present one is over."""
-        if self._phase_is_over and self.phase is not self.phases[-1]:
+    def _validate(self) -> None:
+        """Every few steps and at the phase's end, judge the state, and remember it if it is the best."""
+        learn = self.spec.learn
+        due = self._taken % learn.validate_every == 0 or self._taken == self.phase.steps or self.holds
+        if not (self._validates and due):
+            return
+        if self._validator is None:
+            self._validator = Validator(self.spec, self.generator, self.criterion)
+        with self.phase.drawing():
+            found = self._validator.validate(len(self.metrics), self.phase.name)
+        self.validations.append(found)
+        if is_best(self._of_phase):
+            self.best = self._state(-found.score)
+
+    def _end_phase(self) -> None:
+        """Restore the phase's best state, if it was validated, and enter the next phase."""
+        if self._validates and self.best is not None:
+            self.generator.load_adapter_state(self.best.adapter)
+            self.generator.load_steering_state(self.best.steering)
+            self.best = None
+        if self.phase is not self.phases[-1]:
             self._enter(self.phases[self.phases.index(self.phase) + 1])
+
+    def _state(self, loss: float) -> Best:
+        adapter, steering = self.generator.adapter_state(), self.generator.steering_state()
+        return Best(len(self.metrics), loss, adapter, steering)
 
     def checkpoint(self) -> Checkpoint:
         """Return the state after the last step."""
@@ -159,6 +193,7 @@ class Learner:
         return Checkpoint(
             spec_digest=run_digest(self.spec),
             metrics=list(self.metrics),
+            validations=list(self.validations),
             rng=self._rng.get_state(),
             phase=self.phase.name,
             adapter=self.generator.adapter_state(),
@@ -170,6 +205,7 @@ class Learner:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from ``checkpoint``, which must be of the same spec."""
         self.metrics, self.best = list(checkpoint.metrics), checkpoint.best
+        self.validations = list(checkpoint.validations)
         self._rng.set_state(checkpoint.rng)
         self.generator.load_adapter_state(checkpoint.adapter)
         self.generator.load_steering_state(checkpoint.steering)
@@ -189,9 +225,9 @@ class Learner:
 
     def _remember_best(self, entry: StepMetrics) -> None:
         """Keep the weights that ``entry`` was measured with if its recent loss is the lowest so far."""
-        if not self._keep_best or self.phase is not self.phases[-1] or self._taken < WINDOW - 1:
+        if not self._keep_best or self._validates or self.phase is not self.phases[-1] or self._taken < WINDOW - 1:
             return
         history = [*self.metrics[1 - WINDOW :], entry]
         loss = recent_loss(history)
         if self.best is None or loss < self.best.loss:
-            self.best = Best(len(self.metrics), loss, self.generator.adapter_state())
+            self.best = self._state(loss)

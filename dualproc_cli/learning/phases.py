@@ -7,8 +7,8 @@ to the steered pictures.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -61,6 +61,10 @@ class Phase(ABC):
         """Return what is moved."""
         return self.generator.adapter_parameters()
 
+    def drawing(self) -> AbstractContextManager[None]:
+        """Return a context in which the generator draws what the phase has learned."""
+        return nullcontext()
+
     @abstractmethod
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the loss of B pictures of ``prompts`` at ``seeds``; ``rng`` draws wordings and jitter."""
@@ -79,10 +83,16 @@ class Steer(Phase):
         """Return the weights of the steering."""
         return list(_steering(self.generator).parameters())
 
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Draw steered pictures, without the adapter, inside the block."""
+        with self.generator.without_adapter(), self.generator.steered():
+            yield
+
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the questions' loss of the steered pictures, and the cost of the steering."""
         keep, steering = self.spec.learn.keep, _steering(self.generator)
-        with self.generator.without_adapter(), self.generator.steered():
+        with self.drawing():
             images = self.generator.render(prompts, seeds, gradient=self.spec.learn.gradient)
         report = self.criterion(images, rng)
         cost = images.new_zeros(())
