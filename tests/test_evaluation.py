@@ -11,7 +11,6 @@ from small_vlm import make_vlm
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.drawing import FIRST_HELD_OUT, draw_pictures, held_out_seeds
-from dualproc_cli.drawing import held_out_seeds
 from dualproc_cli.evaluation import compare_with_base, evaluate_bundle
 from dualproc_cli.evaluation.comparison import Comparison, Figures
 from dualproc_cli.evaluation.tally import Tally
@@ -94,7 +93,11 @@ def mean(images):
 def test_pictures_are_compared_with_the_base_of_the_same_seeds(generator, pictures):
     measure, calls = Brightness(), []
     result = compare_with_base(
-        control(seeds=held_out_seeds(3)), generator, Bright(), [measure], progress=lambda *call: calls.append(call)
+        control(seeds=held_out_seeds(3)),
+        generator,
+        Bright(),
+        [measure],
+        progress=lambda *call: calls.append(call),
     )
     assert calls == [(done, 18) for done in (3, 6, 9, 12, 15, 18)]
     assert result.seeds == 3

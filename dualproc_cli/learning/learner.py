@@ -225,7 +225,12 @@ class Learner:
 
     def _remember_best(self, entry: StepMetrics) -> None:
         """Keep the weights that ``entry`` was measured with if its recent loss is the lowest so far."""
-        if not self._keep_best or self._validates or self.phase is not self.phases[-1] or self._taken < WINDOW - 1:
+        if (
+            not self._keep_best
+            or self._validates
+            or self.phase is not self.phases[-1]
+            or self._taken < WINDOW - 1
+        ):
             return
         history = [*self.metrics[1 - WINDOW :], entry]
         loss = recent_loss(history)

@@ -72,6 +72,4 @@ def settled(found: Sequence[Validation]) -> bool:
     if not found:
         return False
     best = max(one.score for one in found)
-    return found[-1].score >= GOOD or (
-        len(found) > 2 and all(one.score < best - WORSE for one in found[-2:])
-    )
+    return found[-1].score >= GOOD or (len(found) > 2 and all(one.score < best - WORSE for one in found[-2:]))
