@@ -20,10 +20,11 @@ from torch.nn import functional as F
 
 from dualproc_cli.generator.color_steering import ColorSteering, zero
 
-# Sides of the grids on which the noise is steered, and the size of an output on each: the coarser a part of
-# the noise, the more it decides about the layout. Finer parts learn later, by smaller steps.
-GRIDS = {1: 1.0, 2: 0.25}
-HIDDEN = 256  # width of the network
+# Sides of the grids on which the noise is steered, and the size of a network's output on each: the coarser a
+# part of the noise, the more it decides about the layout. Finer parts are many, and learn by smaller steps.
+GRIDS = {1: 1.0, 2: 0.1}
+HIDDEN = 256  # width of a network
+PROMPT = 0.2  # root mean square of the numbers about a prompt: below that of the noise, which comes first
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Inputs:
 class NoiseSteering(nn.Module):
     """f of the noise: reads the coarse parts of the noise and the prompt, and shifts the coarse parts.
 
-    It starts as zero. Its network is a perceptron on the means of the noise over the cells of `GRIDS`, each
+    It starts as zero. For each of `GRIDS`, a perceptron reads the means of the noise over the grid's cells,
     scaled to unit variance, beside the prompts' mean embeddings.
     """
 
@@ -57,14 +58,7 @@ class NoiseSteering(nn.Module):
         assert inputs.latents is not None  # the caller checked it
         self.sigma, self.aspect = inputs.sigma, inputs.aspect
         count = _cells(torch.empty(1, *inputs.latents), inputs.aspect).shape[1]
-        numbers = sum(count * side * side for side in GRIDS)
-        self.network = nn.Sequential(
-            nn.Linear(numbers + prompt, HIDDEN),
-            nn.SiLU(),
-            nn.Linear(HIDDEN, HIDDEN),
-            nn.SiLU(),
-            zero(nn.Linear(HIDDEN, numbers)),
-        )
+        self.networks = nn.ModuleList(_perceptron(count * side * side, prompt) for side in GRIDS)
 
     def forward(self, noise: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
         """Return the steered noise and the nats it costs.
@@ -77,12 +71,11 @@ class NoiseSteering(nn.Module):
             z', as ``noise``, and |f|^2 / 2, [B].
         """
         cells = _cells(noise.float() / self.sigma, self.aspect)
-        parts = [_coarse(cells, side) * share for side, share in GRIDS.items()]
-        found = self.network(torch.cat([*(part.flatten(1) for part in parts), prompt], 1))
         shift = torch.zeros_like(cells)
-        pieces = found.split([part[0].numel() for part in parts], 1)
-        for part, piece, share in zip(parts, pieces, GRIDS.values(), strict=True):
-            shift = shift + share * _fine(piece.view_as(part), cells)
+        for (side, share), network in zip(GRIDS.items(), self.networks, strict=True):
+            part = _coarse(cells, side)
+            found = network(torch.cat([part.flatten(1), PROMPT * prompt], 1))
+            shift = shift + share * _fine(found.view_as(part), cells)
         nats = shift.square().sum((1, 2, 3)) / 2
         return noise + (self.sigma * _uncells(shift, noise)).to(noise.dtype), nats
 
@@ -145,6 +138,17 @@ def key(encoder: str, embedding: Tensor) -> str:
     The layers of a text encoder, which are of one size, share an offset.
     """
     return f"{encoder}-{embedding.ndim}-{embedding.shape[-1]}"
+
+
+def _perceptron(numbers: int, prompt: int) -> nn.Sequential:
+    """Return a network from ``numbers`` and what is known of the prompt to as many numbers, zero at first."""
+    return nn.Sequential(
+        nn.Linear(numbers + prompt, HIDDEN),
+        nn.SiLU(),
+        nn.Linear(HIDDEN, HIDDEN),
+        nn.SiLU(),
+        zero(nn.Linear(HIDDEN, numbers)),
+    )
 
 
 def _cells(noise: Tensor, aspect: float) -> Tensor:

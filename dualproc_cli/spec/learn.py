@@ -89,7 +89,7 @@ class SteerSpec(SpecModel):
     """How the steering is learned, where ``learn.where`` asks for it."""
 
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
-        default=3e-3, description="AdamW's learning rate for what is steered."
+        default=1e-3, description="AdamW's learning rate for what is steered."
     )
 
 
