@@ -82,6 +82,24 @@ def split(scene: Scene, images: Tensor) -> Scene:
     return replace(scene, horizon=rows[best, 0], colors=torch.stack(colors, 1))
 
 
+@torch.no_grad()
+def color_subject(scene: Scene, images: Tensor) -> Scene:
+    """Give the subjects the colour that fits the picture best, by least squares: a render is linear in it.
+
+    `fit` alone would not get far from the colour that it starts from. Where no subject shows its colour (a
+    bare tree), it stays.
+    """
+
+    def drawn_in(color: Tensor) -> Tensor:
+        return render(replace(scene, colors=torch.cat([scene.colors[:, :2], color], 1))).images
+
+    own = scene.colors[:, 2:]
+    slope = drawn_in(torch.ones_like(own)) - drawn_in(torch.zeros_like(own))
+    step = (slope * (images - drawn_in(own.clamp(0, 1)))).sum((2, 3)) / (slope.square().sum((2, 3)) + 1)
+    color = (own.clamp(0, 1) + step[:, None]).clamp(0, 1)
+    return replace(scene, colors=torch.cat([scene.colors[:, :2], color], 1))
+
+
 def _least_squares(
     count: Tensor, total: Tensor, weight: Tensor, slope: Tensor, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
