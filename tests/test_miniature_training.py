@@ -282,7 +282,7 @@ def test_adversarial_training_starts_from_the_vlm_and_moves_it(small_chunks, mon
     for seed in (0, 1):
         attacks.attack(trained, seed, 1)
     assert [
-        len(attacks.AttackPictures.load(trained / "attacks" / f"{seed}.safetensors").images)
+        len(attacks.AttackPictures.load(trained / "attacks" / f"{seed}-0.safetensors").images)
         for seed in (0, 1)
     ] == [8, 8]
     task = adversarial.task(8, trained, 0)
@@ -323,7 +323,7 @@ def test_corruptions_are_of_many_kinds_and_know_how_much_they_changed():
     assert corrupted.min() >= 0
     assert corrupted.max() <= 1
     assert torch.equal(change, (corrupted - images).square().mean((1, 2, 3)).sqrt())
-    assert 0.6 < (change > ARTEFACTS).float().mean() < 0.95, "most are visible, some hardly"
+    assert 0.5 < (change > ARTEFACTS).float().mean() < 0.9, "most are visible, some hardly"
     assert torch.equal(
         corrupt(images, torch.Generator().manual_seed(1))[0],
         corrupt(images, torch.Generator().manual_seed(1))[0],

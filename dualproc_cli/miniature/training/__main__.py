@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import logging
+import math
 import platform
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def main() -> None:
         help="where checkpoints, logs and exports are",
     )
     parser.add_argument("--samples", type=int, help="how many samples to train on in all")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="train on fewer if that takes longer")
     parser.add_argument("--batch-size", type=int, help="samples a step")
     parser.add_argument("--attacks", type=int, default=32, help="how many adapters attack the VLM")
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
@@ -60,6 +62,7 @@ def main() -> None:
     task = module.task(options.samples or SAMPLES[options.name], options.folder, options.seed)
     task.batch_size = options.batch_size or task.batch_size
     training = Training(task, options.folder, options.seed)
+    training.limit = options.minutes
     training.resume()
     training.run()
     record = options.folder / f"{options.name}.json"

@@ -30,7 +30,6 @@ log = logging.getLogger("dualproc.miniature")
 
 ATTACK_BATCH = 12  # pictures a step
 KEPT = 8  # steps of an attack whose pictures are kept, from the first to the last
-READ_AT_ONCE = 256  # pictures
 # Drawn for each attack.
 STEPS = (40, 80, 140, 200)
 LEARNING_RATES = (3e-4, 6e-4, 1.2e-3)
@@ -71,7 +70,7 @@ class AttackPictures(Batched):
 
 
 def attack(folder: Path, seed: int, count: int) -> None:
-    """Attack the VLM of ``folder`` ``count`` times; keep the pictures there in ``attacks/SEED.safetensors``."""
+    """Attack the VLM of ``folder`` ``count`` times; keep the pictures there under ``attacks/SEED-*``."""
     rng = seeded(seed)
     spec = GeneratorSpec(
         model=str(folder / "generator"), width=SIZE, height=SIZE, steps=1, guidance_scale=0.0, dtype="float32"
@@ -80,19 +79,15 @@ def attack(folder: Path, seed: int, count: int) -> None:
     generator.add_adapter(AdapterSpec(rank=16, scale=1.0), seed)
     fresh = generator.adapter_state()
     networks, reader = vlm.load_networks(folder).requires_grad_(False), load_reader(folder / "reader")
-    drawn = []
     for number in range(count):
         generator.load_adapter_state(fresh)
-        drawn.append(_attack(generator, networks, f"{number + 1} of {count}", rng))
-    images = torch.cat(drawn)
-    readings = [read(reader, part) for part in images.split(READ_AT_ONCE)]
-    found = AttackPictures(
-        (255 * images).round().to(torch.uint8),
-        Scene.concatenate([reading.scene for reading in readings]),
-        torch.cat([reading.residual for reading in readings]),
-    )
-    found.save(folder / "attacks" / f"{seed}.safetensors")
-    log.info("attacks: %d pictures, residual %.3f", len(images), float(found.residual.mean()))
+        images = _attack(generator, networks, f"{number + 1} of {count}", rng)
+        reading = read(reader, images)
+        log.info(
+            "attacks: residuals %s", [round(float(one), 3) for one in reading.residual.view(KEPT, -1).mean(1)]
+        )
+        found = AttackPictures((255 * images).round().to(torch.uint8), reading.scene, reading.residual)
+        found.save(folder / "attacks" / f"{seed}-{number}.safetensors")
 
 
 def _attack(generator: Generator, networks: vlm.VlmNetworks, name: str, rng: torch.Generator) -> Tensor:

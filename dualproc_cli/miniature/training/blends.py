@@ -86,7 +86,7 @@ class Blends(Batched):
         return Blends(images, scene, rendering, scene, rendering, ones, MAX_LOG_ODDS * ones, artefacts)
 
     def disturbed(self, artefacts: Tensor) -> "Blends":
-        """Return the pictures with further artefacts [B], which change no answer but whether they are clean."""
+        """Return the pictures with further artefacts [B], which matter only to whether they are clean."""
         return replace(self, artefacts=torch.hypot(self.artefacts, artefacts))
 
     def corrupted(self, rng: torch.Generator) -> "Blends":
