@@ -141,11 +141,11 @@ def sample_questions(
     wording = packer.wordings[picked].gather(2, (choice * 60).long()[..., None])[..., 0]
     texts = open_answers(scene)
     unclear = is_unclear.tolist()
-    answers = []
-    for row, numbers in enumerate(picked.tolist()):
-        opens = [KINDS[number] if number >= len(YES_NO_KINDS) else None for number in numbers]
-        said = [UNCLEAR if unclear[row] else texts[kind][row] if kind else None for kind in opens]
-        answers.append(
-            [packer.answer(text) if kind else NO_ANSWER for text, kind in zip(said, opens, strict=True)]
-        )
+
+    def answer(row: int, number: int) -> tuple[int, ...]:
+        if number < len(YES_NO_KINDS):
+            return NO_ANSWER
+        return packer.answer(UNCLEAR if unclear[row] else texts[KINDS[number]][row])
+
+    answers = [[answer(row, number) for number in numbers] for row, numbers in enumerate(picked.tolist())]
     return QuestionBatch(wording, torch.where(packer.signs[wording] > 0, yes, no), torch.tensor(answers))

@@ -83,21 +83,27 @@ def split(scene: Scene, images: Tensor) -> Scene:
 
 
 @torch.no_grad()
-def color_subject(scene: Scene, images: Tensor) -> Scene:
+def color_subject(scene: Scene, images: Tensor) -> tuple[Scene, Tensor]:
     """Give the subjects the colour that fits the picture best, by least squares: a render is linear in it.
 
     `fit` alone would not get far from the colour that it starts from. Where no subject shows its colour (a
     bare tree), it stays.
+
+    Returns:
+        The scenes, and their mean square difference [B] from the images.
     """
 
     def drawn_in(color: Tensor) -> Tensor:
         return render(replace(scene, colors=torch.cat([scene.colors[:, :2], color], 1))).images
 
     own = scene.colors[:, 2:]
-    slope = drawn_in(torch.ones_like(own)) - drawn_in(torch.zeros_like(own))
-    step = (slope * (images - drawn_in(own.clamp(0, 1)))).sum((2, 3)) / (slope.square().sum((2, 3)) + 1)
-    color = (own.clamp(0, 1) + step[:, None]).clamp(0, 1)
-    return replace(scene, colors=torch.cat([scene.colors[:, :2], color], 1))
+    black = drawn_in(torch.zeros_like(own))
+    slope = drawn_in(torch.ones_like(own)) - black
+    rest = images - black - own.mT[..., None] * slope
+    color = own + ((slope * rest).sum((2, 3)) / (slope.square().sum((2, 3)) + 1))[:, None]
+    color = color.clamp(0, 1)
+    error = (black + color.mT[..., None] * slope - images).square().mean((1, 2, 3))
+    return replace(scene, colors=torch.cat([scene.colors[:, :2], color], 1)), error
 
 
 def _least_squares(
@@ -128,13 +134,16 @@ def _least_squares(
 
 @torch.no_grad()
 def choose_subject(scene: Scene, images: Tensor, slot: int) -> Scene:
-    """Set the subject and the attribute of one slot to those that fit best; the farther one may be NOBODY."""
+    """Set the subject and the attribute of one slot to those that fit best, in the colour that fits best.
+
+    The farther subject may be NOBODY.
+    """
     kinds = range(len(SUBJECTS)) if slot == 0 else range(NOBODY, len(SUBJECTS))
     states = torch.tensor([(kind, on) for kind in kinds for on in (False, True)])
-    distances = torch.stack([render_error(_with_subject(scene, slot, state), images) for state in states])
+    distances = torch.stack([color_subject(_with_subject(scene, slot, state), images)[1] for state in states])
     if slot == 1:
         distances += FAR_COST * (states[:, :1] != NOBODY)
-    return _with_subject(scene, slot, states[distances.argmin(0)])
+    return color_subject(_with_subject(scene, slot, states[distances.argmin(0)]), images)[0]
 
 
 def _with_subject(scene: Scene, slot: int, state: Tensor) -> Scene:

@@ -72,12 +72,12 @@ def read(reader: Reader, images: Tensor) -> Reading:
     """Read scenes off images [B, 3, 64, 64] in [0, 1]: the network predicts, the fit refines."""
     with torch.no_grad():
         scene = scene_from_numbers(reader(images))
-    starts = (color_subject(start, images) for start in (scene, split(scene, images)))
+    starts = (color_subject(start, images)[0] for start in (scene, split(scene, images)))
     as_read, as_split = (fit(start, images, FIT_STEPS // 2) for start in starts)
     scene = nearer(as_read, as_split, images)
     for slot in (0, 1):
         scene = choose_subject(scene, images, slot)
-    scene = fit(color_subject(scene, images), images, FIT_STEPS // 2)
+    scene = fit(scene, images, FIT_STEPS // 2)
     with torch.no_grad():
         return Reading(scene, render_error(scene, images).sqrt())
 
