@@ -14,6 +14,9 @@ from dualproc_cli.miniature.world.scene import HORIZON, NOBODY, OUTLINE, SIZE, S
 # Mean square difference that a farther subject must explain. Without it, one in twenty pictures of one
 # subject gets a second, small one that explains a little noise; true ones are found as often with it.
 FAR_COST = 4e-4
+# Mean square difference that another colour must explain, for a mean square change of 1. Without it, a bare
+# tree is a leafy one in the colour of the sky.
+COLOR_COST = 5e-3
 # Learning rate of each parameter: how far a step of the fit moves it. They are chosen so that a step of any
 # parameter changes the picture by about as much.
 FIT_RATES = {
@@ -90,7 +93,7 @@ def color_subject(scene: Scene, images: Tensor) -> tuple[Scene, Tensor]:
     bare tree), it stays.
 
     Returns:
-        The scenes, and their mean square difference [B] from the images.
+        The scenes, and their mean square difference [B] from the images, with the cost of the new colour.
     """
 
     def drawn_in(color: Tensor) -> Tensor:
@@ -103,6 +106,7 @@ def color_subject(scene: Scene, images: Tensor) -> tuple[Scene, Tensor]:
     color = own + ((slope * rest).sum((2, 3)) / (slope.square().sum((2, 3)) + 1))[:, None]
     color = color.clamp(0, 1)
     error = (black + color.mT[..., None] * slope - images).square().mean((1, 2, 3))
+    error = error + COLOR_COST * (color - own).square().mean((1, 2))
     return replace(scene, colors=torch.cat([scene.colors[:, :2], color], 1)), error
 
 

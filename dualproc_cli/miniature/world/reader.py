@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dualproc_cli.miniature.world.fit import choose_subject, color_subject, fit, nearer, render_error, split
+from dualproc_cli.miniature.world.fit import choose_subject, fit, nearer, render_error, split
 from dualproc_cli.miniature.world.scene import LOOKS, NOBODY, SIZE, SUBJECTS, Scene
 
 FIT_STEPS = 24  # in all: half of them before the subjects are chosen, half after
@@ -72,8 +72,7 @@ def read(reader: Reader, images: Tensor) -> Reading:
     """Read scenes off images [B, 3, 64, 64] in [0, 1]: the network predicts, the fit refines."""
     with torch.no_grad():
         scene = scene_from_numbers(reader(images))
-    starts = (color_subject(start, images)[0] for start in (scene, split(scene, images)))
-    as_read, as_split = (fit(start, images, FIT_STEPS // 2) for start in starts)
+    as_read, as_split = (fit(start, images, FIT_STEPS // 2) for start in (scene, split(scene, images)))
     scene = nearer(as_read, as_split, images)
     for slot in (0, 1):
         scene = choose_subject(scene, images, slot)
