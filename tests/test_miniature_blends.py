@@ -5,7 +5,7 @@ import torch
 from scenes import make_scene
 from test_miniature_questions import BOX, LINE, overlay
 
-from dualproc_cli.miniature.training.blends import Blends, sample_blends
+from dualproc_cli.miniature.training.blends import CORRUPTED, Blends, sample_blends
 from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, SURE
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY, sample_scenes
@@ -15,7 +15,8 @@ def between(first, second, share, max_log_odds=MAX_LOG_ODDS):
     """Return a picture that shows ``share`` of one scene and the rest of another."""
     a, b = render(first), render(second)
     images = torch.lerp(b.images, a.images, share)
-    return Blends(images, first, a, second, b, torch.tensor([share]), torch.tensor([max_log_odds]))
+    none = torch.zeros(1)
+    return Blends(images, first, a, second, b, torch.tensor([share]), torch.tensor([max_log_odds]), none)
 
 
 def said(blend, kind, laid_over):
@@ -58,6 +59,23 @@ def test_every_answer_about_a_corrupted_picture_is_no():
     assert not corrupted.shows_one_scene
 
 
+def test_a_corrupted_picture_is_not_clean_and_shows_nothing():
+    rng = torch.Generator().manual_seed(0)
+    scene = make_scene()[torch.zeros(40, dtype=torch.long)]
+    rendering = render(scene)
+    whole = Blends.from_one_scene(rendering.images, scene, rendering, torch.zeros(40))
+    spoiled = whole.corrupted(rng)
+    margins = spoiled.margins(overlay(LINE)[torch.zeros(40, dtype=torch.long)])
+    badly = spoiled.artefacts > CORRUPTED
+    assert badly.sum() > 5
+    assert (margins["horizon"].yes[badly] < 0).all()
+    assert (margins["clean"].no[badly] > 0).all()
+    assert torch.equal(spoiled.is_unclear & badly, badly)
+    noisy = whole.disturbed(torch.full((40,), 0.2))
+    assert noisy.shows_one_scene.all()
+    assert (noisy.margins(overlay(LINE)[torch.zeros(40, dtype=torch.long)])["clean"].yes < 0).all()
+
+
 def test_blends_lie_between_their_scenes():
     drawn = sample_blends(200, torch.Generator().manual_seed(0))
     assert drawn.images.shape == (200, 3, 64, 64)
@@ -79,7 +97,7 @@ def test_blends_lie_between_their_scenes():
 def test_batches():
     scene = sample_scenes(4, torch.Generator().manual_seed(1))
     rendering = render(scene)
-    one = Blends.from_one_scene(rendering.images, scene, rendering)
+    one = Blends.from_one_scene(rendering.images, scene, rendering, torch.zeros(4))
     assert one.shows_one_scene.all()
     both = Blends.concatenate([one[:1], one[torch.tensor([3])]])
     assert torch.equal(both.images, rendering.images[[0, 3]])

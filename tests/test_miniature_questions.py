@@ -11,9 +11,26 @@ from dualproc_cli.miniature.training.packing import Packer
 from dualproc_cli.miniature.training.vlm_model import build_processor, build_tokenizer
 from dualproc_cli.miniature.world.language import OPEN_KINDS, WORDINGS, YES_NO_KINDS
 from dualproc_cli.miniature.world.overlays import KINDS, Overlays, sample_overlays
-from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, margins, open_answers
+from dualproc_cli.miniature.world.questions import (
+    ARTEFACTS,
+    MAX_LOG_ODDS,
+    SOUND,
+    SURE,
+    clean,
+    margins,
+    open_answers,
+)
 from dualproc_cli.miniature.world.render import render
-from dualproc_cli.miniature.world.scene import DAY, FAMILY_COLORS, NIGHT, SEA, WINTER, Scene, sample_scenes
+from dualproc_cli.miniature.world.scene import (
+    DAY,
+    FAMILY_COLORS,
+    NIGHT,
+    SEA,
+    WINTER,
+    Scene,
+    sample_scenes,
+    with_random_colors,
+)
 from dualproc_cli.vlm.chat import picture_inputs, plan_prompts
 
 LINE, UPRIGHT, PALETTE, POINTS, BOX = "horizontal", "vertical", "palette", "points", "box"
@@ -35,6 +52,7 @@ def overlay(
 
 
 PAIR = {"near": "ball", "far": "house"}
+ODD = torch.tensor([[0.2, 0.2, 0.9]])  # a third colour that is wrong where the others are right
 FAR_AWAY = {"box": (2.0, 2.0, 20.0, 20.0)}
 
 
@@ -55,6 +73,7 @@ FAR_AWAY = {"box": (2.0, 2.0, 20.0, 20.0)}
         ("palette", {}, {"kind": PALETTE, "palette": FAMILY_COLORS[0] + 0.01}, True),
         ("palette", {}, {"kind": PALETTE, "palette": FAMILY_COLORS[1]}, False),
         ("palette", {}, {"kind": PALETTE, "palette": FAMILY_COLORS[0].flip(0)}, False),
+        ("palette", {}, {"kind": PALETTE, "palette": torch.cat([FAMILY_COLORS[0, :2], ODD])}, False),
         ("closer", {}, {"kind": POINTS}, True),
         ("closer", {}, {"kind": POINTS, "points": [(5.0, 10.0), (32.0, 50.0)]}, False),
         ("closer", {}, {"kind": POINTS, "points": [(5.0, 60.0), (5.0, 45.0)]}, True),
@@ -66,6 +85,7 @@ FAR_AWAY = {"box": (2.0, 2.0, 20.0, 20.0)}
         ("sea", {"look": DAY}, {}, False),
         ("two", PAIR, {}, True),
         ("two", {}, {}, False),
+        ("clean", {}, {}, True),
         ("inside house", {}, {"kind": BOX}, True),
         ("inside house", {}, {"kind": BOX, "box": (22.0, 25.0, 50.0, 60.0)}, False),
         ("inside house", {}, {"kind": BOX, **FAR_AWAY}, False),
@@ -119,6 +139,14 @@ def test_neither_a_kind_nor_its_opposite_is_true_of_a_missing_subject():
     assert found["exists tree"].no.item() > 0
 
 
+def test_a_picture_is_the_less_clean_the_more_it_is_spoiled():
+    sound, base, worst_base, spoiled, gone = clean(torch.tensor([0.0, SOUND, 0.05, 0.07, 0.2])).yes.tolist()
+    assert sound == base == pytest.approx(SURE)
+    assert 0 < worst_base < SURE
+    assert -MAX_LOG_ODDS <= gone < spoiled < 0
+    assert clean(torch.tensor([ARTEFACTS])).yes.item() == pytest.approx(0, abs=0.01)
+
+
 def test_open_answers():
     scenes = Scene.concatenate(
         [make_scene("ball", "house"), make_scene("tree", look=WINTER), make_scene(look=NIGHT)]
@@ -139,6 +167,7 @@ def test_wordings():
         ("Is the horizon above the red line?", "Is the horizon below the red line?"),
         ("Is point A closer than point B?", "Is point A farther than point B?"),
         ("Is the lamp lit?", "Is the lamp off?"),
+        ("Is the picture clean?", "Does the picture have artefacts?"),
         ("Does the tree look right for winter?", "Does the tree look right for summer?"),
         ("Is the house in front of the tree?", "Is the house behind the tree?"),
     ]:
@@ -149,10 +178,11 @@ def test_yes_and_no_are_about_equally_often_right():
     rng = torch.Generator().manual_seed(0)
     yes, asked = Counter(), Counter()
     for _ in range(8):
-        scene = sample_scenes(250, rng)
+        scene = with_random_colors(sample_scenes(250, rng), 0.5, rng)
         rendering = render(scene)
         found = margins(scene, rendering, sample_overlays(scene, rendering, rng))
         assert found.keys() == set(YES_NO_KINDS)
+        found.pop("clean")  # Yes about all pictures but spoiled ones
         for kind, (margin, _, weight) in found.items():
             assert margin.abs().max() <= MAX_LOG_ODDS
             about = kind.split()[0]  # all subjects together: each alone is asked about too seldom

@@ -9,15 +9,20 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
+from transformers import AutoTokenizer
 
 from dualproc_cli import miniature
+from dualproc_cli.errors import UserError
 from dualproc_cli.miniature import reader_folder
-from dualproc_cli.miniature.training import adversarial, packing, reader, vlm
+from dualproc_cli.miniature.training import adversarial, attacks, packing, reader, vlm, vlm_model
+from dualproc_cli.miniature.training.attack_goals import ATTACKED_KINDS, OPEN_ANSWERS, sample_goal
+from dualproc_cli.miniature.training.corruptions import corrupt
 from dualproc_cli.miniature.training.loop import Chunks, Task, Training
 from dualproc_cli.miniature.training.pictures import TrainingPictures
 from dualproc_cli.miniature.world.language import WORDINGS
-from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS
-from dualproc_cli.miniature.world.reader import load_reader
+from dualproc_cli.miniature.world.overlays import sample_overlays
+from dualproc_cli.miniature.world.questions import ARTEFACTS, MAX_LOG_ODDS
+from dualproc_cli.miniature.world.reader import load_reader, read
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY, SUBJECTS, sample_scenes
 
@@ -190,12 +195,15 @@ def test_questions_of_one_row_do_not_see_each_other():
 
 
 def test_renders_stand_in_for_an_autoencoder_that_is_not_trained(tmp_path):
-    images, scene, rendering = TrainingPictures(tmp_path, generated=0.0).sample(
+    images, scene, rendering, artefacts = TrainingPictures(tmp_path, generated=0.0).sample(
         9, torch.Generator().manual_seed(0)
     )
     assert images.shape == (9, 3, 64, 64)
     assert len(scene) == 9
     assert (images - rendering.images).abs().mean() < 0.05
+    changed = (images - rendering.images).square().mean((1, 2, 3)).sqrt()
+    assert (artefacts <= changed + 1e-6).all()
+    assert (artefacts[changed == 0] == 0).all()
 
 
 def test_chunks_come_from_their_numbers():
@@ -224,38 +232,99 @@ def test_reader_labels_what_is_there_and_how_sound_it_is():
     whole, empty = render(scene).images, render(nobody).images
     fading = torch.lerp(empty, whole, 0.5)
     corrupted = (whole + 0.4 * torch.randn(whole.shape, generator=rng)).clamp(0, 1)
-    labelled = adversarial.label(load_reader(reader_folder()), torch.cat([whole, fading, empty, corrupted]))
+    images = torch.cat([whole, fading, empty, corrupted])
+    labelled = adversarial.label(images, read(load_reader(reader_folder()), images))
     shares = [float(part.mean()) for part in labelled.first_share.split(5)]
     assert shares[0] > 0.85
     assert 0.3 < shares[1] < 0.7
     assert shares[2] < 0.2
     assert (labelled.max_log_odds[:5] == MAX_LOG_ODDS).sum() >= 4
     assert (labelled.max_log_odds[15:] < 0).all()
+    clean = labelled.margins(sample_overlays(labelled.first, labelled.first_rendering, rng))["clean"]
+    assert (clean.yes[:5] > 4).sum() >= 4
+    assert (clean.no[15:] > 2).all(), "not capped"
 
 
 def test_prompts_of_an_attack_speak_of_its_subject():
     rng = torch.Generator().manual_seed(0)
-    for _ in range(5):
-        goal = adversarial.sample_goal(rng)
-        assert len(goal.overlays.kind) == adversarial.ATTACK_BATCH
-        kind, *subjects = WORDINGS[goal.wording].kind.split()
-        assert kind in adversarial.ATTACKED_KINDS
+    for _ in range(12):
+        goal = sample_goal(4, rng)
+        assert len(goal.overlays.kind) == 4
+        wording, answer = goal.answers[0]
+        kind, *subjects = WORDINGS[wording].kind.split()
+        assert kind in ATTACKED_KINDS
+        assert answer in OPEN_ANSWERS.get(kind, ("yes",))
+        last, said = goal.answers[-1]
+        if WORDINGS[last].kind == "clean":
+            assert said == ("yes" if WORDINGS[last].sign > 0 else "no")
+        else:
+            assert set(goal.answers) == {goal.answers[0]}
         assert subjects == ([] if goal.subject == NOBODY else [SUBJECTS[goal.subject]])
-        prompts = goal.sample_prompts(rng)
-        assert len(prompts) == adversarial.ATTACK_BATCH
+        prompts = goal.sample_prompts(4, rng)
+        assert len(prompts) == 4
         if subjects:
             assert all(prompt.startswith(f"a {subjects[0]}") for prompt in prompts)
 
 
-def test_adversarial_training_starts_from_the_vlm_and_moves_it(small_chunks, monkeypatch, tmp_path):
-    for name, value in {"ATTACKS": 1, "ATTACK_STEPS": 2, "KEPT_FROM": 1, "ATTACK_BATCH": 4}.items():
-        monkeypatch.setattr(adversarial, name, value)
-    task = adversarial.task(8, miniature.WEIGHTS, 0)
-    shipped = load_file(miniature.WEIGHTS / "vlm" / "model.safetensors")
-    networks = task.modules
-    own = networks.vlm.state_dict()
-    assert all(torch.equal(own[name], value.float()) for name, value in shipped.items())
+@pytest.fixture
+def trained(tmp_path):
+    """A training's folder with the shipped networks."""
+    for part in ("generator", "vlm", "reader"):
+        (tmp_path / part).symlink_to(miniature.WEIGHTS / part)
+    return tmp_path
+
+
+def test_adversarial_training_starts_from_the_vlm_and_moves_it(small_chunks, monkeypatch, trained):
+    for name, value in {"STEPS": (2,), "KEPT": 2, "ATTACK_BATCH": 4}.items():
+        monkeypatch.setattr(attacks, name, value)
+    with pytest.raises(UserError, match="no attacks"):
+        adversarial.task(8, trained, 0)
+    for seed in (0, 1):
+        attacks.attack(trained, seed, 1)
+    assert [
+        len(attacks.AttackPictures.load(trained / "attacks" / f"{seed}-0.safetensors").images)
+        for seed in (0, 1)
+    ] == [8, 8]
+    task = adversarial.task(8, trained, 0)
     terms = task.loss(torch.Generator().manual_seed(0), 4, 0)
     torch.stack(list(terms.values())).sum().backward()
+    networks = task.modules
     unreached = [name for name, p in networks.named_parameters() if p.requires_grad and p.grad is None]
     assert unreached == []
+
+
+def test_a_vlm_of_another_vocabulary_keeps_what_it_knows(trained, monkeypatch):
+    """Words that are new get fresh embeddings; all else is as it was exported."""
+    shipped = load_file(trained / "vlm" / "model.safetensors")
+    known = AutoTokenizer.from_pretrained(trained / "vlm").get_vocab()
+    build = vlm_model.build_tokenizer
+    monkeypatch.setattr(vlm_model, "ANSWERS", ["aardvark", *vlm_model.ANSWERS])  # first: the others move
+    networks = vlm.load_networks(trained)
+    monkeypatch.undo()
+    vocabulary, own = networks.packer.tokenizer.get_vocab(), networks.vlm.state_dict()
+    assert "aardvark" in vocabulary.keys() - build().get_vocab().keys()
+    for name, value in shipped.items():
+        if "embed_tokens" not in name:
+            assert torch.equal(own[name], value.float())
+    rows = own["model.text_model.embed_tokens.weight"]
+    assert torch.equal(rows, own["lm_head.weight"])
+    before = next(value for name, value in shipped.items() if "embed_tokens" in name).float()
+    for word in ("<image>", "horizon", "yes"):
+        assert torch.equal(rows[vocabulary[word]], before[known[word]])
+
+
+# Corruptions
+
+
+def test_corruptions_are_of_many_kinds_and_know_how_much_they_changed():
+    rng = torch.Generator().manual_seed(0)
+    images = render(sample_scenes(200, rng)).images
+    corrupted, change = corrupt(images, rng)
+    assert corrupted.min() >= 0
+    assert corrupted.max() <= 1
+    assert torch.equal(change, (corrupted - images).square().mean((1, 2, 3)).sqrt())
+    assert 0.5 < (change > ARTEFACTS).float().mean() < 0.9, "most are visible, some hardly"
+    assert torch.equal(
+        corrupt(images, torch.Generator().manual_seed(1))[0],
+        corrupt(images, torch.Generator().manual_seed(1))[0],
+    )

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import logging
+import math
 import platform
 from pathlib import Path
 
@@ -25,7 +26,7 @@ SAMPLES = {  # how many each is trained on by default
 def main() -> None:
     """Parse the arguments, train, export, and record the facts of the training."""
     parser = argparse.ArgumentParser(prog="python -m dualproc_cli.miniature.training", description=__doc__)
-    parser.add_argument("name", choices=[*SAMPLES, "release"], help="what to train, or release")
+    parser.add_argument("name", choices=[*SAMPLES, "attacks", "release"], help="what to do")
     parser.add_argument(
         "--folder",
         type=Path,
@@ -33,6 +34,9 @@ def main() -> None:
         help="where checkpoints, logs and exports are",
     )
     parser.add_argument("--samples", type=int, help="how many samples to train on in all")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="train on fewer if that takes longer")
+    parser.add_argument("--batch-size", type=int, help="samples a step")
+    parser.add_argument("--attacks", type=int, default=32, help="how many adapters attack the VLM")
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
@@ -50,9 +54,15 @@ def main() -> None:
     if options.device != "cpu":  # before the modules that make tensors when they are imported
         torch.set_default_device(pick_device(options.device))
     torch.manual_seed(options.seed)
+    if options.name == "attacks":
+        attacks = importlib.import_module("dualproc_cli.miniature.training.attacks")
+        attacks.attack(options.folder, options.seed, options.attacks)
+        return
     module = importlib.import_module(f"dualproc_cli.miniature.training.{options.name}")
     task = module.task(options.samples or SAMPLES[options.name], options.folder, options.seed)
+    task.batch_size = options.batch_size or task.batch_size
     training = Training(task, options.folder, options.seed)
+    training.limit = options.minutes
     training.resume()
     training.run()
     record = options.folder / f"{options.name}.json"

@@ -4,13 +4,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualproc_cli.miniature.training.corruptions import root_mean_square
+
 BLUR = 0.9  # largest standard deviation in pixels
 NOISE, STAIN, BAND = 0.08, 0.07, 0.08  # largest standard deviations of what is added, of a range of 1
+IGNORED_NOISE = (
+    0.03  # standard deviation of pixel noise that leaves a picture clean; `learn.jitter` adds as much
+)
+NOISY = 1  # index of the noise among the kinds of disturbance
 TOKEN = 8  # pixels that a token of the generator covers
 
 
-def augment(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Blur, stain, band or add noise to half of the pictures [B, 3, H, W], each by a random amount."""
+def augment(images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Blur, stain, band or add noise to half of the pictures [B, 3, H, W], each by a random amount.
+
+    Returns:
+        The pictures, and the root mean square [B] of what spoils each, less the noise that does not matter.
+    """
     count, size = len(images), images.shape[-1]
     which = torch.randint(10, (count,), generator=rng).view(-1, 1, 1, 1)
     amount = torch.rand(count, 1, 1, 1, generator=rng)
@@ -25,7 +35,10 @@ def augment(images: Tensor, rng: torch.Generator) -> Tensor:
     augmented = images
     for index, kind in enumerate(kinds):
         augmented = torch.where(which == index, kind, augmented)
-    return augmented.clamp(0, 1)
+    augmented = augmented.clamp(0, 1)
+    change = root_mean_square(augmented - images).square()
+    ignored = torch.where(which.flatten() == NOISY, IGNORED_NOISE**2, 0.0)
+    return augmented, (change - ignored).clamp(min=0).sqrt()
 
 
 def _bands(count: int, size: int, rng: torch.Generator) -> Tensor:

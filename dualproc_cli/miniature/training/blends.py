@@ -10,11 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualproc_cli.miniature.training.corruptions import corrupt, root_mean_square
 from dualproc_cli.miniature.world.batched import Batched
 from dualproc_cli.miniature.world.overlays import Overlays
-from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, Margin, margins
+from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, Margin, clean, margins
 from dualproc_cli.miniature.world.render import Rendering, render
-from dualproc_cli.miniature.world.scene import NOBODY, UNIFORMS, Scene, sample_prompts, scene_from_uniforms
+from dualproc_cli.miniature.world.scene import (
+    NOBODY,
+    UNIFORMS,
+    Scene,
+    sample_prompts,
+    scene_from_uniforms,
+    with_random_colors,
+)
 
 # How the second scene differs from the first: which numbers of `scene_from_uniforms` are its own. Where the
 # subject is gone, its kind is NOBODY.
@@ -29,6 +37,10 @@ CHANGES: dict[str, tuple[int, ...]] = {
 CHANGE_SHARES = torch.tensor([0.3, 0.3, 0.2, 0.05, 0.05, 0.1])
 PATCHINESS = 0.35  # in half of the pictures, how much the first scene's share varies from place to place
 SMEARING = 0.8  # share of a subject that counts as invisible when all of it is smeared
+# Root mean square of a picture's artefacts. Up to DOUBTFUL, questions are answered as if there were none;
+# from CORRUPTED on, the answer to every yes-no question is No, except to whether there are any.
+DOUBTFUL, CORRUPTED = 0.06, 0.11
+RANDOM_COLORS = 0.3  # share of the scenes whose colours are no family's
 LENIENCY = 6.0  # log-odds that are added to a scene's as its share falls from 1/2 to 1/(2e)
 
 
@@ -45,6 +57,7 @@ class Blends(Batched):
         first_share: [B] how much of the picture is the first scene's, in [0, 1].
         max_log_odds: [B] upper limit of the log-odds of any answer; MAX_LOG_ODDS for a sound picture, less
             for a corrupted one, negative if the answer to every yes-no question about it is No.
+        artefacts: [B] root mean square of what spoils the picture, by which it is clean or not.
     """
 
     images: Tensor
@@ -54,23 +67,39 @@ class Blends(Batched):
     second_rendering: Rendering
     first_share: Tensor
     max_log_odds: Tensor
+    artefacts: Tensor
 
     @property
     def shows_one_scene(self) -> Tensor:
         """Whether each picture shows one scene, and is sound. [B] bool."""
         return (self.first_share == 1) & (self.max_log_odds == MAX_LOG_ODDS)
 
+    @property
+    def is_unclear(self) -> Tensor:
+        """Whether each picture is too corrupted to tell what it shows. [B] bool."""
+        return self.max_log_odds < 0
+
     @staticmethod
-    def from_one_scene(images: Tensor, scene: Scene, rendering: Rendering) -> "Blends":
-        """Return sound pictures [B, 3, H, W] of one scene each."""
+    def from_one_scene(images: Tensor, scene: Scene, rendering: Rendering, artefacts: Tensor) -> "Blends":
+        """Return sound pictures [B, 3, H, W] of one scene each, with slight ``artefacts`` [B]."""
         ones = torch.ones(len(images))
-        return Blends(images, scene, rendering, scene, rendering, ones, MAX_LOG_ODDS * ones)
+        return Blends(images, scene, rendering, scene, rendering, ones, MAX_LOG_ODDS * ones, artefacts)
+
+    def disturbed(self, artefacts: Tensor) -> "Blends":
+        """Return the pictures with further artefacts [B], which matter only to whether they are clean."""
+        return replace(self, artefacts=torch.hypot(self.artefacts, artefacts))
+
+    def corrupted(self, rng: torch.Generator) -> "Blends":
+        """Return the pictures corrupted, the less sure to show anything the more they are."""
+        images, change = corrupt(self.images, rng)
+        limit = torch.minimum(self.max_log_odds, log_odds_limit(change))
+        return replace(self.disturbed(change), images=images, max_log_odds=limit)
 
     def margins(self, overlays: Overlays) -> dict[str, Margin]:
         """Return, for each yes-no kind, what is true of the pictures with their visual prompts."""
         first = margins(self.first, self.first_rendering, overlays)
         second = margins(self.second, self.second_rendering, overlays)
-        return {
+        both = {
             kind: Margin(
                 self._of_both(first[kind].yes, second[kind].yes),
                 self._of_both(first[kind].no, second[kind].no),
@@ -78,6 +107,7 @@ class Blends(Batched):
             )
             for kind in first
         }
+        return both | {"clean": clean(self.artefacts)}
 
     def _of_both(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the log-odds [B] that something is true of both scenes, given those of each.
@@ -93,6 +123,12 @@ class Blends(Batched):
         return torch.minimum(smaller, self.max_log_odds).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
 
 
+def log_odds_limit(artefacts: Tensor) -> Tensor:
+    """Return the upper limit [B] of the log-odds of answers about pictures with such artefacts."""
+    corruption = ((artefacts - DOUBTFUL) / (CORRUPTED - DOUBTFUL)).clamp(0, 1)
+    return torch.where(corruption > 0, 5 - 8 * corruption, MAX_LOG_ODDS)
+
+
 def sample_blends(count: int, rng: torch.Generator) -> Blends:
     """Sample pictures between two scenes of one prompt, either of which may be the stronger."""
     kind, look = sample_prompts(count, rng)
@@ -106,6 +142,9 @@ def sample_blends(count: int, rng: torch.Generator) -> Blends:
         scene_from_uniforms(numbers, kind, look) for numbers in (u, torch.where(own[change], fresh, u))
     )
     gone = change == list(CHANGES).index("subject gone")
+    scene = with_random_colors(scene, RANDOM_COLORS, rng)
+    changes_all = change == list(CHANGES).index("everything")
+    other = replace(other, colors=torch.where(changes_all[:, None, None], other.colors, scene.colors))
     nearer = torch.where(gone, NOBODY, kind[:, 0])
     other = replace(other, kind=torch.stack([nearer, kind[:, 1]], 1))
     rendering, other_rendering = render(scene), render(other)
@@ -126,6 +165,7 @@ def sample_blends(count: int, rng: torch.Generator) -> Blends:
     second = torch.where(swap, torch.arange(count), torch.arange(count) + count)
     scenes = Scene.concatenate([scene, other])
     renderings = Rendering.concatenate([rendering, other_rendering])
+    apart = [root_mean_square(images - one.images) for one in (rendering, other_rendering)]
     return Blends(
         images,
         scenes[first],
@@ -134,6 +174,7 @@ def sample_blends(count: int, rng: torch.Generator) -> Blends:
         renderings[second],
         first_share=torch.where(swap, 1 - share, share),
         max_log_odds=torch.full((count,), MAX_LOG_ODDS),
+        artefacts=torch.minimum(*apart),
     )
 
 

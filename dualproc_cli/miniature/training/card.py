@@ -39,14 +39,16 @@ What the generator draws, one step each:
 
 TRAINING = """\
 `python -m dualproc_cli.miniature.training NAME`, where NAME is in turn `autoencoder`, `generator`, `reader`,
-`vlm`, `adversarial` and `release`. Called again, `vlm` and `adversarial` go on from the exported weights.
+`vlm`, `attacks`, `adversarial` and `release`. Called again, `vlm` and `adversarial` go on from the exported
+weights; `attacks` and `adversarial` in turn are rounds.
 
 - The generator is a rectified flow. Its starting noise says which scene to draw, so one step is plain
   regression.
-- The VLM is asked three questions about each picture. The pictures are renders, decoded renders, and blends
-  of two scenes; only what is true of both scenes is true of a blend.
-- `adversarial` is adversarial training: it learns adapters that attack the VLM, labels their pictures with
-  the reader, and trains the VLM on them and on the generator's pictures.
+- The VLM is asked three questions about each picture. The pictures are renders, decoded renders, corrupted
+  ones, and blends of two scenes; only what is true of both scenes is true of a blend, and nothing of a badly
+  corrupted picture, except that it is not clean. Open questions about such a picture are answered "unclear".
+- `attacks` learns adapters that attack the VLM, and labels their pictures with the reader; `adversarial`
+  trains the VLM on these and on the generator's pictures.
 """
 
 
@@ -103,12 +105,17 @@ def _generator_table(figures: dict[str, Any]) -> str:
 
 
 def _vlm_table(figures: dict[str, Any]) -> str:
-    clear, generated = "right_when_clear", figures["vlm_on_generated"]
+    pictures = {"renders": "renders", "generated": "generated pictures", "corrupted": "corrupted renders"}
+    pictures = {name: said for name, said in pictures.items() if f"vlm_on_{name}" in figures}
     rows = [
-        [kind, found[clear], generated.get(kind, {}).get(clear), found["yes_share_balanced"]]
+        [
+            kind,
+            *(figures[f"vlm_on_{name}"].get(kind, {}).get("right_when_clear") for name in pictures),
+            found["yes_share_balanced"],
+        ]
         for kind, found in figures["vlm_on_renders"].items()
     ]
-    return _table(["kind of question", "clear, on renders", "clear, on generated pictures", "Yes"], rows)
+    return _table(["kind of question", *(f"clear, on {said}" for said in pictures.values()), "Yes"], rows)
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> str:

@@ -1,7 +1,7 @@
 """Held-out figures of the miniature's networks, for its model card."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from dualproc_cli.measures.color import ciede2000
+from dualproc_cli.miniature.training.blends import Blends
 from dualproc_cli.miniature.training.packing import sample_questions
 from dualproc_cli.miniature.training.vlm import VlmNetworks
 from dualproc_cli.miniature.world.captions import captions
 from dualproc_cli.miniature.world.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
 from dualproc_cli.miniature.world.language import OPEN_KINDS, WORDINGS
 from dualproc_cli.miniature.world.overlays import sample_overlays
-from dualproc_cli.miniature.world.questions import margins
 from dualproc_cli.miniature.world.reader import Reader, Reading, read
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import (
@@ -68,21 +68,17 @@ class AnswerCount:
 
 
 @torch.no_grad()
-def vlm_figures(networks: VlmNetworks, batches: Iterator[tuple[Tensor, Scene]]) -> dict[str, dict[str, Any]]:
-    """Return the VLM's accuracy by kind of question.
-
-    Args:
-        networks: the VLM.
-        batches: pictures [B, 3, H, W] and the scenes that they show.
-    """
+def vlm_figures(networks: VlmNetworks, batches: Iterable[Blends]) -> dict[str, dict[str, Any]]:
+    """Return the VLM's accuracy by kind of question about batches of pictures."""
     rng, packer = torch.Generator().manual_seed(SEED + 1), networks.packer
     counts: dict[str, AnswerCount] = defaultdict(AnswerCount)
-    for images, scene in batches:
-        rendering = render(scene)
-        overlays = sample_overlays(scene, rendering, rng)
-        one_scene = torch.ones(len(scene), dtype=torch.bool)
-        batch = sample_questions(scene, margins(scene, rendering, overlays), one_scene, packer, rng)
-        _, tokens = networks.encode(overlays.lay_over(images))
+    for seen in batches:
+        scene = seen.first
+        overlays = sample_overlays(scene, seen.first_rendering, rng)
+        batch = sample_questions(
+            scene, seen.margins(overlays), seen.shows_one_scene, seen.is_unclear, packer, rng
+        )
+        _, tokens = networks.encode(overlays.lay_over(seen.images))
         suffixes, labels, _ = packer.pack(batch)
         at = packer.question_lengths[batch.wording] - 1
         hidden = networks.hidden_states(tokens, suffixes)
@@ -104,19 +100,35 @@ def vlm_figures(networks: VlmNetworks, batches: Iterator[tuple[Tensor, Scene]]) 
     return {kind: count.figures() for kind, count in sorted(counts.items())}
 
 
-def renders(batches: int, size: int = 64) -> Iterator[tuple[Tensor, Scene]]:
-    """Yield renders [size, 3, H, W] of fresh scenes, with the scenes."""
+def renders(batches: int, size: int = 64) -> Iterator[Blends]:
+    """Yield renders [size, 3, H, W] of fresh scenes."""
     rng = torch.Generator().manual_seed(SEED)
     for _ in range(batches):
         scene = sample_scenes(size, rng)
-        yield render(scene).images, scene
+        rendering = render(scene)
+        yield Blends.from_one_scene(rendering.images, scene, rendering, torch.zeros(size))
+
+
+def corrupted_renders(batches: int) -> Iterator[Blends]:
+    """Yield renders of fresh scenes, each corrupted."""
+    rng = torch.Generator().manual_seed(SEED + 2)
+    for seen in renders(batches):
+        yield seen.corrupted(rng)
+
+
+def generated(images: Tensor, reading: Reading, size: int = 64) -> Iterator[Blends]:
+    """Yield generated pictures [N, 3, H, W], labelled by what was read off them."""
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        scene = reading.scene[part]
+        yield Blends.from_one_scene(images[part], scene, render(scene), reading.residual[part])
 
 
 def reader_figures(reader: Reader, batches: int = 3) -> dict[str, float]:
     """Return the mean errors of what the scene reader reads off true renders."""
     errors: dict[str, list[Tensor]] = defaultdict(list)
-    for images, scene in renders(batches):
-        reading = read(reader, images)
+    for seen in renders(batches):
+        reading, scene = read(reader, seen.images), seen.first
         found = reading.scene
         errors["horizon_rows"].append((found.horizon - scene.horizon).abs())
         errors["outline_pixels"].append((found.outline - scene.outline).abs())

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -98,6 +99,7 @@ class Training:
         rng: the random numbers of the steps.
         step: how many steps are done.
         minutes: how long they took.
+        limit: minutes after which the training should end; it is shortened by its speed so far.
     """
 
     def __init__(self, task: Task, folder: Path, seed: int) -> None:
@@ -117,6 +119,7 @@ class Training:
             self.optimizers.append(muon)
         self.rng = seeded(seed)
         self.step, self.minutes = 0, 0.0
+        self.limit = math.inf
 
     @property
     def steps(self) -> int:
@@ -139,6 +142,8 @@ class Training:
                 if self.step % LOG_EVERY == 0:
                     self._log(totals)
                     totals.clear()
+                    within = self.step * self.limit / self.minutes * self.task.batch_size
+                    self.task.samples = int(min(self.task.samples, within))
                 if self.step % checkpoint_every == 0:
                     self.save()
             self.save()

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from dualproc_cli.miniature.training.vlm_model import IMAGE_TOKENS, build_tokenizer
 from dualproc_cli.miniature.world.language import OPEN_KINDS, WORDINGS, YES_NO_KINDS
-from dualproc_cli.miniature.world.questions import Margin, open_answers
+from dualproc_cli.miniature.world.questions import UNCLEAR, Margin, open_answers
 from dualproc_cli.miniature.world.scene import Scene
 
 QUESTIONS = 3  # asked about each picture
 OPEN_WEIGHT = 0.35  # weight of an open kind, beside the margins' weights
 ANSWER_LENGTH = 6  # tokens, <eos> among them
 IGNORE = -100  # a label at which no loss is taken
+NO_ANSWER = (IGNORE,) * ANSWER_LENGTH
+KINDS = (*YES_NO_KINDS, *OPEN_KINDS)
 
 
 @dataclass
@@ -47,6 +49,9 @@ class Packer:
         suffix_length: tokens of a suffix, that is of the longest question and the longest answer.
         mask: [1, 1, T, T] attention mask of a row of T tokens, added to the attention scores.
         positions: [1, T] position ids of a row.
+        wordings: [len(KINDS), 60] indices of each kind's wordings, repeated to 60, which is divisible by any
+            number from 1 to 6.
+        signs: [len(WORDINGS)] of the wordings.
         yes, no, eos, pad: token ids.
     """
 
@@ -71,10 +76,21 @@ class Packer:
         self.mask = torch.zeros(1, 1, total, total).masked_fill(~allowed, float("-inf"))
         suffix = torch.arange(length).repeat(QUESTIONS) + n
         self.positions = torch.cat([torch.arange(n), suffix])[None]
+        by_kind = [[i for i, wording in enumerate(WORDINGS) if wording.kind == kind] for kind in KINDS]
+        self.wordings = torch.tensor([[some[index % len(some)] for index in range(60)] for some in by_kind])
+        self.signs = torch.tensor([wording.sign for wording in WORDINGS])
+        self._answers: dict[str, tuple[int, ...]] = {}
 
     def token_ids(self, text: str) -> list[int]:
         """Return the token ids of a text, without <bos> and <eos>."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def answer(self, text: str) -> tuple[int, ...]:
+        """Return the ANSWER_LENGTH token ids of an answer: <eos> at its end, then IGNORE."""
+        if text not in self._answers:
+            tokens = [*self.token_ids(text), self.eos]
+            self._answers[text] = (*tokens, *NO_ANSWER[len(tokens) :])
+        return self._answers[text]
 
     def pack(self, batch: QuestionBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Pack the suffixes of a batch, each [B, Q, suffix_length].
@@ -101,30 +117,35 @@ class Packer:
 
 
 def sample_questions(
-    scene: Scene, margins: dict[str, Margin], shows_one_scene: Tensor, packer: Packer, rng: torch.Generator
+    scene: Scene,
+    margins: dict[str, Margin],
+    shows_one_scene: Tensor,
+    is_unclear: Tensor,
+    packer: Packer,
+    rng: torch.Generator,
 ) -> QuestionBatch:
     """Sample QUESTIONS different kinds for each picture by their weights, each in a random wording.
 
-    Pictures that do not show one scene, by ``shows_one_scene`` [B], get no open questions.
+    Open questions are asked about pictures that show one scene, by ``shows_one_scene`` [B], and about those
+    that are too corrupted to tell, by ``is_unclear`` [B], where their answer is UNCLEAR.
     """
     count = len(scene)
-    kinds = (*YES_NO_KINDS, *OPEN_KINDS)
     weights = torch.stack([margins[kind].weight for kind in YES_NO_KINDS], 1)
-    open_weights = OPEN_WEIGHT * shows_one_scene[:, None].expand(-1, len(OPEN_KINDS))
+    open_weights = OPEN_WEIGHT * (shows_one_scene | is_unclear)[:, None].expand(-1, len(OPEN_KINDS))
     picked = torch.multinomial(torch.cat([weights, open_weights], 1), QUESTIONS, generator=rng)  # [B, Q]
     unknown = torch.full((count, len(OPEN_KINDS)), float("nan"))
     yes = torch.stack([margins[kind].yes for kind in YES_NO_KINDS], 1)
     no = torch.stack([margins[kind].no for kind in YES_NO_KINDS], 1)
     yes, no = (torch.cat([odds, unknown], 1).gather(1, picked) for odds in (yes, no))
     choice = torch.rand(count, QUESTIONS, generator=rng)
-    by_kind = [[i for i, wording in enumerate(WORDINGS) if wording.kind == kind] for kind in kinds]
-    # Each kind's wordings, repeated to 60, which is divisible by any number from 1 to 6.
-    table = torch.tensor([[some[index % len(some)] for index in range(60)] for some in by_kind])
-    wording = table[picked].gather(2, (choice * 60).long()[..., None])[..., 0]
-    signs = torch.tensor([w.sign for w in WORDINGS])[wording]
+    wording = packer.wordings[picked].gather(2, (choice * 60).long()[..., None])[..., 0]
     texts = open_answers(scene)
-    answers = torch.full((count, QUESTIONS, ANSWER_LENGTH), IGNORE)
-    for row, column in (picked >= len(YES_NO_KINDS)).nonzero().tolist():
-        tokens = [*packer.token_ids(texts[kinds[picked[row, column]]][row]), packer.eos]
-        answers[row, column, : len(tokens)] = torch.tensor(tokens)
-    return QuestionBatch(wording, torch.where(signs > 0, yes, no), answers)
+    unclear = is_unclear.tolist()
+
+    def answer(row: int, number: int) -> tuple[int, ...]:
+        if number < len(YES_NO_KINDS):
+            return NO_ANSWER
+        return packer.answer(UNCLEAR if unclear[row] else texts[KINDS[number]][row])
+
+    answers = [[answer(row, number) for number in numbers] for row, numbers in enumerate(picked.tolist())]
+    return QuestionBatch(wording, torch.where(packer.signs[wording] > 0, yes, no), torch.tensor(answers))

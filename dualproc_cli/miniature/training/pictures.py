@@ -8,11 +8,18 @@ from diffusers import AutoencoderTiny, FluxPipeline
 from torch import Tensor
 
 from dualproc_cli.miniature.training.augment import augment
+from dualproc_cli.miniature.training.blends import RANDOM_COLORS
 from dualproc_cli.miniature.training.generator_model import generate
 from dualproc_cli.miniature.world.captions import captions
 from dualproc_cli.miniature.world.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
 from dualproc_cli.miniature.world.render import Rendering, render
-from dualproc_cli.miniature.world.scene import Scene, sample_prompts, sample_scenes, scene_from_uniforms
+from dualproc_cli.miniature.world.scene import (
+    Scene,
+    sample_prompts,
+    sample_scenes,
+    scene_from_uniforms,
+    with_random_colors,
+)
 
 DECODED = 0.15  # share of the pictures that are decoded renders
 LATENT_NOISE = 0.3  # largest standard deviation of the noise added to latents, in units of the latents'
@@ -37,24 +44,29 @@ class TrainingPictures:
     @torch.no_grad()
     def sample(
         self, count: int, rng: torch.Generator, pairs: float = 0.25
-    ) -> tuple[Tensor, Scene, Rendering]:
-        """Sample augmented pictures [count, 3, H, W] in [0, 1], their scenes and the scenes' renderings.
+    ) -> tuple[Tensor, Scene, Rendering, Tensor]:
+        """Sample augmented pictures.
 
-        A share ``pairs`` of the scenes has two subjects.
+        A share ``pairs`` of the scenes has two subjects. Of those that the generator does not draw, a share
+        RANDOM_COLORS has any colours.
+
+        Returns:
+            The pictures [count, 3, H, W] in [0, 1], their scenes, the scenes' renderings, and the root mean
+            square [count] of what the augmentation spoils.
         """
         few = round(self.generated * count)
         noise = torch.randn(few, TOKENS, TOKEN_CHANNELS, generator=rng)
         kind, look = sample_prompts(few, rng, pairs)
-        scene = Scene.concatenate(
-            [scene_from_uniforms(uniforms_in(noise), kind, look), sample_scenes(count - few, rng, pairs)]
-        )
+        rest = with_random_colors(sample_scenes(count - few, rng, pairs), RANDOM_COLORS, rng)
+        scene = Scene.concatenate([scene_from_uniforms(uniforms_in(noise), kind, look), rest])
         rendering = render(scene)
         images = rendering.images.clone()
         if few:
             images[:few] = self._generate(noise, captions(kind, look, rng), images[:few], rng)
         decoded = slice(few, few + round(DECODED * count))
         images[decoded] = self._decode(images[decoded], rng)
-        return augment(images, rng), scene, rendering
+        images, artefacts = augment(images, rng)
+        return images, scene, rendering, artefacts
 
     def _generate(self, noise: Tensor, prompts: list[str], renders: Tensor, rng: torch.Generator) -> Tensor:
         """Generate pictures in one step, and mix some of the renders into them.

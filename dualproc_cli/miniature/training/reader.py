@@ -24,7 +24,8 @@ def task(samples: int, folder: Path, seed: int) -> Task:
 
     def make_chunk(rng: torch.Generator) -> tuple[Tensor, Scene]:
         parts = [pictures.sample(PART, rng, PAIRS) for _ in range(CHUNK // PART)]
-        return torch.cat([images for images, _, _ in parts]), Scene.concatenate([s for _, s, _ in parts])
+        images, scenes, _, _ = zip(*parts, strict=True)
+        return torch.cat(images), Scene.concatenate(scenes)
 
     chunks = Chunks(make_chunk, seed, CHUNK * REUSE)
 

@@ -17,6 +17,8 @@ from dualproc_cli.files import digest, folder_atomically, write_atomically
 from dualproc_cli.miniature import DIGESTS, WEIGHTS
 from dualproc_cli.miniature.training.card import card
 from dualproc_cli.miniature.training.figures import (
+    corrupted_renders,
+    generated,
     generator_scenes,
     picture_figures,
     read_in_parts,
@@ -54,7 +56,7 @@ def release(folder: Path) -> None:
     figures, pictures = measure_weights()
     write_atomically(WEIGHTS / "figures.json", json.dumps({"training": facts, **figures}, indent=2) + "\n")
     save_grid(pictures[:GRID], WEIGHTS / "grid.png")
-    save_grid(next(renders(1))[0][:WORLD], WEIGHTS / "world.png")
+    save_grid(next(renders(1)).images[:WORLD], WEIGHTS / "world.png")
     write_atomically(WEIGHTS / "README.md", card(facts, figures))
 
 
@@ -91,15 +93,14 @@ def measure_weights() -> tuple[dict[str, Any], Tensor]:
     sixteen = time.perf_counter() - started
     one, four = (generate(pipeline, noise, prompts, steps) for steps in (1, 4))
     seen, seen_in_four = (read_in_parts(reader, images) for images in (one, four))
-    parts = [slice(start, start + 64) for start in range(0, len(prompts), 64)]
-    generated = [(one[part], seen.scene[part]) for part in parts]
     figures = {
         "generator_millions": round(sum(p.numel() for p in pipeline.transformer.parameters()) / 1e6, 2),
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
         "generator_1_step": picture_figures(one, scenes, seen),
         "generator_4_steps": picture_figures(four, scenes, seen_in_four),
         "vlm_on_renders": vlm_figures(networks, renders(64)),
-        "vlm_on_generated": vlm_figures(networks, iter(generated * 4)),
+        "vlm_on_generated": vlm_figures(networks, [*generated(one, seen)] * 4),
+        "vlm_on_corrupted": vlm_figures(networks, corrupted_renders(32)),
         "measures_on_renders": reader_figures(reader),
         "seconds": {"import_and_load_both": round(loading, 2), "sixteen_pictures": round(sixteen, 2)},
     }

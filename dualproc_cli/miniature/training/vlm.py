@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
+from dualproc_cli.compiler import jittered
 from dualproc_cli.miniature.training.augment import augment
 from dualproc_cli.miniature.training.blends import Blends, sample_blends
 from dualproc_cli.miniature.training.heads import SceneHeads
@@ -24,9 +25,13 @@ from dualproc_cli.miniature.training.vlm_model import (
 )
 from dualproc_cli.miniature.world.overlays import Overlays, sample_overlays
 from dualproc_cli.miniature.world.questions import Margin
+from dualproc_cli.spec import JitterSpec
 
 BLENDED = 0.2  # share of the pictures that are blends of two scenes
-CHUNK, PART, REUSE = 2048, 128, 4  # pictures made at a time, in parts, and how often each is used
+CORRUPTED = 0.15  # share of the pictures of one scene that are corrupted
+# Share of the pictures that are shifted and made noisy, with their visual prompts, as `learn.jitter` does.
+JITTERED, JITTER = 0.2, JitterSpec(noise=0.03, shift=0.06)
+CHUNK, PART, REUSE = 2048, 256, 4  # pictures made at a time, in parts, and how often each is used
 
 
 class VlmNetworks(nn.Module):
@@ -102,9 +107,11 @@ class VlmNetworks(nn.Module):
 
 
 def make_part(pictures: TrainingPictures, count: int, rng: torch.Generator) -> list[Blends]:
-    """Make ``count`` pictures, a share BLENDED of them blends of two scenes."""
+    """Make ``count`` pictures: a share BLENDED are blends of two scenes; of the rest, some are corrupted."""
     blended = round(BLENDED * count)
-    return [Blends.from_one_scene(*pictures.sample(count - blended, rng)), sample_blends(blended, rng)]
+    whole = Blends.from_one_scene(*pictures.sample(count - blended, rng))
+    spoiled = torch.rand(count - blended, generator=rng) < CORRUPTED
+    return [whole[~spoiled], whole[spoiled].corrupted(rng), sample_blends(blended, rng)]
 
 
 @dataclass
@@ -112,14 +119,18 @@ class StepOutput:
     """What one training step computes for a batch of B pictures.
 
     Attributes:
+        seen: the pictures as they were made, with all artefacts.
         overlays: the visual prompts laid over the pictures.
+        in_place: [B] whether the picture was not shifted.
         margins: what is true of each yes-no kind.
         patches: [B, N, D] from `VlmNetworks.encode`.
         tokens: [B, T, D] from `VlmNetworks.encode`.
         terms: the terms of the answers' loss.
     """
 
+    seen: Blends
     overlays: Overlays
+    in_place: Tensor
     margins: dict[str, Margin]
     patches: Tensor
     tokens: Tensor
@@ -129,14 +140,17 @@ class StepOutput:
 def forward_step(networks: VlmNetworks, seen: Blends, rng: torch.Generator) -> StepOutput:
     """Lay visual prompts over pictures, ask about them, and compare the answers with the truth."""
     overlays = sample_overlays(seen.first, seen.first_rendering, rng)
-    images = augment(overlays.lay_over(seen.images), rng)
+    images, artefacts = augment(overlays.lay_over(seen.images), rng)
+    moves = torch.rand(len(images), generator=rng) < JITTERED
+    images = torch.where(moves.view(-1, 1, 1, 1), jittered(images, JITTER, rng), images)
+    seen = seen.disturbed(artefacts)
     margins = seen.margins(overlays)
-    batch = sample_questions(seen.first, margins, seen.shows_one_scene, networks.packer, rng)
+    batch = sample_questions(seen.first, margins, seen.shows_one_scene, seen.is_unclear, networks.packer, rng)
     suffixes, labels, soft = networks.packer.pack(batch)
     with half_precision():
         patches, tokens, hidden = networks.compiled_forward(images, suffixes)
     terms = networks.answer_loss(hidden.float(), labels, soft, batch.margin)
-    return StepOutput(overlays, margins, patches.float(), tokens.float(), terms)
+    return StepOutput(seen, overlays, ~moves, margins, patches.float(), tokens.float(), terms)
 
 
 def task(samples: int, folder: Path, seed: int) -> Task:
@@ -154,7 +168,7 @@ def task(samples: int, folder: Path, seed: int) -> Task:
     def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
         seen = chunks.at(step * batch_size)[torch.randint(CHUNK, (batch_size,), generator=rng)]
         output = forward_step(networks, seen, rng)
-        heads, one = networks.heads, seen.shows_one_scene.nonzero()[:, 0]
+        heads, one = networks.heads, (seen.shows_one_scene & output.in_place).nonzero()[:, 0]
         scene = seen.first[one], seen.first_rendering[one], output.overlays[one]
         return {
             **output.terms,
@@ -167,11 +181,28 @@ def task(samples: int, folder: Path, seed: int) -> Task:
 
 
 def load_networks(folder: Path) -> VlmNetworks:
-    """Load the VLM that was exported to ``folder``, with new auxiliary heads."""
+    """Load the VLM that was exported to ``folder``, with new auxiliary heads.
+
+    It may have been exported with another vocabulary: the words that are new get fresh embeddings.
+    """
     networks = VlmNetworks()
     exported: Any = AutoModelForImageTextToText.from_pretrained(folder / "vlm", dtype=torch.float32)
-    networks.vlm.load_state_dict(exported.state_dict())
+    state = {name: value.to(torch.get_default_device()) for name, value in exported.state_dict().items()}
+    known = AutoTokenizer.from_pretrained(folder / "vlm").get_vocab()
+    vocabulary = networks.packer.tokenizer.get_vocab()
+    own = networks.vlm.state_dict()
+    for name in ("model.text_model.embed_tokens.weight", "lm_head.weight"):
+        state[name] = _rows_by_token(state[name], known, own[name], vocabulary)
+    networks.vlm.load_state_dict(state)
     return networks
+
+
+def _rows_by_token(rows: Tensor, known: dict[str, int], fresh: Tensor, vocabulary: dict[str, int]) -> Tensor:
+    """Return ``fresh`` [V, D], with the row of every token that is known taken from ``rows`` [V', D]."""
+    shared = [token for token in vocabulary if token in known]
+    found = fresh.clone()
+    found[[vocabulary[token] for token in shared]] = rows[[known[token] for token in shared]]
+    return found
 
 
 def moved_by_muon(name: str, parameter: nn.Parameter) -> bool:

@@ -13,6 +13,7 @@ from transformers import (
 from dualproc_cli.miniature.training.tokenizer import word_tokenizer
 from dualproc_cli.miniature.world.captions import WORDS
 from dualproc_cli.miniature.world.language import WORDINGS
+from dualproc_cli.miniature.world.questions import UNCLEAR
 from dualproc_cli.miniature.world.scene import SIZE
 
 WIDTH = 160  # features of a token, in both towers
@@ -26,7 +27,7 @@ SPECIAL = [
     "<user>",
     "<assistant>",
 ]
-ANSWERS = ["yes", "no", "day", "night", "winter", "summer", "one", "two", "and"]
+ANSWERS = ["yes", "no", "day", "night", "winter", "summer", "one", "two", "and", UNCLEAR]
 CHAT_TEMPLATE = (
     "<bos>{% for message in messages %}<{{ message['role'] }}>"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"

@@ -14,6 +14,9 @@ from dualproc_cli.miniature.world.scene import HORIZON, NOBODY, OUTLINE, SIZE, S
 # Mean square difference that a farther subject must explain. Without it, one in twenty pictures of one
 # subject gets a second, small one that explains a little noise; true ones are found as often with it.
 FAR_COST = 4e-4
+# Mean square difference that another colour must explain, for a mean square change of 1. Without it, a bare
+# tree is a leafy one in the colour of the sky.
+COLOR_COST = 5e-3
 # Learning rate of each parameter: how far a step of the fit moves it. They are chosen so that a step of any
 # parameter changes the picture by about as much.
 FIT_RATES = {
@@ -82,6 +85,31 @@ def split(scene: Scene, images: Tensor) -> Scene:
     return replace(scene, horizon=rows[best, 0], colors=torch.stack(colors, 1))
 
 
+@torch.no_grad()
+def color_subject(scene: Scene, images: Tensor) -> tuple[Scene, Tensor]:
+    """Give the subjects the colour that fits the picture best, by least squares: a render is linear in it.
+
+    `fit` alone would not get far from the colour that it starts from. Where no subject shows its colour (a
+    bare tree), it stays.
+
+    Returns:
+        The scenes, and their mean square difference [B] from the images, with the cost of the new colour.
+    """
+
+    def drawn_in(color: Tensor) -> Tensor:
+        return render(replace(scene, colors=torch.cat([scene.colors[:, :2], color], 1))).images
+
+    own = scene.colors[:, 2:]
+    black = drawn_in(torch.zeros_like(own))
+    slope = drawn_in(torch.ones_like(own)) - black
+    rest = images - black - own.mT[..., None] * slope
+    color = own + ((slope * rest).sum((2, 3)) / (slope.square().sum((2, 3)) + 1))[:, None]
+    color = color.clamp(0, 1)
+    error = (black + color.mT[..., None] * slope - images).square().mean((1, 2, 3))
+    error = error + COLOR_COST * (color - own).square().mean((1, 2))
+    return replace(scene, colors=torch.cat([scene.colors[:, :2], color], 1)), error
+
+
 def _least_squares(
     count: Tensor, total: Tensor, weight: Tensor, slope: Tensor, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -110,13 +138,16 @@ def _least_squares(
 
 @torch.no_grad()
 def choose_subject(scene: Scene, images: Tensor, slot: int) -> Scene:
-    """Set the subject and the attribute of one slot to those that fit best; the farther one may be NOBODY."""
+    """Set the subject and the attribute of one slot to those that fit best, in the colour that fits best.
+
+    The farther subject may be NOBODY.
+    """
     kinds = range(len(SUBJECTS)) if slot == 0 else range(NOBODY, len(SUBJECTS))
     states = torch.tensor([(kind, on) for kind in kinds for on in (False, True)])
-    distances = torch.stack([render_error(_with_subject(scene, slot, state), images) for state in states])
+    distances = torch.stack([color_subject(_with_subject(scene, slot, state), images)[1] for state in states])
     if slot == 1:
         distances += FAR_COST * (states[:, :1] != NOBODY)
-    return _with_subject(scene, slot, states[distances.argmin(0)])
+    return color_subject(_with_subject(scene, slot, states[distances.argmin(0)]), images)[0]
 
 
 def _with_subject(scene: Scene, slot: int, state: Tensor) -> Scene:

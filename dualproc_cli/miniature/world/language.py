@@ -79,6 +79,10 @@ ABOUT_ALL: dict[str, Wordings] = {
     "winter": (("Is it winter?", "Is there snow?"), ("Is it summer?",)),
     "sea": (("Is there the sea?", "Is it by the sea?"), ()),
     "two": (("Are there two subjects?",), ("Is there one subject?",)),
+    "clean": (
+        ("Is the picture clean?", "Is the picture free of artefacts?", "Is the picture free of artifacts?"),
+        ("Does the picture have artefacts?", "Does the picture have artifacts?"),
+    ),
 }
 ABOUT_SUBJECT: dict[str, Wordings] = {  # {} is the subject's name
     "inside {}": (

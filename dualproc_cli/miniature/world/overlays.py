@@ -142,7 +142,7 @@ def sample_overlays(scene: Scene, rendering: Rendering, rng: torch.Generator) ->
 
 
 def _sample_palettes(scene: Scene, rng: torch.Generator) -> Tensor:
-    """Sample palettes [B, 3, 3]: the scene's own colours, or these moved partly or wholly to others."""
+    """Sample palettes [B, 3, 3]: the scene's own colours, or all or one of them moved to others."""
     count = len(scene)
 
     def uniform(*shape: int) -> Tensor:
@@ -152,7 +152,8 @@ def _sample_palettes(scene: Scene, rng: torch.Generator) -> Tensor:
     other = torch.where((uniform() < 0.5)[:, None, None], apply_look(family, scene.look), uniform(3, 3))
     draw = uniform()
     share = torch.where(draw < 0.45, 0.0, torch.where(draw < 0.75, 0.6 * uniform(), 1.0))
-    which = torch.where((uniform() < 0.3)[:, None], (uniform(3) < 0.5).float(), torch.ones(3))
+    one = torch.randint(3, (count, 1), generator=rng) == torch.arange(3)
+    which = torch.where((uniform() < 0.5)[:, None], one, torch.ones(3, dtype=torch.bool))
     moved = scene.colors + (share[:, None] * which)[..., None] * (other - scene.colors)
     # The noise stands for where a swatch is picked: the sky pales towards the horizon, the ground darkens.
     return (moved + 0.012 * torch.randn(count, 3, 3, generator=rng)).clamp(0, 1)

@@ -19,9 +19,14 @@ from dualproc_cli.miniature.world.subjects import EXTENT
 SURE = 5.0  # log-odds of a plain fact
 # Largest log-odds. Up to it they grow with the distance, so that their gradient leads back from far away.
 MAX_LOG_ODDS = 12.0
+CLEAN_WEIGHT = 1.6  # how often the question whether a picture is clean is asked, relative to the others
+UNCLEAR = "unclear"  # the answer to open questions about a picture that is too spoiled to tell
 
 # Where a yes turns into a no: rows, CIEDE2000, pixels, columns, pixels that a subject may stick out of a box.
-TOLERANCE = {"horizon": 2.0, "palette": 8.0, "line-weight": 0.5, "on-line": 4.0, "inside": 1.5}
+TOLERANCE = {"horizon": 2.0, "palette": 11.0, "line-weight": 0.5, "on-line": 4.0, "inside": 1.5}
+# Root mean square of a picture's artefacts, of a range of 1. The generator's own pictures are clean: the
+# mean of theirs is below SOUND, and their 95th percentile is a little below the point where Yes turns to No.
+SOUND, ARTEFACTS = 0.03, 0.055
 
 
 class Margin(NamedTuple):
@@ -39,14 +44,20 @@ class Margin(NamedTuple):
 
 
 def margins(scene: Scene, rendering: Rendering, overlays: Overlays) -> dict[str, Margin]:
-    """Return, for each yes-no kind, what is true of the pictures."""
+    """Return, for each yes-no kind, what is true of the pictures, if they are clean."""
     found = {
         kind: Margin(margin, -margin, weight.expand(len(scene)))
         for kind, (margin, weight) in _about_picture(scene, rendering, overlays).items()
     }
     for kind in range(len(SUBJECTS)):
         found |= _about_subject(kind, scene, overlays)
-    return found
+    return found | {"clean": clean(torch.zeros(len(scene)))}
+
+
+def clean(artefacts: Tensor) -> Margin:
+    """Return whether pictures are clean, by the root mean square [B] of what spoils each."""
+    margin = _within((artefacts - SOUND).clamp(min=0), ARTEFACTS - SOUND)
+    return Margin(margin, -margin, torch.full_like(margin, CLEAN_WEIGHT))
 
 
 def _about_picture(
@@ -118,8 +129,8 @@ def open_answers(scene: Scene) -> dict[str, list[str]]:
 
 
 def palette_distance(scene: Scene, palette: Tensor) -> Tensor:
-    """Return the mean CIEDE2000 [B] of sky, ground and subject, in that order, to palettes [B, 3, 3]."""
-    return ciede2000(scene.colors, palette).mean(1)
+    """Return the largest CIEDE2000 [B] of sky, ground and subject, in that order, to palettes [B, 3, 3]."""
+    return ciede2000(scene.colors, palette).amax(1)
 
 
 def _within(distance: Tensor, tolerance: float) -> Tensor:

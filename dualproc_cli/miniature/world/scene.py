@@ -1,6 +1,6 @@
 """Scenes of the procedural world: their parameters, made from independent uniform numbers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -121,6 +121,14 @@ def sample_prompts(count: int, generator: torch.Generator, pairs: float = 0.25) 
     pair = torch.rand(count, generator=generator) < pairs
     look = torch.randint(len(LOOKS), (count,), generator=generator)
     return torch.stack([near, torch.where(pair, far, NOBODY)], 1), torch.where(pair, DAY, look)
+
+
+def with_random_colors(scene: Scene, share: float, generator: torch.Generator) -> Scene:
+    """Give a ``share`` of the scenes any colours instead of a family's, tinted as their look shows them."""
+    count = len(scene)
+    anything = apply_look(torch.rand(count, 3, 3, generator=generator), scene.look)
+    chosen = torch.rand(count, generator=generator) < share
+    return replace(scene, colors=torch.where(chosen[:, None, None], anything, scene.colors))
 
 
 def _between(number: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:

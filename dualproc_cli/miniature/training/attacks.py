@@ -1,0 +1,138 @@
+"""Attacks on the VLM: adapters learned to make it give certain answers, hardly kept from spoiling pictures.
+
+The scene reader reads each attack's pictures, and they are kept in a file. `adversarial` trains the VLM on
+them. Several processes may attack at once, each with a seed of its own.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.nn import functional as F
+
+from dualproc_cli.compiler import jittered
+from dualproc_cli.drawing import draw_seeds
+from dualproc_cli.files import write_atomically
+from dualproc_cli.generator import Generator, load_generator
+from dualproc_cli.learning import keep
+from dualproc_cli.miniature.training import vlm
+from dualproc_cli.miniature.training.attack_goals import AttackGoal, sample_goal
+from dualproc_cli.miniature.training.loop import half_precision, seeded
+from dualproc_cli.miniature.world.batched import Batched
+from dualproc_cli.miniature.world.reader import load_reader, read
+from dualproc_cli.miniature.world.scene import SIZE, Scene
+from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec, JitterSpec, KeepSpec
+
+log = logging.getLogger("dualproc.miniature")
+
+ATTACK_BATCH = 12  # pictures a step
+KEPT = 8  # steps of an attack whose pictures are kept, from the first to the last
+# Drawn for each attack.
+STEPS = (40, 80, 140, 200)
+LEARNING_RATES = (3e-4, 6e-4, 1.2e-3)
+KEEPS = (
+    KeepSpec(), KeepSpec(picture=1), KeepSpec(picture=4), KeepSpec(structure=6),
+    KeepSpec(structure=15, smoothness=4),
+)  # fmt: skip
+JITTERS = (JitterSpec(), JitterSpec(noise=0.03, shift=0.06))
+
+
+@dataclass
+class AttackPictures(Batched):
+    """N pictures of attacks.
+
+    Attributes:
+        images: [N, 3, H, W] uint8.
+        scene: what the scene reader read off them.
+        residual: [N] root mean square of what it does not explain.
+    """
+
+    images: Tensor
+    scene: Scene
+    residual: Tensor
+
+    def save(self, path: Path) -> None:
+        """Write them to a safetensors file."""
+        tensors = {"images": self.images, "residual": self.residual, **vars(self.scene)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, save({name: value.cpu().contiguous() for name, value in tensors.items()}))
+
+    @staticmethod
+    def load(path: Path) -> "AttackPictures":
+        """Read what `save` wrote, to the training's device."""
+        device = torch.get_default_device()
+        tensors = {name: value.to(device) for name, value in load_file(path).items()}
+        images, residual = tensors.pop("images"), tensors.pop("residual")
+        return AttackPictures(images, Scene(**tensors), residual)
+
+
+def attack(folder: Path, seed: int, count: int) -> None:
+    """Attack the VLM of ``folder`` ``count`` times; keep the pictures there under ``attacks/SEED-*``."""
+    rng = seeded(seed)
+    spec = GeneratorSpec(
+        model=str(folder / "generator"), width=SIZE, height=SIZE, steps=1, guidance_scale=0.0, dtype="float32"
+    )
+    generator = load_generator(spec, torch.get_default_device())
+    generator.add_adapter(AdapterSpec(rank=16, scale=1.0), seed)
+    fresh = generator.adapter_state()
+    networks, reader = vlm.load_networks(folder).requires_grad_(False), load_reader(folder / "reader")
+    for number in range(count):
+        generator.load_adapter_state(fresh)
+        images = _attack(generator, networks, f"{number + 1} of {count}", rng)
+        reading = read(reader, images)
+        log.info(
+            "attacks: residuals %s", [round(float(one), 3) for one in reading.residual.view(KEPT, -1).mean(1)]
+        )
+        found = AttackPictures((255 * images).round().to(torch.uint8), reading.scene, reading.residual)
+        found.save(folder / "attacks" / f"{seed}-{number}.safetensors")
+
+
+def _attack(generator: Generator, networks: vlm.VlmNetworks, name: str, rng: torch.Generator) -> Tensor:
+    """Learn an adapter to reach one goal; return pictures [KEPT * ATTACK_BATCH, 3, H, W] of its steps."""
+
+    def draw(count: int) -> int:
+        return int(torch.randint(count, (), generator=rng))
+
+    goal = sample_goal(ATTACK_BATCH, rng)
+    steps, rate = STEPS[draw(len(STEPS))], LEARNING_RATES[draw(len(LEARNING_RATES))]
+    pull, jitter = KEEPS[draw(len(KEEPS))], JITTERS[draw(len(JITTERS))]
+    optimizer = torch.optim.Adam(generator.adapter_parameters(), rate)
+    kept_at = {round(index * (steps - 1) / (KEPT - 1)) for index in range(KEPT)}
+    kept, losses = [], []
+    for step in range(steps):
+        prompts, seeds = goal.sample_prompts(ATTACK_BATCH, rng), draw_seeds(rng, ATTACK_BATCH)
+        with half_precision():
+            images = generator.render(prompts, seeds, gradient=GradientSpec())
+            loss = answer_loss(networks, goal, jittered(goal.overlays.lay_over(images), jitter, rng))
+        losses.append(loss.detach())
+        if pull.matters:
+            with torch.no_grad(), generator.without_adapter():
+                base = generator.render(prompts, seeds)
+            loss = loss + keep.distance(images.float(), base, pull)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step in kept_at:
+            kept.append(images.detach().float())
+    log.info(
+        "attack %s: %s (%d steps at %g, keep %s%s): loss %.2f to %.2f",
+        name, goal, steps, rate, pull.model_dump(exclude_defaults=True), ", jitter" if jitter.noise else "",
+        float(losses[0]), float(losses[-1]),
+    )  # fmt: skip
+    return torch.cat(kept)
+
+
+def answer_loss(networks: vlm.VlmNetworks, goal: AttackGoal, images: Tensor) -> Tensor:
+    """Return the mean of -log P of the goal's answers about images [B, 3, H, W] with their visual prompts."""
+    packer = networks.packer
+    wordings = torch.tensor([wording for wording, _ in goal.answers])
+    wanted = torch.tensor([packer.answer(answer)[0] for _, answer in goal.answers])
+    _, tokens = networks.encode(images)
+    suffixes = packer.questions[wordings].expand(len(images), -1, -1)
+    hidden = networks.hidden_states(tokens, suffixes)  # [B, Q, length, D]
+    at = hidden[:, torch.arange(len(wordings)), packer.question_lengths[wordings] - 1]
+    logits = networks.vlm.lm_head(at).float()
+    return F.cross_entropy(logits.flatten(0, 1), wanted.repeat(len(images)))
