@@ -221,7 +221,7 @@ def _draw(generator: Tested, prompts: list[str], **options: Any) -> tuple[Any, i
 
 def _black(generator: Tested, images: Tensor, arrays: Tensor) -> float:
     # Arrays [1, H, W, 3] are in [0, 1] for every pipeline: diffusers makes its PIL pictures from them.
-    expected = arrays.permute(0, 3, 1, 2).float()
+    expected = arrays.permute(0, 3, 1, 2).float().cpu()
     error = {}
     for low in (0.0, -1.0):
         error[low] = (((images.float().cpu() - low) / (1 - low)).clamp(0, 1) - expected).abs().mean().item()

@@ -67,7 +67,7 @@ class VlmNetworks(nn.Module):
         """
         packer, embed = self.packer, self.vlm.get_input_embeddings()
         prefix = embed(packer.prefix)[None].repeat(len(tokens), 1, 1)
-        prefix = prefix.index_copy(1, packer.image_positions, tokens)
+        prefix = prefix.index_copy(1, packer.image_positions, tokens.to(prefix.dtype))
         row = torch.cat([prefix, embed(suffixes.flatten(1))], 1)
         out = self.vlm.model.text_model(
             inputs_embeds=row, attention_mask=packer.mask.expand(len(row), -1, -1, -1),
