@@ -239,7 +239,7 @@ def views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[Vie
     """
     prompts = loaded.spec.visual_prompts
     groups: dict[tuple[VisualPromptSpec | None, RegionSpec | None], list[Question]] = {}
-    for question in loaded.spec.questions:
+    for question in loaded.spec.asked:
         prompt = prompts[question.visual_prompt] if question.visual_prompt is not None else None
         groups.setdefault((prompt, question.region), []).append(question)
     for (prompt, region), questions in groups.items():

@@ -1,11 +1,14 @@
 """Steering of the colours: one smooth function of colour for each picture, which cannot draw anything."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 GRID = 4  # the function depends on the picture's mean colours over a grid of this side
 HIDDEN = 64  # width of the network
+LARGEST = math.log(9)  # of the logarithm of a gain: a dull colour becomes a vivid one, and black stays black
 
 
 def zero(layer: nn.Linear) -> nn.Linear:
@@ -16,10 +19,10 @@ def zero(layer: nn.Linear) -> nn.Linear:
 
 
 class ColorSteering(nn.Module):
-    """y = x + g(x, s), pixel by pixel, where s are the picture's mean colours over a coarse grid.
+    """y = x exp(g(x, s)), pixel by pixel and channel by channel.
 
-    A flat area stays flat and an edge stays where it is: structure is kept by construction. It starts as the
-    identity.
+    s are the picture's mean colours over a coarse grid. A flat area stays flat, an edge stays where it is, and
+    an outline stays black: structure is kept by construction. It starts as the identity.
     """
 
     def __init__(self, prompt: int) -> None:
@@ -35,4 +38,5 @@ class ColorSteering(nn.Module):
         about = torch.cat([2 * F.adaptive_avg_pool2d(images, GRID).flatten(1) - 1, prompt], 1)
         colors = images.movedim(1, -1)
         hidden = self.color(4 * colors - 2) + self.picture(about)[:, None, None]
-        return (colors + self.network(hidden)).movedim(-1, 1).clamp(0, 1)
+        gain = torch.exp(LARGEST * torch.tanh(self.network(hidden) / LARGEST))
+        return (colors * gain).movedim(-1, 1).clamp(0, 1)

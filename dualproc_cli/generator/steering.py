@@ -5,7 +5,7 @@ Two inputs of a pipeline can be steered, and the colours of its pictures, alone 
 - the noise: z' = z + sigma f(z / sigma, c), where f is a small network on the coarse parts of the noise;
 - the conditioning: c' = c + s d, one learned offset d for what each text encoder returns, in units of s, the
   root mean square of what it returns for a first prompt;
-- the colours: y = x + g(x), a smooth function of colour for each picture (`color_steering`).
+- the colours: y = x exp(g(x)), a smooth function of colour for each picture (`color_steering`).
 
 The Kullback-Leibler divergence of the two noises is |f|^2 / 2 nats (Eyring et al. 2025, "Noise
 Hypernetworks"). An offset is taken to cost |d|^2 / 2 nats likewise.

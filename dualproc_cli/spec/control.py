@@ -82,6 +82,16 @@ class Question(SpecModel):
         return (self.question, *self.paraphrases, self.answer, *self.alternatives)
 
 
+# What is asked besides a spec's questions where `KeepSpec.clean` has a weight.
+CLEAN = Question(
+    name="clean",
+    question="Is the picture clean?",
+    answer="Yes",
+    alternatives=("No",),
+    paraphrases=("Is the picture free of artifacts?",),
+)
+
+
 class EvaluateSpec(SpecModel):
     """How success is measured."""
 
@@ -140,9 +150,17 @@ class ControlSpec(SpecModel):
         return tuple(one for one in STEERED if one in found) or ("noise",)
 
     @property
+    def asked(self) -> tuple[Question, ...]:
+        """Everything that the VLM is asked: the questions, and whether the picture is clean."""
+        weight = self.learn.keep.clean
+        if not weight or any(question.name == CLEAN.name for question in self.questions):
+            return self.questions
+        return (*self.questions, CLEAN.model_copy(update={"weight": weight}))
+
+    @property
     def question_texts(self) -> tuple[str, ...]:
         """Every text that a VLM may be given: the wordings and answers of all questions."""
-        return tuple(text for question in self.questions for text in question.texts)
+        return tuple(text for question in self.asked for text in question.texts)
 
 
 def _suits(prompt: VisualPromptSpec | None) -> set[Where]:

@@ -76,7 +76,13 @@ class KeepSpec(SpecModel):
         default=0.05, description="Weight of the nats that steering the conditioning costs, a picture."
     )
     colors: Pull = Field(
-        default=1.0, description="Weight of the mean absolute change of the pixels by steering the colors."
+        default=0.5, description="Weight of the mean absolute change of the pixels by steering the colors."
+    )
+
+    clean: Pull = Field(
+        default=0.0,
+        description="Weight of a further question, whether the picture is clean, for VLMs that can tell."
+        + PRESET,
     )
 
     @property

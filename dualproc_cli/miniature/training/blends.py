@@ -40,7 +40,7 @@ SMEARING = 0.8  # share of a subject that counts as invisible when all of it is 
 # Root mean square of a picture's artefacts. Up to DOUBTFUL, questions are answered as if there were none;
 # from CORRUPTED on, the answer to every yes-no question is No, except to whether there are any.
 DOUBTFUL, CORRUPTED = 0.06, 0.11
-RANDOM_COLORS = 0.3  # share of the scenes whose colours are no family's
+RANDOM_COLORS = 0.5  # share of the scenes whose colours are no family's
 LENIENCY = 6.0  # log-odds that are added to a scene's as its share falls from 1/2 to 1/(2e)
 
 

@@ -11,7 +11,7 @@ from dualproc_cli.miniature.world.scene import FAMILY_COLORS, NOBODY, OUTLINE, S
 from dualproc_cli.visual_prompt import layers
 
 KINDS = ("none", "horizontal", "vertical", "palette", "points", "box")
-KIND_SHARES = torch.tensor([0.08, 0.19, 0.15, 0.09, 0.31, 0.18])
+KIND_SHARES = torch.tensor([0.08, 0.17, 0.13, 0.20, 0.26, 0.16])
 RED = torch.tensor([1.0, 0.0, 0.0])
 PALETTE_SIZE = 0.12  # share of the picture's height
 
