@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are kept")
     options = parser.parse_args()
     specs, results = random_specs(), json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    chosen = [name for name in specs if (name in options.names or not options.names and name not in results)]
+    chosen = [
+        name for name in specs if (name in options.names or (not options.names and name not in results))
+    ]
 
     def learn(name: str) -> None:
         results[name] = learn_and_evaluate(specs[name], options.seeds, options.jobs)

@@ -60,6 +60,7 @@ def small_spec(generator_folder, vlm_folder):
             ],
             "learn": {
                 "steps": 6,
+                "validation_pictures": 0,
                 "batch_size": 2,
                 "learning_rate": 0.01,
                 "adapter": {"rank": 2, "scale": 1.0},

@@ -48,6 +48,7 @@ def metrics(count, question="alike"):
     return [
         StepMetrics(
             step=step,
+            phase="weights",
             loss=1 / step,
             keep=0.1,
             losses={question: 1 / step},
@@ -73,6 +74,7 @@ def write(output, loaded, generator):
         memory=(),
         metrics=steps,
         outcome=Outcome(reason="steps", step=1, seconds=1.5),
+        verdict=None,
         grid=Image.new("RGB", (4, 4)),
         samples={},
     )
@@ -98,6 +100,7 @@ def bundle(loaded, tmp_path):
         memory=("checkpoint-vae",),
         metrics=metrics(20),
         outcome=Outcome(reason="steps", step=20, seconds=1.5),
+        verdict=None,
         grid=Image.new("RGB", (4, 4)),
         samples={"a-house-0.png": Image.new("RGB", (4, 4))},
     )
@@ -377,6 +380,7 @@ def test_failed_write_leaves_the_old_bundle(bundle, loaded):
             memory=(),
             metrics=metrics(5),
             outcome=Outcome(reason="steps", step=5, seconds=1),
+            verdict=None,
             grid=Image.new("RGB", (4, 4)),
             samples={},
         )

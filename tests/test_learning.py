@@ -21,6 +21,7 @@ from dualproc_cli.learning.keep import distance, total_variation
 from dualproc_cli.learning.learner import rate_factor
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
+from dualproc_cli.learning.validation import Validation, Validator, is_best, settled
 from dualproc_cli.metrics import (
     WINDOW,
     StepMetrics,
@@ -37,6 +38,7 @@ CPU = torch.device("cpu")
 def entry(step=1, loss=1.0, probability=0.5):
     return StepMetrics(
         step=step,
+        phase="weights",
         loss=loss,
         keep=0.5,
         losses={"q": loss},
@@ -124,10 +126,13 @@ def checkpoint(**changes):
     values = {
         "spec_digest": "d",
         "metrics": [entry(loss=0.1 + 0.2)],
+        "validations": [Validation(step=1, phase="steer", right=None, clean=0.5, right_and_clean=None)],
+        "phase": "weights",
+        "steering": {"offsets.text_encoder-2-64": torch.rand(3)},
         "rng": torch.Generator().manual_seed(3).get_state(),
         "adapter": {"m.lora_A.weight": torch.rand(2, 3)},
         "moments": [(torch.rand(2, 3), torch.rand(2, 3))],
-        "best": Best(1, 0.25, {"m.lora_A.weight": torch.rand(2, 3)}),
+        "best": Best(1, 0.25, {"m.lora_A.weight": torch.rand(2, 3)}, {"offsets.x": torch.rand(2)}),
     }
     return Checkpoint(**{**values, **changes})
 
@@ -142,6 +147,9 @@ def test_checkpoint_comes_back_bit_for_bit(tmp_path):
     assert torch.equal(after.adapter["m.lora_A.weight"], before.adapter["m.lora_A.weight"])
     assert all(torch.equal(a, b) for a, b in zip(after.moments[0], before.moments[0], strict=True))
     assert (after.best.step, after.best.loss) == (1, 0.25)
+    assert torch.equal(after.best.steering["offsets.x"], before.best.steering["offsets.x"])
+    assert (after.phase, after.validations) == (before.phase, before.validations)
+    assert after.steering.keys() == before.steering.keys()
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1], lambda data: b"x" + data[1:]])
@@ -166,7 +174,8 @@ def run(small_spec, tmp_path, quiet):
 
     def start(name="out", changes=(), **options):
         loaded = load_spec(small_spec(tmp_path), changes)
-        return learn(loaded, tmp_path / name, device=CPU, console=quiet, **options)
+        learn(loaded, tmp_path / name, device=CPU, console=quiet, **options)
+        return tmp_path / name
 
     return start
 
@@ -324,6 +333,105 @@ def test_full_disk_at_the_end_loses_nothing(run, tmp_path, monkeypatch):
     assert Bundle.open(run(resume=True)).manifest.outcome.step == 6
 
 
+# Phases
+
+STEERED = ["learn.where=[noise,conditioning]", "learn.steps=3", "learn.teach.steps=3"]
+
+
+def phases(folder):
+    return [entry.phase for entry in Bundle.open(folder).manifest.metrics]
+
+
+def test_what_is_steered_is_taught_to_the_adapter(run):
+    folder = run(changes=STEERED)
+    metrics = Bundle.open(folder).manifest.metrics
+    assert phases(folder) == ["steer"] * 3 + ["teach"] * 3
+    assert [bool(entry.probabilities) for entry in metrics] == [True] * 3 + [False] * 3
+    assert metrics[0].keep == 0  # steering starts without effect, and so without cost
+    assert metrics[2].keep > 0
+    assert metrics[3].loss > metrics[5].loss > 0
+
+
+def test_steering_alone_leaves_the_adapter_without_effect_until_it_is_taught(run):
+    ups = AdapterFile.read(run(changes=STEERED)).tensors.items()
+    assert all(tensor.any() for key, tensor in ups if ".lora_B." in key)
+
+
+def test_colors_are_taught_by_the_pictures(run):
+    assert phases(run(changes=["learn.where=[colors]", *STEERED[1:]])) == ["steer"] * 3 + ["teach"] * 3
+
+
+def test_weights_come_after_what_was_taught(run):
+    changes = ["learn.where=[noise,weights]", "learn.steps=2", "learn.teach.steps=1"]
+    assert phases(run(changes=changes)) == ["steer", "steer", "teach", "weights", "weights"]
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])  # in the first phase, between the two, in the second
+def test_either_phase_resumes_bit_for_bit(run, monkeypatch, step):
+    straight = run("straight", STEERED)
+    with monkeypatch.context() as patch:
+        after_step(patch, step, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            run("resumed", STEERED)
+    resumed = run("resumed", STEERED, resume=True)
+    assert adapter(resumed) == adapter(straight)
+    assert Bundle.open(resumed).manifest.metrics == Bundle.open(straight).manifest.metrics
+
+
+def test_an_answer_that_holds_ends_the_steering_and_not_the_run(run):
+    changes = [*STEERED, "learn.steps=9", "learn.stop_at=1e-7"]
+    assert phases(run(changes=changes)) == ["steer"] * WINDOW + ["teach"] * 3
+
+
+# Validation
+
+
+def validation(step, both):
+    return Validation(step=step, phase="teach", right=both, clean=1.0, right_and_clean=both)
+
+
+def test_the_latest_of_the_best_validations_is_chosen():
+    found = [validation(step, both) for step, both in enumerate([0.2, 0.6, 0.6, 0.5])]
+    assert [is_best(found[: count + 1]) for count in range(4)] == [True, True, True, False]
+
+
+def test_a_phase_settles_when_it_is_good_or_got_worse_twice():
+    assert not settled([])
+    assert settled([validation(1, 0.98)])
+    worse = [validation(step, both) for step, both in enumerate([0.7, 0.5, 0.5])]
+    assert not settled(worse[:2])
+    assert settled(worse)
+    assert not settled([validation(1, 0.7), validation(2, 0.5), validation(3, 0.68)])
+
+
+def test_without_measures_clean_pictures_are_what_counts():
+    found = Validation(step=1, phase="steer", right=None, clean=0.75, right_and_clean=None)
+    assert found.score == 0.75
+
+
+def test_the_best_validated_state_is_kept(run, monkeypatch):
+    scores = iter([0.3, 0.9, 0.5, 0.2])
+
+    def validate(self, step, phase):
+        both = next(scores)
+        return Validation(step=step, phase=phase, right=both, clean=1.0, right_and_clean=both)
+
+    monkeypatch.setattr(Validator, "__init__", lambda self, *arguments: None)
+    monkeypatch.setattr(Validator, "validate", validate)
+    changes = ["learn.keep_best=verdict", "learn.validate_every=1"]
+    best = run("best", [*changes, "learn.steps=6"])
+    assert len(phases(best)) == 4  # it got worse twice
+    scores = iter([0.3, 0.9])
+    assert adapter(best) != adapter(run("last", ["learn.steps=4"]))
+    assert adapter(best) != adapter(run("later", ["learn.steps=6"]))
+
+
+def test_a_run_ends_with_a_verdict(run, quiet):
+    verdict = Bundle.open(run(changes=["learn.validation_pictures=6"])).manifest.verdict
+    assert f"verdict: {verdict.name}: {verdict.reason}" in quiet.file.getvalue()
+    assert Bundle.open(run("none", ["learn.validation_pictures=0"])).manifest.verdict is None
+
+
 # Refused before any model is loaded
 
 
@@ -367,7 +475,7 @@ def test_progress_on_a_terminal_shows_every_question():
         progress.show([entry(1), entry(2, probability=0.7)])
         progress.say("[stopping]")
     shown = console.file.getvalue()
-    assert "step 2/4" in shown
+    assert "weights 2/4" in shown
     assert "P(q)" in shown
     assert "0.60" in shown
     assert "[stopping]" in shown

@@ -21,8 +21,8 @@ def zero(layer: nn.Linear) -> nn.Linear:
 class ColorSteering(nn.Module):
     """y = x exp(g(x, s)), pixel by pixel and channel by channel.
 
-    s are the picture's mean colours over a coarse grid. A flat area stays flat, an edge stays where it is, and
-    an outline stays black: structure is kept by construction. It starts as the identity.
+    s are the picture's mean colours over a coarse grid. A flat area stays flat, an edge stays where it is,
+    and an outline stays black: structure is kept by construction. It starts as the identity.
     """
 
     def __init__(self, prompt: int) -> None:

@@ -151,8 +151,9 @@ def check_steering(generator: Tested, steering: Steering) -> None:
     if not picture.requires_grad:
         _fail(generator, "no gradient reaches its picture from what is steered")
     tensors = dict(steering.named_parameters())
-    found = dict(zip(tensors, torch.autograd.grad(picture.mean(), list(tensors.values()), allow_unused=True)))
-    moved = {name for name, gradient in found.items() if gradient is not None and gradient.any()}
+    gradients = torch.autograd.grad(picture.mean(), list(tensors.values()), allow_unused=True)
+    found = zip(tensors, gradients, strict=True)
+    moved = {name for name, gradient in found if gradient is not None and gradient.any()}
     if steering.noise is not None and not any(name.startswith("noise.") for name in moved):
         _cannot_steer(generator, "noise", "no gradient reaches its noise")
     steered = list(steering.offsets)

@@ -173,7 +173,7 @@ def _rows(tokens: int, aspect: float) -> int:
 
 
 def _coarse(cells: Tensor, side: int) -> Tensor:
-    """Return the means over a grid of ``side`` x ``side``, scaled so that unit noise stays of unit variance."""
+    """Return the means over a grid of ``side`` x ``side``, scaled so that unit noise has unit variance."""
     height, width = cells.shape[-2:]
     return F.adaptive_avg_pool2d(cells, side) * (height * width / side**2) ** 0.5
 

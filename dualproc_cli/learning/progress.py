@@ -40,15 +40,15 @@ class LearningProgress:
 
     def show(self, metrics: Sequence[StepMetrics]) -> None:
         """Show the last of ``metrics``; P(answer) is the mean over the last few steps."""
-        step = metrics[-1].step
+        last, step = metrics[-1], metrics[-1].step
         if self._live:
             self._live.update(self._picture(metrics), refresh=True)
         elif step == self._first + 1 or step % LINE_EVERY == 0 or step == self._steps:
-            answers = "  ".join(
-                f"P({name}) {value:.2f}" for name, value in recent_probabilities(metrics).items()
-            )
+            answers = [f"P({name}) {value:.2f}" for name, value in recent_probabilities(metrics).items()]
             self._console.print(
-                f"{metrics[-1].phase} {step}/{self._steps}  {self._losses(metrics[-1])}  {answers}  {self._pace(step)}",
+                "  ".join(
+                    (f"{last.phase} {step}/{self._steps}", self._losses(last), *answers, self._pace(step))
+                ),
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

@@ -161,16 +161,16 @@ class LearnSpec(SpecModel):
     )
     keep_best: Literal["last", "verdict"] = Field(
         default="last",
-        description="verdict: validate every validate_every steps of a phase, stop it when it is good or gets "
-        "worse, and go on from its best state. last: take all steps.",
+        description="verdict: validate every validate_every steps of a phase, stop it when it is good or "
+        "gets worse, and go on from its best state. last: take all steps.",
     )
     validate_every: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
         default=50, description="Steps between validations, if keep_best is verdict."
     )
     validation_pictures: Annotated[int, whole(ge=0, le=10_000)] = Field(
         default=48,
-        description="Pictures from which the verdict at the end and each validation are taken; their seeds are "
-        "neither learned on nor evaluated. 0: learn ends without a verdict.",
+        description="Pictures from which the verdict at the end and each validation are taken; their seeds "
+        "are neither learned on nor evaluated. 0: learn ends without a verdict.",
     )
     checkpoint_every: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
         default=25, description="Steps between checkpoints."
