@@ -93,10 +93,11 @@ def mean(images):
 def test_pictures_are_compared_with_the_base_of_the_same_seeds(generator, pictures):
     measure, calls = Brightness(), []
     result = compare_with_base(
-        control(seeds=held_out_seeds(3)),
+        control(seeds=3),
         generator,
         Bright(),
         [measure],
+        seeds=held_out_seeds(3),
         progress=lambda *call: calls.append(call),
     )
     assert calls == [(done, 18) for done in (3, 6, 9, 12, 15, 18)]
@@ -215,7 +216,8 @@ def bundle(tmp_path_factory, small_spec):
     }
     path = small_spec(folder, {"learn": {"steps": 2, "batch_size": 1}})
     changes = [f"evaluate={json.dumps(evaluate)}"]
-    return Bundle.open(learn(load_spec(path, changes), folder / "out", device=CPU))
+    learn(load_spec(path, changes), folder / "out", device=CPU)
+    return Bundle.open(folder / "out")
 
 
 def test_a_bundle_is_evaluated_by_all_it_names(bundle):
@@ -244,7 +246,7 @@ def test_the_second_vlm_sees_its_own_size(bundle, monkeypatch):
         return ask(self, images, rng)
 
     monkeypatch.setattr(CompositeLoss, "__call__", asked)
-    evaluate_bundle(bundle, CPU, seeds=held_out_seeds(2))
+    evaluate_bundle(bundle, CPU, seeds=2)
     # The first VLM is asked about each picture and its four perturbed versions, the second about the picture.
     assert sizes == [*[{(64, 64)}] * 5, {(32, 32)}] * 6
 

@@ -96,7 +96,48 @@ def test_presets_are_specs_in_part(load, model):
     spec = load(SHORTEST, f"generator.model={model}").spec.model_dump()
     assert preset["generator"].items() <= spec["generator"].items()
     assert preset["learn"]["learning_rate"] == spec["learn"]["learning_rate"]
-    assert preset["learn"]["keep"] == spec["learn"]["keep"]
+    assert preset["learn"]["keep"].items() <= spec["learn"]["keep"].items()
+
+
+VISUAL_PROMPTS = {
+    "line": "{type: line, position: 0.5}",
+    "box": "{type: box, left: 0, top: 0, right: 1, bottom: 1}",
+    "points": "{type: points, points: [{label: A, x: 0, y: 0}, {label: B, x: 1, y: 1}]}",
+    "palette": "{type: palette, colors: [red, green, blue]}",
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "where"),
+    [
+        (["line"], ("noise",)),
+        (["box", "points"], ("noise",)),
+        (["palette"], ("colors",)),
+        (["palette", "line"], ("noise", "colors")),
+        ([None], ("noise", "conditioning")),
+        ([None, "palette"], ("noise", "conditioning", "colors")),
+    ],
+)
+def test_what_is_moved_follows_from_the_questions(load, asked, where):
+    questions = [
+        f"  - {{name: q{index}, question: What, answer: Yes"
+        + (f", visual_prompt: {prompt}}}" if prompt else "}")
+        for index, prompt in enumerate(asked)
+    ]
+    prompts = [f"  {name}: {prompt}" for name, prompt in VISUAL_PROMPTS.items()]
+    text = "\n".join(
+        ["name: x", "prompts: {train: [a house]}", "visual_prompts:", *prompts, "questions:", *questions]
+    )
+    assert load(text, "learn.where=auto").spec.where == where
+    assert load(text, "learn.where=[weights]").spec.where == ("weights",)
+
+
+def test_whether_the_picture_is_clean_is_asked_where_it_has_a_weight(load):
+    assert [question.name for question in load(SHORTEST, "learn.keep.clean=0").spec.asked] == ["at-the-line"]
+    asked = load(SHORTEST, "learn.keep.clean=0.25").spec.asked
+    assert [(question.name, question.weight) for question in asked] == [("at-the-line", 1.0), ("clean", 0.25)]
+    own = load(SHORTEST, "questions.0.name=clean", "learn.keep.clean=0.25").spec.asked
+    assert [question.weight for question in own] == [1.0]
 
 
 def test_colors():

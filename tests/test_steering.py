@@ -1,0 +1,178 @@
+"""Steering: what it costs, that it starts without effect, and that gradients reach it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dualproc_cli.errors import UserError
+from dualproc_cli.generator import load_generator
+from dualproc_cli.generator.color_steering import LARGEST, ColorSteering
+from dualproc_cli.generator.steering import GRIDS, Inputs, NoiseSteering, Steering, key
+from dualproc_cli.generator.wrapping import wrapped
+from dualproc_cli.spec import GeneratorSpec, GradientSpec
+
+PROMPTS, SEEDS = ["a house", "a red tree by the sea"], [3, 4]
+SHAPES = {"square": (8, 6, 6), "wide": (4, 4, 8), "frames": (3, 2, 4, 4), "tokens": (24, 5)}
+
+
+@pytest.fixture
+def generator(generator_folder):
+    spec = GeneratorSpec(model=str(generator_folder), width=64, height=64, steps=1, guidance_scale=0.0)
+    return load_generator(spec, torch.device("cpu"))
+
+
+def noise_steering(shape, sigma=1.0, aspect=2 / 3):
+    return NoiseSteering(Inputs(shape, sigma, aspect, {}), prompt=2)
+
+
+def disturb(module, seed=0):
+    """Give every weight of a module a random value."""
+    with torch.no_grad():
+        for index, parameter in enumerate(module.parameters()):
+            random = torch.Generator().manual_seed(seed + index)
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=random))
+
+
+# The noise
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_noise_is_steered_by_what_it_costs(shape):
+    steering, sigma = noise_steering(shape, sigma=3.0), 3.0
+    noise, prompt = sigma * torch.randn(2, *shape), torch.randn(2, 2)
+    same, nats = steering(noise, prompt)
+    assert torch.equal(same, noise)
+    assert nats.tolist() == [0, 0]
+    disturb(steering)
+    steered, nats = steering(noise, prompt)
+    shift = (steered - noise) / sigma
+    assert nats.tolist() == pytest.approx((shift.square().flatten(1).sum(1) / 2).tolist(), rel=1e-4)
+    assert nats.min() > 0
+
+
+def test_each_picture_is_steered_by_its_own_noise_and_prompt():
+    steering = noise_steering((8, 6, 6))
+    disturb(steering)
+    noise, prompt = torch.randn(2, 8, 6, 6), torch.randn(2, 2)
+    together = steering(noise, prompt)[0]
+    alone = torch.cat([steering(noise[one : one + 1], prompt[one : one + 1])[0] for one in (0, 1)])
+    torch.testing.assert_close(together, alone)
+
+
+def test_only_the_coarse_parts_of_the_noise_matter():
+    steering = noise_steering((2, 8, 8))
+    disturb(steering)
+    fine = torch.tensor([1.0, -1.0]).repeat(4).expand(1, 2, 8, 8)  # its mean over every cell is zero
+    noise, prompt = torch.randn(1, 2, 8, 8), torch.zeros(1, 2)
+    one, other = steering(noise, prompt)[0] - noise, steering(noise + fine, prompt)[0] - noise - fine
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    side = max(GRIDS)
+    cells = one.unflatten(3, (side, -1)).unflatten(2, (side, -1))
+    assert cells.std((3, 5)).max() < 1e-5
+
+
+# The colours
+
+
+def test_colors_keep_flat_areas_flat_and_black_black():
+    steering = ColorSteering(prompt=1)
+    images, prompt = torch.zeros(2, 3, 8, 8), torch.ones(2, 1)
+    images[:, :, 4:] = torch.tensor([0.2, 0.5, 0.3]).view(3, 1, 1)
+    assert torch.equal(steering(images, prompt), images)
+    disturb(steering)
+    found = steering(images, prompt)
+    assert torch.equal(found[:, :, :4], images[:, :, :4])
+    assert (found[:, :, 4:] - images[:, :, 4:]).abs().min() > 1e-3
+    assert found[:, :, 4:].std((2, 3)).max() < 1e-6
+    assert (found / images).nan_to_num(1).max() <= math.exp(LARGEST)
+
+
+# The conditioning
+
+
+def test_layers_of_an_encoder_share_an_offset():
+    layer, pooled = torch.zeros(1, 7, 4), torch.zeros(1, 4)
+    assert key("text_encoder", layer) == key("text_encoder", torch.zeros(3, 9, 4))
+    assert key("text_encoder", layer) != key("text_encoder", pooled)
+    inputs = Inputs(None, 1.0, 1.0, {key("text_encoder", layer): (4, 2.0)})
+    steering = Steering(inputs, ("conditioning",), seed=0)
+    assert steering.conditioning_nats() == 0
+    steering.offsets[key("text_encoder", layer)].data.fill_(0.5)
+    assert torch.equal(steering.offset(key("text_encoder", layer), layer), torch.ones(1, 7, 4))
+    assert torch.equal(steering.offset("another", layer), layer)
+    assert steering.conditioning_nats().item() == pytest.approx(4 * 0.25 / 2)
+
+
+# Through a pipeline
+
+
+@pytest.mark.parametrize("where", [("noise",), ("conditioning",), ("colors",), ("noise", "conditioning")])
+def test_steering_starts_without_effect_and_is_used_inside_the_block_alone(generator, where):
+    plain = generator.render(PROMPTS, SEEDS)
+    generator.add_steering(where, seed=0)
+    with generator.steered():
+        assert torch.equal(generator.render(PROMPTS, SEEDS), plain)
+        disturb(generator.steering)
+        steered = generator.render(PROMPTS, SEEDS)
+    assert (steered - plain).abs().max() > 1e-3
+    assert torch.equal(generator.render(PROMPTS, SEEDS), plain)
+    with generator.steered():
+        alone = torch.cat([generator.render([p], [s]) for p, s in zip(PROMPTS, SEEDS, strict=True)])
+    torch.testing.assert_close(alone, steered, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("where", ["noise", "conditioning", "colors"])
+@pytest.mark.parametrize("gradient", [("last-steps", 2), ("x0-jump", 1)])  # every step that is drawn
+def test_gradient_agrees_with_a_finite_difference(generator, where, gradient):
+    generator.spec = generator.spec.model_copy(update={"steps": 2})
+    generator.add_steering([where], seed=0)
+    disturb(generator.steering)
+    through, steps = gradient
+    gradient = GradientSpec(through=through, steps=steps)
+
+    def loss():
+        with generator.steered():
+            return generator.render(PROMPTS, SEEDS, gradient=gradient).double().square().mean()
+
+    parameters = [one for one in generator.steering.parameters() if one.requires_grad]
+    slopes = torch.autograd.grad(loss(), parameters, allow_unused=True)
+    pairs = [(one, slope) for one, slope in zip(parameters, slopes, strict=True) if slope is not None]
+    step = 1e-3
+    expected = sum(float(slope.square().sum()) for _, slope in pairs) ** 0.5
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for one, slope in pairs:
+                one.add_(sign * step * slope / expected)
+        values.append(float(loss().detach()))
+        with torch.no_grad():
+            for one, slope in pairs:
+                one.sub_(sign * step * slope / expected)
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(expected, rel=0.05)
+
+
+def test_latents_are_what_the_pipeline_would_decode(generator):
+    latents = generator.latents(PROMPTS, SEEDS)
+    expected, _ = generator.call(PROMPTS, SEEDS, steps=1, output_type="latent")
+    assert torch.equal(latents, expected)
+    assert generator.render(PROMPTS, SEEDS).shape == (2, 3, 64, 64)
+
+
+def test_a_pipeline_that_draws_its_noise_elsewhere_is_told(generator, monkeypatch):
+    monkeypatch.setattr("dualproc_cli.generator.steered_call.NOISE", "prepare_something_else")
+    with pytest.raises(UserError, match=r"learn\.where: noise: FluxPipeline .* leave noise out"):
+        generator.add_steering(["noise"], seed=0)
+    generator.add_steering(["conditioning"], seed=0)
+
+
+def test_wrapping_is_undone_also_after_an_error():
+    layer = nn.Linear(1, 1)
+    layer.forward = own = lambda x: x + 1
+    with pytest.raises(ZeroDivisionError), wrapped(layer, "forward", lambda original, x: original(x) / 0):
+        layer(1.0)
+    assert layer.forward is own
+    with wrapped(layer, "extra_repr", lambda original: "changed"):
+        assert layer.extra_repr() == "changed"
+    assert "extra_repr" not in vars(layer)
