@@ -155,7 +155,7 @@ class Generator:
     ) -> tuple[Any, int]:
         arguments = self._arguments.make(prompts, seeds, as_list=self.conventions.batches, **options)
         steering = self.steering if self._steers else None
-        inputs = SteeredCall(self.pipeline, len(prompts), steering)
+        inputs = SteeredCall(self.pipeline, len(prompts), steering, records=gradient is not None)
         # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image). It is seeded with the
         # first picture's seed for the call; afterwards the old state is restored.
         forked = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
@@ -190,8 +190,9 @@ class Generator:
         Raises:
             UserError: an input of this pipeline cannot be steered, or no gradient reaches it.
         """
-        with uncompiled(), SteeredCall(self.pipeline, 1, None).watched() as seen:
-            self.call([self_test.PROMPT], [0], steps=1, latents_only=True)
+        with uncompiled(), SteeredCall(self.pipeline, 1).watched() as seen:
+            steps = min(self.spec.steps, self_test.STEPS)
+            self.call([self_test.PROMPT], [0], steps=steps, latents_only=True)
         inputs = self_test.check_inputs(self, seen, where)
         self.steering = Steering(inputs, tuple(where), seed).to(self.device)
         self_test.check_steering(self, self.steering)

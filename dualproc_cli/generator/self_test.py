@@ -149,7 +149,8 @@ def check_steering(generator: Tested, steering: Steering) -> None:
         drawn = _small(generator, GradientSpec(through="last-steps", steps=1))
         picture = generator.recolored(generator.conventions.picture(drawn))
     if not picture.requires_grad:
-        _fail(generator, "no gradient reaches its picture from what is steered")
+        which = "conditioning" if len(steering.offsets) else "noise"
+        _cannot_steer(generator, which, "no gradient reaches its picture from there")
     tensors = dict(steering.named_parameters())
     gradients = torch.autograd.grad(picture.mean(), list(tensors.values()), allow_unused=True)
     found = zip(tensors, gradients, strict=True)

@@ -17,6 +17,8 @@ NOISE = "prepare_latents"  # the method in which nearly all pipelines of diffuse
 class SteeredCall:
     """Steers the inputs of one call of ``pipeline`` for ``count`` pictures; observes them without steering.
 
+    With ``records``, steering is recorded for a gradient, also where the pipeline records nothing itself.
+
     Attributes:
         nats: [count] what steering the noise cost, with its graph; None if it was not steered.
         noise: the noise that was drawn, before it was steered.
@@ -24,8 +26,10 @@ class SteeredCall:
         scales: their root mean squares, by `key`.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline, count: int, steering: Steering | None) -> None:
-        self.pipeline, self.count, self.steering = pipeline, count, steering
+    def __init__(
+        self, pipeline: DiffusionPipeline, count: int, steering: Steering | None = None, records: bool = False
+    ) -> None:
+        self.pipeline, self.count, self.steering, self.records = pipeline, count, steering, records
         self.nats: Tensor | None = None
         self.noise: Tensor | None = None
         self.embeddings: dict[str, Tensor] = {}
@@ -51,7 +55,8 @@ class SteeredCall:
         if self.steering is None or self.steering.noise is None:
             return result
         prompts = self.steering.about_prompts(self.embeddings, len(latents))
-        steered, self.nats = self.steering.noise(latents, prompts)
+        with torch.set_grad_enabled(self.records):
+            steered, self.nats = self.steering.noise(latents, prompts)
         return (steered, *result[1:]) if isinstance(result, tuple) else steered
 
     def _encode(self, name: str) -> Callable[..., Any]:
@@ -83,7 +88,10 @@ class SteeredCall:
                 rows = embedding.flatten(1, -2).mean(1) if embedding.ndim > 2 else embedding
                 self.embeddings[which] = rows
                 self.scales[which] = float(embedding.float().square().mean().sqrt())
-        return embedding if self.steering is None else self.steering.offset(which, embedding)
+        if self.steering is None:
+            return embedding
+        with torch.set_grad_enabled(self.records):
+            return self.steering.offset(which, embedding)
 
 
 def text_encoders(pipeline: DiffusionPipeline) -> dict[str, nn.Module]:

@@ -125,3 +125,22 @@ class moved:  # noqa: N801
     def __exit__(self, *_: object) -> None:
         for name, tensor in self.tensors.items():
             tensor.data = self.before[name]
+
+
+def check_steering(generator: Generator, where: str) -> None:
+    """Steering starts without effect; once it is moved, the picture is another, and gradients reach it."""
+    plain = picture(generator)
+    generator.add_steering([where], seed=0)
+    tensors = list(generator.steering.parameters())
+    with generator.steered():
+        torch.testing.assert_close(picture(generator), plain, atol=2e-6, rtol=0)
+        with torch.no_grad():
+            for index, tensor in enumerate(tensors):
+                random = torch.Generator().manual_seed(index)
+                tensor.copy_(0.3 * torch.randn(tensor.shape, generator=random))
+        images = picture(generator, WHOLE)
+        assert (images - plain).abs().max() > 1e-3
+        assert torch.equal(images.detach(), picture(generator))
+    slopes = torch.autograd.grad(weighted(images), tensors)
+    assert all(slope.isfinite().all() and slope.any() for slope in slopes)
+    torch.testing.assert_close(picture(generator), plain, atol=2e-6, rtol=0)

@@ -19,6 +19,16 @@ EXCEPTIONS: dict[tuple[str, str, str], Known] = {
         "which cannot be skipped; use last-steps",
         UserError,
     ),
+    **{
+        ("generator", name, "steered noise"): Known("it draws its noise in a way of its own", UserError)
+        for name in ("ErnieImage", "IF")
+    },
+    **{
+        ("generator", name, "steered conditioning"): Known(
+            "its pipeline keeps a gradient from its text embeddings, or has none", UserError
+        )
+        for name in ("ErnieImage", "IF", "Ideogram4", "Kandinsky3", "LongCatImage", "OmniGen")
+    },
     ("scheduler", "IPNDM", "x0 jump"): Known(
         "it says nothing of a clean picture, and has no alphas to compute it from; use last-steps", UserError
     ),

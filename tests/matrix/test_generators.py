@@ -11,6 +11,7 @@ from checks import (
     check_differences,
     check_jump,
     check_last_step,
+    check_steering,
     gradients,
     moved,
     picture,
@@ -106,6 +107,14 @@ def test_x0_jump(family):
     if type(generator.pipeline.scheduler).__name__ in STRAIGHT:
         last = picture(generator, GradientSpec(through="x0-jump", steps=STEPS))
         torch.testing.assert_close(last.detach(), picture(generator), atol=1e-4, rtol=0)
+
+
+def test_steered_noise(family):
+    check_steering(load(family), "noise")
+
+
+def test_steered_conditioning(family):
+    check_steering(load(family), "conditioning")
 
 
 def test_prompts_are_encoded_once(family):
