@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import adapter, self_test
-from dualproc_cli.generator.adapter_file import AdapterFile, cpu_copies
+from dualproc_cli.generator.adapter_file import AdapterFile
 from dualproc_cli.generator.adapter_types import ADAPTER_TYPES
 from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.conventions import Conventions
 from dualproc_cli.generator.differentiate import run_pipeline
 from dualproc_cli.generator.steered_call import SteeredCall, SteeredPictures
 from dualproc_cli.generator.steering import Steering
+from dualproc_cli.generator.tensor_file import cpu_copies
 from dualproc_cli.generator.workarounds import Workaround
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec

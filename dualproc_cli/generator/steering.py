@@ -86,6 +86,8 @@ class Steering(nn.Module):
     """What is learned of the steering of one generator; it starts with no effect.
 
     Attributes:
+        inputs: what it was made for.
+        where: what it steers.
         noise: steers the noise, or None.
         offsets: [D] offsets of the conditioning in units of its root mean square, by `key`.
         colors: recolours the pictures, or None.
@@ -94,6 +96,7 @@ class Steering(nn.Module):
     def __init__(self, inputs: Inputs, where: tuple[str, ...], seed: int) -> None:
         """Prepare to steer what ``where`` names: ``noise``, ``conditioning`` and ``colors``."""
         super().__init__()
+        self.inputs, self.where = inputs, where
         self.scales = {key: scale for key, (_, scale) in inputs.embeddings.items()}
         self.prompt_keys = {key: size for key, (size, _) in inputs.embeddings.items()}
         with torch.random.fork_rng(devices=[]):
