@@ -41,7 +41,7 @@ SPEC = Path(__file__).parent.parent / "specs/horizon-position.yaml"
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load_spec(SPEC, ["learn.batch_size=2"])
+    return load_spec(SPEC, ["learn.batch_size=2", "learn.where=[weights]"])
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,25 @@ def test_an_estimate_is_what_a_step_really_allocates(loaded, plain):
     assert plain.total == pytest.approx(ledger.peak, rel=0.05)
 
 
+def test_an_estimate_covers_every_phase(plain):
+    changes = ["learn.batch_size=2", "learn.steps=1", "learn.teach.steps=2"]
+    loaded = load_spec(SPEC, [*changes, "learn.where=[noise]"])
+    found = estimate_learning(loaded, CPU)
+    spec = loaded.spec
+    generator, vlm = load_generator(spec.generator, CPU), load_vlm(spec.vlm, CPU)
+    generator.add_adapter(spec.learn.adapter, 0)
+    generator.add_steering(spec.steered, 0)
+    learner = Learner(spec, generator, compile_loss(loaded, vlm, 64, 64))
+    modules = [part for part in generator.pipeline.components.values() if isinstance(part, nn.Module)]
+    ledger = held(*modules, vlm.model, generator.steering)
+    with Allocations(ledger):
+        while not learner.finished:
+            learner.step()
+    assert found.total == pytest.approx(ledger.peak, rel=0.1)
+    views = load_spec(SPEC, [*changes, "learn.where=[weights]", "learn.jitter.views=8"])
+    assert estimate_learning(views, CPU).total > plain.total
+
+
 def test_an_estimate_of_evaluating_counts_its_batch_and_both_vlms(loaded):
     both = load_spec(SPEC, ["evaluate.vlm={model: miniature}"])
     found = estimate_evaluation(both, 8, CPU)
@@ -152,7 +171,7 @@ def test_questions_without_a_visual_prompt_are_estimated_too(small_spec, tmp_pat
 
 
 def test_activations_grow_with_the_batch(plain):
-    twice = estimate_learning(load_spec(SPEC, ["learn.batch_size=4"]), CPU)
+    twice = estimate_learning(load_spec(SPEC, ["learn.batch_size=4", "learn.where=[weights]"]), CPU)
     assert twice.parts["activations"] / plain.parts["activations"] == pytest.approx(2, rel=0.05)
 
 

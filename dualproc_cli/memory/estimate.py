@@ -13,7 +13,7 @@ from dualproc_cli.generator import Generator, build_generator
 from dualproc_cli.memory.strategies import Strategy, change_generator, change_vlm
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.models.meta_tensors import Ledger, empty, to_meta
-from dualproc_cli.spec import STEERED, ControlSpec, GeneratorSpec, GradientSpec, LoadedSpec, VlmSpec
+from dualproc_cli.spec import ControlSpec, GeneratorSpec, GradientSpec, LoadedSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, build_vlm
 from dualproc_cli.vlm.modes import CAUSAL_MODES
 
@@ -184,9 +184,9 @@ def _learn_step(
     spec, learn = loaded.spec, loaded.spec.learn
     generator.render(spec.prompts.train[:1], [0])  # encodes the prompt, which is not part of a step
     ledger.forget_peak()
-    if set(spec.where) & set(STEERED):
+    if spec.steered:
         # The noise comes before every step. What else is steered is recorded where the weights are.
-        whole = "noise" in spec.where and learn.gradient.through == "last-steps"
+        whole = "noise" in spec.steered and learn.gradient.through == "last-steps"
         gradient = GradientSpec(steps=spec.generator.steps) if whole else learn.gradient
         _ask_about(loaded, generator, vlm, gradient, strategies)
         latents = _record(loaded, generator, learn.teach.batch_size, learn.gradient, strategies, decode=False)
