@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualproc_cli.jitter import jittered
 from dualproc_cli.objectives import OBJECTIVES
 from dualproc_cli.picture_files import load_picture
 from dualproc_cli.spec import (
     ImagePrompt,
-    JitterSpec,
     LearnSpec,
     LoadedSpec,
     Question,
@@ -30,8 +30,8 @@ class LossReport:
     Attributes:
         loss: scalar, sum_q w_q L_q / sum_q w_q, with its graph.
         losses: L_q by question name: scalars, detached.
-        probabilities: P(answer) by question name: [B] in [0, 1], detached; its definition depends on
-            ``learn.objective``, see `dualproc_cli.objectives`.
+        probabilities: P(answer) by question name: [B] in [0, 1], the mean over the views of a picture,
+            detached; its definition depends on ``learn.objective``, see `dualproc_cli.objectives`.
     """
 
     loss: Tensor
@@ -98,17 +98,18 @@ class CompositeLoss:
     def __call__(self, images: Tensor, rng: torch.Generator | None = None) -> LossReport:
         """Return the loss of all questions about images [B, 3, H, W] in [0, 1].
 
-        While learning, ``rng`` draws the wordings and the jitter. Without it, the main wordings are asked
-        about the pictures without jitter.
+        While learning, ``rng`` draws the wordings and the jitter; the VLM is asked about all jittered views
+        of the pictures in one batch, and the loss is their mean. Without it, the main wordings are asked
+        about the pictures as they are.
         """
-        objective = OBJECTIVES[self.learn.objective]
+        objective, jitter = OBJECTIVES[self.learn.objective], self.learn.jitter
         total, weights = images.new_zeros(()), 0.0
         losses, probabilities = {}, {}
         for view in self.views:
             asked = view.wordings(rng)
             seen = images if view.layer is None else composite(images, view.layer)
             if rng is not None:
-                seen = jittered(seen, self.learn.jitter, rng)
+                seen = jittered(seen.repeat(jitter.views, 1, 1, 1), jitter, rng)
             scores = view.scorer(view.show(seen), view.beside, asked)
             for question, likelihood, tokens in zip(
                 view.questions, scores.log_likelihood, scores.tokens, strict=True
@@ -117,7 +118,8 @@ class CompositeLoss:
                 total = total + question.weight * loss
                 weights += question.weight
                 losses[question.name] = loss.detach()
-                probabilities[question.name] = objective.log_probability(likelihood.detach(), tokens).exp()
+                found = objective.log_probability(likelihood.detach(), tokens).exp()
+                probabilities[question.name] = found.view(-1, len(images)).mean(0)
         return LossReport(total / weights, losses, probabilities)
 
 
@@ -195,32 +197,6 @@ def plan(loaded: LoadedSpec) -> list[PlannedView]:
         )
         planned.append(PlannedView(view.name, view.size, scoring.mode, scoring.prefix_tokens, questions))
     return planned
-
-
-def jittered(images: Tensor, jitter: JitterSpec, rng: torch.Generator) -> Tensor:
-    """Return pictures [B, 3, H, W] in [0, 1], each shifted by some pixels and with noise added.
-
-    The border is repeated where a shift leaves a gap. Differentiable in the pictures.
-    """
-    if jitter.shift > 0:
-        images = _shifted(images, jitter.shift, rng)
-    if jitter.noise > 0:
-        noise = torch.randn(images.shape, generator=rng, device=rng.device)
-        images = (images + jitter.noise * noise.to(images)).clamp(0, 1)
-    return images
-
-
-def _shifted(images: Tensor, shift: float, rng: torch.Generator) -> Tensor:
-    batch, channels, height, width = images.shape
-    indices = []
-    for side in (height, width):
-        most = round(shift * side)
-        offset = torch.randint(-most, most + 1, (batch, 1), generator=rng, device=rng.device)
-        indices.append((torch.arange(side, device=rng.device) + offset).clamp(0, side - 1).to(images.device))
-    rows, columns = indices
-    each = torch.arange(batch, device=images.device)[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[None, :, None, None]
-    return images[each, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[View]:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from dualproc_cli.bundle import Bundle, Manifest, Outcome, Revisions, archive, w
 from dualproc_cli.bundle.card import model_card
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import digest
-from dualproc_cli.generator import load_generator
+from dualproc_cli.generator import load_generator, write_steering
 from dualproc_cli.metrics import StepMetrics
 from dualproc_cli.pictures import to_pil
 from dualproc_cli.spec import canonical, load_spec
@@ -69,6 +70,7 @@ def write(output, loaded, generator):
         output,
         loaded,
         save_adapter=generator.save_adapter,
+        save_steering=partial(write_steering, generator.steering) if generator.steering else None,
         arguments=generator.call_arguments(),
         revisions=Revisions(generator=generator.revision, vlm=None, evaluate_vlm=None),
         memory=(),
@@ -216,6 +218,30 @@ def test_code_of_the_card_draws_the_pictures_of_sample(tmp_path):
     with generator.without_adapter():
         base = to_pil(generator.render([prompt], [0])[0])
     assert not np.array_equal(np.asarray(base), np.asarray(drawn["image"]))
+
+
+@pytest.mark.parametrize("where", [["noise", "conditioning"], ["colors"]])
+def test_code_of_the_card_draws_steered_pictures(tmp_path, where):
+    loaded = load_spec(Path(__file__).parent.parent / "specs" / "horizon-position.yaml")
+    generator = load_generator(loaded.spec.generator, CPU)
+    generator.add_adapter(loaded.spec.learn.adapter, 0)
+    generator.add_steering(where, seed=0)
+    with torch.no_grad():
+        for parameter in generator.steering.parameters():
+            parameter.normal_(0, 0.2, generator=torch.Generator().manual_seed(len(parameter)))
+    write(tmp_path / "bundle", loaded, generator)
+    assert "steering.safetensors" in Bundle.open(tmp_path / "bundle").manifest.files
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    blocks = [part.split("```")[0] for part in card.split("```python\n")[1:]]
+    code = "".join(blocks).replace("PATH_OF_THIS_FOLDER", str(tmp_path / "bundle"))
+    drawn: dict = {}
+    exec(code.replace("torch.cuda.is_available()", "False"), drawn)
+    prompt = loaded.spec.prompts.train[0]
+    with generator.steered():
+        steered = to_pil(generator.render([prompt], [0])[0])
+    difference = np.asarray(drawn["image"]).astype(int) - np.asarray(steered)
+    assert np.abs(difference).max() <= 1  # recoloured before or after a rounding
+    assert not np.array_equal(np.asarray(to_pil(generator.render([prompt], [0])[0])), np.asarray(steered))
 
 
 def test_card_quotes_a_prompt_for_the_shell(loaded):

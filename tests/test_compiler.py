@@ -10,8 +10,9 @@ from PIL import Image
 from small_vlm import make_vlm
 from torch.nn import functional
 
-from dualproc_cli.compiler import CompositeLoss, View, compile_loss, jittered, plan
+from dualproc_cli.compiler import CompositeLoss, View, compile_loss, plan
 from dualproc_cli.errors import UserError
+from dualproc_cli.jitter import jittered
 from dualproc_cli.objectives import OBJECTIVES, log_share
 from dualproc_cli.spec import (
     BoxPrompt,
@@ -346,6 +347,62 @@ def test_noise_has_its_spread_and_stays_within_black_and_white():
     assert noise.std().item() == pytest.approx(0.05, rel=0.05)
     noisy = jittered(torch.ones(1, 3, 64, 64), JitterSpec(noise=0.5), rng)
     assert 0 <= noisy.min() < noisy.max() == 1
+
+
+def test_zoom_scales_around_a_point_inside_and_repeats_the_border():
+    """A plane is resampled exactly: its slope tells the scale, and where it is unchanged the fixed point."""
+    rng = torch.Generator().manual_seed(0)
+    ramp = 0.5 + 0.01 * (torch.arange(30.0) - 14.5)
+    pictures = ramp.expand(50, 3, 20, 30).clone().requires_grad_()
+    zoomed = jittered(pictures, JitterSpec(zoom=0.1), rng)
+    slopes = (zoomed[:, 0, 10, 20] - zoomed[:, 0, 10, 10]) / 0.1  # one over the scale
+    assert 1 / 1.1 <= slopes.min() < 0.95
+    assert 1.05 < slopes.max() <= 1 / 0.9
+    assert torch.allclose(zoomed, zoomed[:, :1, :1], atol=1e-5)  # rows are alike, and stay so
+    assert zoomed.min() >= ramp.min() - 1e-6
+    assert zoomed.max() <= ramp.max() + 1e-6
+    fixed = 14.5 + (zoomed[:, 0, 10, 14] + zoomed[:, 0, 10, 15] - 1) / 0.02 / (1 - slopes)
+    assert -1 < fixed.min() < 10 < 20 < fixed.max() < 30
+    assert gradient(zoomed.sum(), pictures).sum().item() == pytest.approx(zoomed.numel(), rel=1e-5)
+
+
+def test_blur_is_a_gaussian_of_each_pictures_own_width():
+    rng = torch.Generator().manual_seed(0)
+    pictures = torch.zeros(20, 3, 21, 21)
+    pictures[:, :, 10, 10] = 1
+    blurred = jittered(pictures, JitterSpec(blur=1.5), rng)
+    assert blurred.sum((2, 3)).flatten().tolist() == pytest.approx([1.0] * 60, abs=1e-5)
+    across = blurred[:, 0].sum(1)  # a Gaussian in one direction
+    spread = (across * (torch.arange(21) - 10.0) ** 2).sum(1).sqrt()
+    assert spread.min() < 0.5 < 1 < spread.max() < 1.5
+    torch.testing.assert_close(blurred, blurred.transpose(2, 3))
+    flat = jittered(torch.full((2, 3, 8, 8), 0.3), JitterSpec(blur=2.0), rng)
+    torch.testing.assert_close(flat, torch.full((2, 3, 8, 8), 0.3))
+
+
+def test_jitter_of_zero_changes_nothing_and_draws_nothing():
+    rng, untouched = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+    pictures = torch.rand(2, 3, 8, 8)
+    assert jittered(pictures, JitterSpec(), rng) is pictures
+    assert torch.equal(rng.get_state(), untouched.get_state())
+
+
+def test_several_views_are_asked_in_one_batch_and_averaged(folder, vlm, images, monkeypatch):
+    asked = []
+    score = AnswerScorer.__call__
+
+    def counted(self, pictures, *arguments):
+        asked.append(len(pictures))
+        return score(self, pictures, *arguments)
+
+    monkeypatch.setattr(AnswerScorer, "__call__", counted)
+    spec = loaded(folder, question(alternatives=("No",)), jitter=JitterSpec(views=2))
+    same = compile_loss(spec, vlm, 64, 64)(images, torch.Generator())
+    plain = compile_loss(loaded(folder, question(alternatives=("No",))), vlm, 64, 64)(images)
+    assert asked == [6, 3]
+    torch.testing.assert_close(same.loss, plain.loss)  # without any change, all views are alike
+    torch.testing.assert_close(same.probabilities, plain.probabilities)
+    torch.testing.assert_close(gradient(same.loss, images), gradient(plain.loss, images))
 
 
 def test_plan_lists_views_and_questions_without_weights(folder, monkeypatch):

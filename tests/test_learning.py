@@ -14,6 +14,7 @@ from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.drawing import FIRST_HELD_OUT, draw_seeds, held_out_seeds
 from dualproc_cli.errors import RunFailed, UserError
+from dualproc_cli.generator import read_steering
 from dualproc_cli.generator.adapter_file import AdapterFile
 from dualproc_cli.learning import Interrupted, learn
 from dualproc_cli.learning.checkpoint import Best, Checkpoint
@@ -355,6 +356,16 @@ def test_what_is_steered_is_taught_to_the_adapter(run):
 def test_steering_alone_leaves_the_adapter_without_effect_until_it_is_taught(run):
     ups = AdapterFile.read(run(changes=STEERED)).tensors.items()
     assert all(tensor.any() for key, tensor in ups if ".lora_B." in key)
+
+
+def test_the_bundle_holds_the_steering_if_it_is_asked_to(run):
+    assert "steering.safetensors" not in Bundle.open(run("without", STEERED)).manifest.files
+    kept = run("with", [*STEERED, "learn.teach.keep_steering=true"])
+    assert "steering.safetensors" in Bundle.open(kept).manifest.files
+    steering = read_steering(kept)
+    assert steering.where == ("noise", "conditioning")
+    assert all(parameter.any() for parameter in steering.offsets.values())
+    assert "with steered(pipe" in (kept / "README.md").read_text()
 
 
 def test_colors_are_taught_by_the_pictures(run):

@@ -24,6 +24,7 @@ ROOMS = (
     "generator",
     "pictures",
     "objectives",
+    "jitter",
     "compiler",
     "measures",
     "miniature.world",

@@ -1,13 +1,15 @@
 """Steering: what it costs, that it starts without effect, and that gradients reach it."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from small_generator import load
 from torch import nn
 
 from dualproc_cli.errors import UserError
-from dualproc_cli.generator import load_generator
+from dualproc_cli.generator import load_generator, read_steering, steered_call, write_steering
 from dualproc_cli.generator.color_steering import LARGEST, ColorSteering
 from dualproc_cli.generator.steering import GRIDS, Inputs, NoiseSteering, Steering, key
 from dualproc_cli.generator.wrapping import wrapped
@@ -160,11 +162,124 @@ def test_latents_are_what_the_pipeline_would_decode(generator):
     assert generator.render(PROMPTS, SEEDS).shape == (2, 3, 64, 64)
 
 
-def test_a_pipeline_that_draws_its_noise_elsewhere_is_told(generator, monkeypatch):
-    monkeypatch.setattr("dualproc_cli.generator.steered_call.NOISE", "prepare_something_else")
+def test_noise_that_a_pipeline_draws_without_a_method_is_steered(generator, monkeypatch):
+    monkeypatch.setattr(steered_call, "NOISE", "prepare_something_else")
+    plain = generator.render(PROMPTS, SEEDS)
+    generator.add_steering(["noise"], seed=0)
+    disturb(generator.steering)
+    with generator.steered():
+        assert (generator.render(PROMPTS, SEEDS) - plain).abs().max() > 1e-3
+    assert torch.equal(generator.render(PROMPTS, SEEDS), plain)
+    monkeypatch.setattr(steered_call, "RANDOM", "draw_something_else")
     with pytest.raises(UserError, match=r"learn\.where: noise: FluxPipeline .* leave noise out"):
         generator.add_steering(["noise"], seed=0)
     generator.add_steering(["conditioning"], seed=0)
+
+
+@pytest.mark.parametrize("where", [("noise", "conditioning"), ("colors",)])
+def test_steering_comes_back_from_its_file(generator, tmp_path, where):
+    generator.add_steering(where, seed=0)
+    disturb(generator.steering)
+    data = write_steering(generator.steering, tmp_path).read_bytes()
+    found = read_steering(tmp_path)
+    assert (found.inputs, found.where) == (generator.steering.inputs, where)
+    kept = generator.steering.state_dict()
+    assert found.state_dict().keys() == kept.keys()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in found.state_dict().items())
+    assert write_steering(found, tmp_path).read_bytes() == data
+    (tmp_path / "steering.safetensors").write_bytes(data[:-1])
+    with pytest.raises(UserError, match=r"steering\.safetensors: not the file of a steering, or damaged"):
+        read_steering(tmp_path)
+    with pytest.raises(UserError, match=r"no such file.*keep_steering"):
+        read_steering(tmp_path / "elsewhere")
+
+
+def test_negative_prompts_are_not_steered():
+    """Where guidance needs them, the pictures are those of a pipeline that is given shifted embeddings."""
+    generator = load("stable-diffusion", steps=2)
+    generator.add_steering(["conditioning"], seed=0)
+    disturb(generator.steering)
+    with generator.steered():
+        steered = generator.render(PROMPTS, SEEDS)
+    (name,) = generator.steering.offsets
+    pipeline = generator.pipeline
+    embeddings, negative = pipeline.encode_prompt(PROMPTS, torch.device("cpu"), 1, True)
+    with torch.no_grad():
+        embeddings = generator.steering.offset(name, embeddings)
+    expected = pipeline(
+        prompt_embeds=embeddings,
+        negative_prompt_embeds=negative,
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        width=64,
+        height=64,
+        output_type="pt",
+    ).images
+    torch.testing.assert_close(steered, expected, atol=2e-5, rtol=0)
+
+
+class Encoder(nn.Module):
+    """Returns what it is given, as the last of two layers, beside logits; padding is 9."""
+
+    def forward(self, states, attention_mask=None):
+        return {"logits": states + 1, "hidden_states": (0 * states, states)}
+
+
+def watched(calls, count):
+    """Encode ``calls``, each of states and a mask, in a call of ``count`` pictures with offsets of 1."""
+    pipeline = SimpleNamespace(components={"text_encoder": Encoder()})
+    steering = Steering(Inputs(None, 1.0, 1.0, {"text_encoder-3-2": (2, 1.0)}), ("conditioning",), seed=0)
+    steering.offsets["text_encoder-3-2"].data.fill_(1)
+    call = steered_call.SteeredCall(pipeline, count, steering)
+    with call.watched(), torch.no_grad():
+        encoder = pipeline.components["text_encoder"]
+        outputs = [
+            encoder(states, attention_mask=mask)["hidden_states"][1] - states for states, mask in calls
+        ]
+    return call, [output[:, 0, 0].tolist() for output in outputs]
+
+
+def test_prompts_are_steered_however_they_are_encoded():
+    states = torch.arange(8.0).view(4, 1, 2)
+    together = [(states[:2], None), (states[2:], None)]  # prompts, then negative prompts
+    one_by_one = [(row[None], None) for row in states]
+    negative_first = [(states, None)]
+    assert watched(together, 2)[1] == [[1, 1], [0, 0]]
+    assert watched(one_by_one, 2)[1] == [[1], [1], [0], [0]]
+    assert watched(negative_first, 2)[1] == [[0, 0, 1, 1]]
+    for calls, rows in ((together, states[:2]), (one_by_one, states[:2]), (negative_first, states[2:])):
+        assert torch.equal(watched(calls, 2)[0].embeddings["text_encoder-3-2"], rows[:, 0])
+
+
+def test_padding_does_not_count_for_a_prompt():
+    states, mask = torch.tensor([[[1.0, 2.0], [9.0, 9.0]]]), torch.tensor([[1, 0]])
+    call, _ = watched([(states, mask)], 1)
+    assert call.embeddings["text_encoder-3-2"].tolist() == [[1, 2]]
+
+
+def test_an_exception_restores_what_was_wrapped(generator, monkeypatch):
+    generator.add_steering(["noise", "conditioning"], seed=0)
+    encoder = generator.pipeline.text_encoder
+    forward, plain = encoder.forward, generator.render(PROMPTS, SEEDS)
+    with monkeypatch.context() as patch, generator.steered():
+        patch.setattr(generator.pipeline.vae, "decode", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            generator.render(PROMPTS, SEEDS, gradient=GradientSpec())
+    assert encoder.forward is forward
+    assert "prepare_latents" not in vars(generator.pipeline)
+    assert torch.equal(generator.render(PROMPTS, SEEDS), plain)
+
+
+def test_channels_may_come_last():
+    """As in Kandinsky 5: frames, height, width, channels."""
+    first, last = noise_steering((6, 4, 8), aspect=0.5), noise_steering((1, 4, 8, 6), aspect=0.5)
+    last.load_state_dict(first.state_dict())
+    disturb(first)
+    disturb(last)
+    noise, prompt = torch.randn(2, 6, 4, 8), torch.randn(2, 2)
+    expected = first(noise, prompt)[0].movedim(1, -1)[:, None]
+    assert torch.equal(last(noise.movedim(1, -1)[:, None], prompt)[0], expected)
 
 
 def test_wrapping_is_undone_also_after_an_error():

@@ -41,7 +41,7 @@ With plain diffusers:
 
 ```python
 {code}```
-
+{steering}
 ## What it learned
 
 | question | expected answer | P(answer) at first | at last |
@@ -67,6 +67,23 @@ image = pipe(
 ).images[0]
 """
 
+STEERING = """
+`steering.safetensors` holds what the adapter was taught: how the generator's inputs are steered.
+Where dualproc is installed, the same pipeline draws steered pictures without the adapter:
+
+```python
+from dualproc_cli.generator import steered
+
+pipe.unload_lora_weights()
+with steered(pipe, "PATH_OF_THIS_FOLDER"):
+    image = pipe(
+        {prompt!r},
+{arguments}
+        generator=torch.Generator().manual_seed(0),
+    ).images[0]
+```
+"""
+
 REASONS = {
     "steps": "all {} steps were taken",
     "stop_at": "stopped after {} steps, since they stayed above the spec's stop_at",
@@ -82,6 +99,8 @@ def model_card(
     outcome: Outcome,
     revisions: Revisions,
     arguments: Mapping[str, Any],
+    *,
+    steering: bool = False,
 ) -> str:
     """Return the card: what the control does, how to use it, what it learned. It does not state a licence.
 
@@ -91,6 +110,7 @@ def model_card(
         outcome: how the run ended.
         revisions: the commits that the models were resolved to.
         arguments: the pipeline's arguments, besides prompt and seed, to draw as dualproc does.
+        steering: whether the bundle holds the steering too.
     """
     prompt = spec.prompts.train[0]
     return CARD.format(
@@ -102,6 +122,7 @@ def model_card(
         grid=GRID,
         prompt=_quoted(prompt),
         code=_code(spec.generator, revisions.generator, prompt, arguments),
+        steering=_steering(prompt, arguments) if steering else "",
         questions="\n".join(_row(spec, index, metrics) for index in range(len(spec.questions))),
         outcome=REASONS[outcome.reason].format(outcome.step),
     )
@@ -133,13 +154,21 @@ def _code(spec: GeneratorSpec, revision: str | None, prompt: str, arguments: Map
     auto = 'torch.bfloat16 if device == "cuda" else torch.float32'
     return CODE.format(
         dtype=auto if spec.dtype == "auto" else f"torch.{spec.dtype}",
-        arguments="\n".join(f"    {name}={value!r}," for name, value in arguments.items()),
+        arguments=_lines(arguments, indent=4),
         import_miniature="from dualproc_cli.miniature import generator_folder\n" if miniature else "",
         source=f"generator_folder({revision!r})" if miniature else repr(spec.model),
         revision=f", revision={revision!r}" if revision and not miniature else "",
         trust=", trust_remote_code=True" if spec.trust_remote_code else "",
         prompt=prompt,
     )
+
+
+def _steering(prompt: str, arguments: Mapping[str, Any]) -> str:
+    return STEERING.format(prompt=prompt, arguments=_lines(arguments, indent=8))
+
+
+def _lines(arguments: Mapping[str, Any], indent: int) -> str:
+    return "\n".join(f"{' ' * indent}{name}={value!r}," for name, value in arguments.items())
 
 
 def _row(spec: ControlSpec, index: int, metrics: Sequence[StepMetrics]) -> str:

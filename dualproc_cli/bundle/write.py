@@ -22,6 +22,7 @@ def write_bundle(
     loaded: LoadedSpec,
     *,
     save_adapter: Callable[[Path], Any],
+    save_steering: Callable[[Path], Any] | None = None,
     arguments: Mapping[str, Any],
     revisions: Revisions,
     memory: Sequence[str],
@@ -37,6 +38,7 @@ def write_bundle(
         output: the folder to write.
         loaded: the spec that the control was learned from.
         save_adapter: writes the adapter's file into a given folder.
+        save_steering: writes the steering's file into a given folder; None leaves it out.
         arguments: the pipeline's arguments, besides prompt and seed, to draw as dualproc does.
         revisions: the commits that the spec's models were resolved to.
         memory: names of the memory strategies that were used.
@@ -57,12 +59,15 @@ def write_bundle(
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(loaded.folder / path, folder / path)
         save_adapter(folder)
+        if save_steering:
+            save_steering(folder)
         (folder / SPEC).write_text(loaded.text, "utf-8", newline="")
         (folder / SAMPLES).mkdir(exist_ok=True)
         grid.save(folder / GRID)
         for name, picture in samples.items():
             picture.save(folder / SAMPLES / name)
-        (folder / README).write_text(model_card(spec, metrics, outcome, revisions, arguments), "utf-8")
+        card = model_card(spec, metrics, outcome, revisions, arguments, steering=save_steering is not None)
+        (folder / README).write_text(card, "utf-8")
         manifest = Manifest(
             format=FORMAT,
             name=spec.name,

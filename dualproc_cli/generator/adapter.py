@@ -2,15 +2,17 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from peft import PeftConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
+from dualproc_cli.generator.adapter_file import AdapterFile
 from dualproc_cli.generator.adapter_types import file_name
 
 # Projections of a transformer block that modulate a normalisation instead of processing tokens.
@@ -78,6 +80,43 @@ def tensors(denoiser: nn.Module, name: str) -> dict[str, nn.Parameter]:
     return {key: parameter for key, parameter in named if key is not None}
 
 
+def fill(weights: Mapping[str, nn.Parameter], state: Mapping[str, Tensor], source: str, what: str) -> None:
+    """Copy ``state`` into ``weights``, in place.
+
+    Args:
+        weights: parameters by name.
+        state: their values under the same names.
+        source: where the values are from, for the message.
+        what: what they are the weights of, for the message.
+
+    Raises:
+        UserError: the names or the shapes differ.
+    """
+    odd = sorted(weights.keys() ^ state.keys()) or [
+        key for key in weights if weights[key].shape != state[key].shape
+    ]
+    if odd:
+        raise UserError(
+            f"{source}: its weights are those of another {what} ({odd[0]} and {len(odd) - 1} more)"
+        )
+    with torch.no_grad():
+        for key, tensor in weights.items():
+            tensor.copy_(state[key])
+
+
+def misfit(component: str, denoiser: nn.Module, file: AdapterFile) -> str | None:
+    """Return in which way the adapter of ``file`` does not fit the pipeline's ``component``, or None."""
+    if file.component != component:
+        return f"it adapts a {file.component}, not a {component}"
+    modules = dict(denoiser.named_modules())
+    for target, features in file.layers.items():
+        module = modules.get(target)
+        if module is None or _features(module) != features:
+            found = "no such layer" if module is None else "a layer of {} x {}".format(*_features(module))
+            return f"it adapts {target} with {features[0]} x {features[1]}, and there is {found}"
+    return None
+
+
 def layers(denoiser: nn.Module) -> list[LoraLayer]:
     """Return every layer that carries adapters."""
     return [module for module in denoiser.modules() if isinstance(module, LoraLayer)]
@@ -125,3 +164,9 @@ def _block(attention: str, modules: dict[str, nn.Module]) -> str:
     # An attention inside a list, or at the denoiser's top level, has no block around it and counts as one.
     alone = not parent or isinstance(modules[parent], nn.ModuleList)
     return attention if alone else parent
+
+
+def _features(layer: Any) -> tuple[int, int]:
+    if hasattr(layer, "in_features"):  # linear layers, quantised ones, and those that carry adapters
+        return layer.in_features, layer.out_features
+    return getattr(layer, "in_channels", 0), getattr(layer, "out_channels", 0)

@@ -4,15 +4,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
 from dualproc_cli.generator.adapter_types import ADAPTER_TYPES, recognised
+from dualproc_cli.generator.tensor_file import tensor_file
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
 # Where diffusers looks for the adapter's configuration. Without it, diffusers sets alpha to the rank.
@@ -67,9 +66,9 @@ class AdapterFile:
             "scale": str(self.alpha / self.rank),
             METADATA_KEY: json.dumps({f"{self.component}.{key}": value for key, value in config.items()}),
         }
-        named = {f"{self.component}.{key}": tensor for key, tensor in sorted(self.tensors.items())}
+        named = {f"{self.component}.{key}": tensor for key, tensor in self.tensors.items()}
         path = folder / FILE_NAME
-        write_atomically(path, _ordered(save(named, metadata)))
+        write_atomically(path, tensor_file(named, metadata))
         return path
 
     @classmethod
@@ -109,24 +108,3 @@ class AdapterFile:
                 "learn it again"
             ) from error
         return file
-
-
-def _ordered(data: bytes) -> bytes:
-    """Return ``data``, a safetensors file, with its header's keys sorted.
-
-    The library writes the metadata in the order of a hash table, which differs from run to run, so that the
-    same adapter would have a different digest each time. The format is 8 bytes of header length, the header
-    as JSON padded with spaces, and the tensors, which are addressed from the header's end.
-    """
-    length = int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[8 + length :]
-
-
-def cpu_copies(tensors: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
-    """Return copies of adapter weights for storage: float32, contiguous, on the CPU."""
-    return {
-        key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
-        for key, tensor in tensors.items()
-    }

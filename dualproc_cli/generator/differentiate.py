@@ -22,17 +22,9 @@ from dualproc_cli.generator.wrapping import wrapped
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import GradientSpec
 
-# From where on a call is recorded: from the steps that `GradientSpec` names; from what the text encoders
-# return, and then those steps; or from the noise on, through every step.
+# From where on a call is recorded: from the steps that `GradientSpec` names; from the text embeddings on, but
+# for the steps that it does not name; or from the noise on, through every step.
 Start = Literal["steps", "conditioning", "noise"]
-
-
-class _Finished(Exception):
-    """Leaves a pipeline before it decodes its latents."""
-
-    def __init__(self, latents: Tensor) -> None:
-        super().__init__("the latents are final")
-        self.latents = latents
 
 
 def run_pipeline(
@@ -42,7 +34,6 @@ def run_pipeline(
     gradient: GradientSpec | None,
     idle_timesteps: int,
     start: Start = "steps",
-    latents_only: bool = False,
 ) -> tuple[Any, int]:
     """Call ``pipeline`` with ``arguments``, recording a graph only where ``gradient`` asks for it.
 
@@ -58,24 +49,20 @@ def run_pipeline(
         gradient: through which steps to differentiate.
         idle_timesteps: how many of the scheduler's timesteps the pipeline never steps through.
         start: from where on a graph is recorded, if ``gradient`` is given.
-        latents_only: whether to stop after the last step, before the decoder.
 
     Returns:
-        The pipeline's pictures, or its final latents, and how many scheduler steps it took.
+        The pipeline's pictures, and how many scheduler steps it took.
 
     Raises:
         UserError: after an x0-jump the pipeline cannot go on without its denoiser.
     """
     scheduler = pipeline.components["scheduler"]
-    steps = _Steps(scheduler, denoiser, gradient, idle_timesteps, arguments.get("generator"))
-    steps.start, steps.latents_only = start, latents_only
+    steps = _Steps(scheduler, denoiser, gradient, idle_timesteps, start, arguments.get("generator"))
     call = inspect.unwrap(type(pipeline).__call__)
     # As a context, set_grad_enabled also restores the grad mode, which the steps change.
     try:
         with torch.set_grad_enabled(gradient is not None and start != "steps"), steps.watched():
             images = call(pipeline, **arguments)[0]
-    except _Finished as finished:
-        return finished.latents, steps.taken
     except Exception as error:
         if steps.clean is None or isinstance(error, UserError | torch.OutOfMemoryError):
             raise
@@ -95,13 +82,12 @@ class _Steps:
         denoiser: nn.Module,
         gradient: GradientSpec | None,
         idle_timesteps: int,
+        start: Start,
         noise: Sequence[torch.Generator] | None,
     ) -> None:
         self.scheduler, self.denoiser, self.gradient = scheduler, denoiser, gradient
-        self.idle_timesteps = idle_timesteps
+        self.idle_timesteps, self.start = idle_timesteps, start
         self.jumps = gradient is not None and gradient.through == "x0-jump"
-        self.start: Start = "steps"
-        self.latents_only = False
         self.taken, self.total, self.named = 0, 0, math.inf  # named: the first step that gradient names
         self.clean: Tensor | None = None  # the estimate jumped to, and the denoiser's last output before it
         self.prediction: Any = None
@@ -149,13 +135,9 @@ class _Steps:
             kwargs["generator"] = self.noise
         if self.jumps and self.taken == self.named:
             self.clean = clean_estimate(self.scheduler, original, model_output, timestep, sample, **kwargs)
-            if self.latents_only:
-                raise _Finished(self.clean)
             return _step_output(self.clean, kwargs)
         result = original(model_output, timestep, sample, *args, **kwargs)
         self.taken += 1
-        if self.latents_only and self.taken == self.total:
-            raise _Finished(result[0])
         if self.taken == self.first:
             torch.set_grad_enabled(True)
         return result

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import adapter, self_test
-from dualproc_cli.generator.adapter_file import AdapterFile, cpu_copies
+from dualproc_cli.generator.adapter_file import AdapterFile
 from dualproc_cli.generator.adapter_types import ADAPTER_TYPES
 from dualproc_cli.generator.arguments import Arguments
-from dualproc_cli.generator.compiling import uncompiled
 from dualproc_cli.generator.conventions import Conventions
-from dualproc_cli.generator.differentiate import Start, run_pipeline
-from dualproc_cli.generator.steered_call import SteeredCall, text_encoders
+from dualproc_cli.generator.differentiate import run_pipeline
+from dualproc_cli.generator.steered_call import SteeredCall, SteeredPictures
 from dualproc_cli.generator.steering import Steering
+from dualproc_cli.generator.tensor_file import cpu_copies
 from dualproc_cli.generator.workarounds import Workaround
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
@@ -64,9 +64,7 @@ class Generator:
         self.saving: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.strategies: list[str] = []
         self.steering: Steering | None = None
-        self._steers = False
-        self._recoloring = torch.zeros(0)
-        self._seen: list[SteeredCall] = []  # the calls of the last steered picture
+        self._pictures: SteeredPictures | None = None  # inside `steered`
         self.conventions = conventions or Conventions(width=spec.width, height=spec.height)
         if conventions is None:
             self.conventions = self_test.find_conventions(self)
@@ -95,19 +93,22 @@ class Generator:
         """
         images, _ = self.call(prompts, seeds, gradient=gradient, steps=steps or self.spec.steps)
         pictures = self.conventions.picture(images)
-        if not self._steers:
-            return pictures
-        with torch.set_grad_enabled(gradient is not None):
-            return self.recolored(pictures)
+        return self._pictures.recolored(pictures) if self._pictures else pictures
 
     def latents(
         self, prompts: Sequence[str], seeds: Sequence[int], *, gradient: GradientSpec | None = None
     ) -> Tensor:
         """Return what the decoder of `render` would decode, [B, ...] in the pipeline's own layout, float32.
 
-        With an x0-jump in ``gradient``, these are the clean latents that it predicts.
+        A pipeline without a decoder gives its pictures. With an x0-jump in ``gradient``, these are the clean
+        latents that it predicts.
         """
-        found, _ = self.call(prompts, seeds, gradient=gradient, steps=self.spec.steps, latents_only=True)
+        parts = self.pipeline.components.values()
+        decodes = any(isinstance(part, nn.Module) and hasattr(part, "decode") for part in parts)
+        output_type = "latent" if decodes else "pt"  # pipelines of pixels have no latents
+        found, _ = self.call(
+            prompts, seeds, gradient=gradient, steps=self.spec.steps, output_type=output_type
+        )
         return found.float()
 
     def call(
@@ -120,11 +121,8 @@ class Generator:
         width: int | None = None,
         height: int | None = None,
         output_type: str = "pt",
-        latents_only: bool = False,
     ) -> tuple[Any, int]:
         """Call the pipeline; return its raw pictures and the number of scheduler steps (see `render`).
-
-        With ``latents_only``, return what it would decode instead of the pictures.
 
         Raises:
             ValueError: the numbers of prompts and seeds differ.
@@ -137,9 +135,9 @@ class Generator:
             "width": width or self.spec.width,
             "height": height or self.spec.height,
             "output_type": output_type,
-            "latents_only": latents_only,
         }
-        self._seen = []
+        if self._pictures:
+            self._pictures.calls.clear()
         if self.conventions.batches:
             return self._call(prompts, seeds, **options)
         alone = [self._call([prompt], [seed], **options) for prompt, seed in zip(prompts, seeds, strict=True)]
@@ -150,11 +148,10 @@ class Generator:
         prompts: Sequence[str],
         seeds: Sequence[int],
         gradient: GradientSpec | None,
-        latents_only: bool,
         **options: Any,
     ) -> tuple[Any, int]:
         arguments = self._arguments.make(prompts, seeds, as_list=self.conventions.batches, **options)
-        steering = self.steering if self._steers else None
+        steering = self.steering if self._pictures else None
         inputs = SteeredCall(self.pipeline, len(prompts), steering, records=gradient is not None)
         # Some draw from torch's global state (DPMSolverSDE) or seed it (GLM-Image). It is seeded with the
         # first picture's seed for the call; afterwards the old state is restored.
@@ -168,21 +165,11 @@ class Generator:
                 arguments,
                 gradient,
                 self.conventions.idle_timesteps,
-                _start(steering),
-                latents_only,
+                steering.start if steering else "steps",
             )
-        if steering:
-            self._seen.append(inputs)
+        if self._pictures:
+            self._pictures.calls.append(inputs)
         return drawn
-
-    def recolored(self, images: Tensor) -> Tensor:
-        """Return the last steered pictures [B, 3, H, W] in the colours that steering gives them."""
-        if self.steering is None or self.steering.colors is None:
-            return images
-        prompts = [self.steering.about_prompts(call.embeddings, call.count) for call in self._seen]
-        found = self.steering.colors(images, torch.cat(prompts))
-        self._recoloring = (found - images).abs().mean((1, 2, 3))
-        return found
 
     def add_steering(self, where: Sequence[str], seed: int) -> None:
         """Add steering of ``where``, of noise, conditioning and colors, which has no effect yet.
@@ -190,21 +177,24 @@ class Generator:
         Raises:
             UserError: an input of this pipeline cannot be steered, or no gradient reaches it.
         """
-        with uncompiled(), SteeredCall(self.pipeline, 1).watched() as seen:
-            steps = min(self.spec.steps, self_test.STEPS)
-            self.call([self_test.PROMPT], [0], steps=steps, latents_only=True)
-        inputs = self_test.check_inputs(self, seen, where)
+        inputs = self_test.probe_inputs(self, where)
         self.steering = Steering(inputs, tuple(where), seed).to(self.device)
         self_test.check_steering(self, self.steering)
 
     @contextmanager
-    def steered(self) -> Iterator[None]:
-        """Steer what is drawn inside the block, if steering was added."""
-        self._steers = self.steering is not None
+    def steered(self) -> Iterator[SteeredPictures]:
+        """Steer what is drawn inside the block, and yield what is known of the last pictures.
+
+        Raises:
+            ValueError: no steering was added.
+        """
+        if self.steering is None:
+            raise ValueError("no steering was added to the generator")
+        self._pictures = SteeredPictures()
         try:
-            yield
+            yield self._pictures
         finally:
-            self._steers = False
+            self._pictures = None
 
     def steering_state(self) -> dict[str, Tensor]:
         """Return a copy of the steering's weights on the CPU, for a checkpoint; empty without steering."""
@@ -217,29 +207,7 @@ class Generator:
             UserError: the weights are those of another steering.
         """
         tensors = dict(self.steering.named_parameters()) if self.steering is not None else {}
-        _fill(tensors, state, "checkpoint", "steering")
-
-    def noise_nats(self) -> Tensor:
-        """Return what steering the noise of the last steered pictures cost, [B] in nats, with its graph."""
-        return torch.cat([call.nats for call in self._seen if call.nats is not None])
-
-    def recoloring(self) -> Tensor:
-        """Return by how much the last pictures were recoloured: mean absolute change [B], with its graph."""
-        return self._recoloring
-
-    def release_text_encoders(self, prompts: Sequence[str]) -> None:
-        """Encode ``prompts``, keep their embeddings, and move the text encoders to main memory.
-
-        Other prompts are encoded there later, which takes longer and gives the same embeddings.
-        """
-        size = self.conventions
-        with uncompiled():
-            for prompt in prompts:
-                self.call([prompt], [0], steps=1, width=size.width, height=size.height)
-        for module in text_encoders(self.pipeline).values():
-            module.to("cpu")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        adapter.fill(tensors, state, "checkpoint", "steering")
 
     def add_adapter(self, spec: AdapterSpec, seed: int) -> None:
         """Add the adapter that learns, and check that gradients reach it.
@@ -287,7 +255,7 @@ class Generator:
         Raises:
             UserError: the weights are those of another adapter.
         """
-        _fill(adapter.tensors(self.denoiser, LEARNED), state, "checkpoint", "adapter")
+        adapter.fill(adapter.tensors(self.denoiser, LEARNED), state, "checkpoint", "adapter")
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Switch the adapters off inside the block, where pictures are exactly the base generator's."""
@@ -312,58 +280,17 @@ class Generator:
         """
         files = [(folder, AdapterFile.read(folder), scale) for folder, scale in adapters]
         for folder, file, _ in files:
-            self._check_fits(file, folder)
+            if why := adapter.misfit(self.component, self.denoiser, file):
+                raise UserError(
+                    f"{folder}: the adapter was made for another generator than {self.spec.model}: {why}; "
+                    "use the model named in its bundle"
+                )
         for folder, file, scale in files:
             if scale == 0:
                 continue
             name = f"loaded-{self._loaded}"
             adapter.inject(self.denoiser, name, file.config, seed=0)
-            _fill(adapter.tensors(self.denoiser, name), file.tensors, str(folder), "adapter")
+            adapter.fill(adapter.tensors(self.denoiser, name), file.tensors, str(folder), "adapter")
             for layer in adapter.layers(self.denoiser):
                 layer.set_scale(name, scale)
             self._loaded += 1
-
-    def _check_fits(self, file: AdapterFile, folder: Path) -> None:
-        name = type(self.pipeline).__name__
-        if file.component != self.component:
-            raise UserError(
-                f"{folder}: the adapter was made for another generator: it adapts a {file.component}, and "
-                f"{name} ({self.spec.model}) has a {self.component}; use the model named in its bundle"
-            )
-        modules = dict(self.denoiser.named_modules())
-        for target, features in file.layers.items():
-            module = modules.get(target)
-            if module is None or _features(module) != features:
-                found = "no such layer" if module is None else "a layer of {} x {}".format(*_features(module))
-                raise UserError(
-                    f"{folder}: the adapter was made for another generator: it adapts {target} with "
-                    f"{features[0]} x {features[1]}, and {name} ({self.spec.model}) has {found}; use the "
-                    "model named in its bundle"
-                )
-
-
-def _fill(tensors: dict[str, nn.Parameter], state: dict[str, Tensor], source: str, what: str) -> None:
-    """Copy ``state`` into ``tensors``, which must have the same names and shapes."""
-    odd = sorted(tensors.keys() ^ state.keys()) or [
-        key for key in tensors if tensors[key].shape != state[key].shape
-    ]
-    if odd:
-        raise UserError(
-            f"{source}: its weights are those of another {what} ({odd[0]} and {len(odd) - 1} more)"
-        )
-    with torch.no_grad():
-        for key, tensor in tensors.items():
-            tensor.copy_(state[key])
-
-
-def _start(steering: Steering | None) -> Start:
-    """Return from where on a call is recorded so that gradients reach what is steered."""
-    if steering is None or (steering.noise is None and not len(steering.offsets)):
-        return "steps"
-    return "conditioning" if steering.noise is None else "noise"
-
-
-def _features(layer: Any) -> tuple[int, int]:
-    if hasattr(layer, "in_features"):  # linear layers, quantised ones, and those that carry adapters
-        return layer.in_features, layer.out_features
-    return getattr(layer, "in_channels", 0), getattr(layer, "out_channels", 0)

@@ -14,7 +14,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator.compiling import uncompiled
 from dualproc_cli.generator.conventions import Conventions
 from dualproc_cli.generator.schedulers import scheduler_advice
-from dualproc_cli.generator.steered_call import SteeredCall
+from dualproc_cli.generator.steered_call import SteeredCall, SteeredPictures
 from dualproc_cli.generator.steering import Inputs, Steering
 from dualproc_cli.models.load_errors import first_line, missing_package
 from dualproc_cli.spec import GeneratorSpec, GradientSpec
@@ -40,12 +40,8 @@ class Tested(Protocol):
         """Calls the pipeline: see `Generator.call`."""
         ...
 
-    def steered(self) -> AbstractContextManager[None]:
+    def steered(self) -> AbstractContextManager[SteeredPictures]:
         """Steers inside the block: see `Generator.steered`."""
-        ...
-
-    def recolored(self, images: Tensor) -> Tensor:
-        """Recolours the last pictures: see `Generator.recolored`."""
         ...
 
 
@@ -117,12 +113,14 @@ def check_gradients(generator: Tested, tensors: dict[str, nn.Parameter]) -> None
         _fail(generator, f"its gradients are not finite in {generator.spec.dtype}")
 
 
-def check_inputs(generator: Tested, seen: SteeredCall, where: Sequence[str]) -> Inputs:
-    """Return what a call started from, if the inputs in ``where`` can be steered.
+def probe_inputs(generator: Tested, where: Sequence[str]) -> Inputs:
+    """Draw a picture, and return what it started from, if the inputs in ``where`` can be steered.
 
     Raises:
         UserError: one of them cannot; the message names it.
     """
+    with uncompiled(), SteeredCall(generator.pipeline, 1).watched() as seen:
+        generator.call([PROMPT], [0], steps=min(generator.spec.steps, STEPS))
     noise = seen.noise
     if noise is not None and not (noise.is_floating_point() and noise.ndim >= 3 and len(noise) == 1):
         noise = None
@@ -145,9 +143,9 @@ def check_steering(generator: Tested, steering: Steering) -> None:
     Raises:
         UserError: no gradient reaches the noise, or none of the offsets.
     """
-    with generator.steered():
+    with generator.steered() as pictures:
         drawn = _small(generator, GradientSpec(through="last-steps", steps=1))
-        picture = generator.recolored(generator.conventions.picture(drawn))
+        picture = pictures.recolored(generator.conventions.picture(drawn))
     if not picture.requires_grad:
         which = "conditioning" if len(steering.offsets) else "noise"
         _cannot_steer(generator, which, "no gradient reaches its picture from there")

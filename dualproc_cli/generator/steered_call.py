@@ -1,5 +1,7 @@
 """One call of a pipeline with its inputs steered, or observed: its first noise, and its text embeddings."""
 
+import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,6 +14,8 @@ from dualproc_cli.generator.steering import Steering, key
 from dualproc_cli.generator.wrapping import wrapped
 
 NOISE = "prepare_latents"  # the method in which nearly all pipelines of diffusers draw their noise
+RANDOM = "randn_tensor"  # the function with which the others do, in their own module
+ENCODES = "encode_prompt"  # some decorate it with torch.no_grad
 
 
 class SteeredCall:
@@ -22,8 +26,8 @@ class SteeredCall:
     Attributes:
         nats: [count] what steering the noise cost, with its graph; None if it was not steered.
         noise: the noise that was drawn, before it was steered.
-        embeddings: mean embeddings [rows, D] that the text encoders returned, by `key`.
-        scales: their root mean squares, by `key`.
+        embeddings: mean embeddings [count, D] that the text encoders returned, by `key`.
+        scales: their root mean squares, by `key`; only where nothing is steered.
     """
 
     def __init__(
@@ -34,24 +38,35 @@ class SteeredCall:
         self.noise: Tensor | None = None
         self.embeddings: dict[str, Tensor] = {}
         self.scales: dict[str, float] = {}
-        self._served: dict[str, int] = {}
+        self._encoded: dict[str, int] = {}  # how many prompts each text encoder has encoded
 
     @contextmanager
     def watched(self) -> Iterator["SteeredCall"]:
         """Wrap the pipeline's text encoders and its drawing of noise inside the block."""
         with ExitStack() as stack:
+            module = sys.modules[type(self.pipeline).__module__]
             if hasattr(self.pipeline, NOISE):
                 stack.enter_context(wrapped(self.pipeline, NOISE, self._draw))
-            for name, module in text_encoders(self.pipeline).items():
-                stack.enter_context(wrapped(module, "forward", self._encode(name)))
+            elif hasattr(module, RANDOM):
+                stack.enter_context(wrapped(module, RANDOM, self._draw))
+            if hasattr(getattr(self.pipeline, ENCODES, None), "__wrapped__"):
+                stack.enter_context(wrapped(self.pipeline, ENCODES, self._bare))
+            for name, encoder in text_encoders(self.pipeline).items():
+                stack.enter_context(wrapped(encoder, "forward", self._encode(name)))
             yield self
+
+    def recolored(self, images: Tensor) -> Tensor:
+        """Return the call's pictures [count, 3, H, W] in [0, 1] in the colours that steering gives them."""
+        if self.steering is None or self.steering.colors is None:
+            return images
+        with torch.set_grad_enabled(self.records):
+            return self.steering.colors(images, self.steering.about_prompts(self.embeddings, self.count))
 
     def _draw(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         if self.noise is not None:
             return result
-        latents = result[0] if isinstance(result, tuple) else result
-        self.noise = latents
+        self.noise = latents = result[0] if isinstance(result, tuple) else result
         if self.steering is None or self.steering.noise is None:
             return result
         prompts = self.steering.about_prompts(self.embeddings, len(latents))
@@ -59,39 +74,91 @@ class SteeredCall:
             steered, self.nats = self.steering.noise(latents, prompts)
         return (steered, *result[1:]) if isinstance(result, tuple) else steered
 
+    def _bare(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a method without its decorator, as `run_pipeline` calls the pipeline."""
+        return inspect.unwrap(original)(self.pipeline, *args, **kwargs)
+
     def _encode(self, name: str) -> Callable[..., Any]:
         def encode(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             output = original(*args, **kwargs)
-            # The prompts come first. What is encoded after them are negative prompts, which stay as they are.
-            served = self._served.get(name, 0)
-            if served >= self.count:
+            inputs = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+            rows, before = next((len(value) for value in inputs), 0), self._encoded.get(name, 0)
+            # The prompts come first. What is encoded after them are negative prompts, which stay as they are;
+            # only where both are encoded together (PRX), the negative ones come first.
+            own = slice(max(rows - self.count, 0), rows)
+            if rows == 0 or before >= self.count:
                 return output
-            return self._steered(name, output)
+            self._encoded[name] = before + rows
+            found: dict[str, Tensor] = {}
+            output = self._steered(name, output, own, found)
+            self._observe(found, kwargs.get("attention_mask"), own)
+            return output
 
         return encode
 
-    def _steered(self, name: str, output: Any) -> Any:
-        """Return a text encoder's output with offsets added to its embeddings, wherever they are in it."""
+    def _steered(self, name: str, output: Any, own: slice, found: dict[str, Tensor]) -> Any:
+        """Return a text encoder's output with offsets added to the rows ``own`` of its embeddings.
+
+        They are found wherever they are in it, [rows, D] or [rows, L, D], and put into ``found`` by `key`:
+        of several layers, the last.
+        """
         if isinstance(output, Tensor):
-            return self._embedding(name, output) if _is_embedding(output) else output
+            if not (output.is_floating_point() and output.ndim in (2, 3) and len(output) == own.stop):
+                return output
+            which = key(name, output)
+            found[which] = output
+            if self.steering is None or which not in self.steering.offsets:
+                return output
+            with torch.set_grad_enabled(self.records):
+                steered = self.steering.offset(which, output[own])
+                return torch.cat([output[: own.start], steered]) if own.start else steered
         if isinstance(output, Mapping):
-            return type(output)(**{part: self._steered(name, value) for part, value in output.items()})
+            parts = {
+                part: value if part == "logits" else self._steered(name, value, own, found)
+                for part, value in output.items()
+            }
+            return type(output)(**parts)
         if isinstance(output, (tuple, list)):
-            return type(output)([self._steered(name, value) for value in output])
+            return type(output)([self._steered(name, value, own, found) for value in output])
         return output
 
-    def _embedding(self, name: str, embedding: Tensor) -> Tensor:
-        which = key(name, embedding)
-        self._served[name] = max(self._served.get(name, 0), len(embedding))
-        if which not in self.embeddings:
-            with torch.no_grad():
-                rows = embedding.flatten(1, -2).mean(1) if embedding.ndim > 2 else embedding
-                self.embeddings[which] = rows
-                self.scales[which] = float(embedding.float().square().mean().sqrt())
-        if self.steering is None:
-            return embedding
-        with torch.set_grad_enabled(self.records):
-            return self.steering.offset(which, embedding)
+    def _observe(self, found: Mapping[str, Tensor], mask: Tensor | None, own: slice) -> None:
+        """Remember the mean embeddings of some prompts, over those tokens that ``mask`` [rows, L] has."""
+        for which, embedding in found.items():
+            rows = embedding.detach()[own].float()
+            if rows.ndim == 3:
+                valid = torch.ones_like(rows[..., 0])
+                if mask is not None and mask.shape == embedding.shape[:2]:
+                    valid = mask[own].to(valid)
+                rows = (rows * valid[..., None]).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+            before = self.embeddings.get(which)
+            self.embeddings[which] = rows if before is None else torch.cat([before, rows])
+            if self.steering is None:
+                self.scales[which] = float(embedding.detach().float().square().mean().sqrt())
+
+
+class SteeredPictures:
+    """The pictures that were last drawn steered, and what steering them cost.
+
+    Attributes:
+        calls: the calls that drew them, one or more pictures each.
+        recoloring: by how much they were recoloured: mean absolute change [B], with its graph.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[SteeredCall] = []
+        self.recoloring = torch.zeros(0)
+
+    def recolored(self, images: Tensor) -> Tensor:
+        """Return the pictures [B, 3, H, W] in [0, 1] in the colours that steering gives them."""
+        parts = images.split([call.count for call in self.calls])
+        found = torch.cat([call.recolored(part) for call, part in zip(self.calls, parts, strict=True)])
+        self.recoloring = (found - images).abs().mean((1, 2, 3))
+        return found
+
+    def noise_nats(self) -> Tensor:
+        """Return what steering their noise cost, [B] in nats, with its graph."""
+        return torch.cat([call.nats for call in self.calls if call.nats is not None])
 
 
 def text_encoders(pipeline: DiffusionPipeline) -> dict[str, nn.Module]:
@@ -101,7 +168,3 @@ def text_encoders(pipeline: DiffusionPipeline) -> dict[str, nn.Module]:
         for name, module in pipeline.components.items()
         if name.startswith("text_encoder") and isinstance(module, nn.Module)
     }
-
-
-def _is_embedding(value: Tensor) -> bool:
-    return value.is_floating_point() and value.ndim in (2, 3)

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualproc_cli.generator.color_steering import ColorSteering, zero
+from dualproc_cli.generator.differentiate import Start
+from dualproc_cli.generator.noise_layout import NoiseLayout
 
 # Sides of the grids on which the noise is steered, and the size of a network's output on each: the coarser a
 # part of the noise, the more it decides about the layout. Finer parts are many, and learn by smaller steps.
@@ -56,34 +58,36 @@ class NoiseSteering(nn.Module):
         """Make the network for noise as ``inputs`` found it, and for ``prompt`` numbers about a prompt."""
         super().__init__()
         assert inputs.latents is not None  # the caller checked it
-        self.sigma, self.aspect = inputs.sigma, inputs.aspect
-        count = _cells(torch.empty(1, *inputs.latents), inputs.aspect).shape[1]
+        self.sigma, self.layout = inputs.sigma, NoiseLayout.of(inputs.latents, inputs.aspect)
+        count = self.layout.cells(torch.empty(1, *inputs.latents)).shape[1]
         self.networks = nn.ModuleList(_perceptron(count * side * side, prompt) for side in GRIDS)
 
     def forward(self, noise: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
         """Return the steered noise and the nats it costs.
 
         Args:
-            noise: [B, C, H, W], [B, C, frames, H, W] or tokens [B, N, C].
+            noise: [B, C, H, W], [B, C, frames, H, W], [B, frames, H, W, C] or tokens [B, N, C].
             prompt: [B, P] numbers about the prompts.
 
         Returns:
             z', as ``noise``, and |f|^2 / 2, [B].
         """
-        cells = _cells(noise.float() / self.sigma, self.aspect)
+        cells = self.layout.cells(noise.float() / self.sigma)
         shift = torch.zeros_like(cells)
         for (side, share), network in zip(GRIDS.items(), self.networks, strict=True):
             part = _coarse(cells, side)
             found = network(torch.cat([part.flatten(1), PROMPT * prompt], 1))
             shift = shift + share * _fine(found.view_as(part), cells)
         nats = shift.square().sum((1, 2, 3)) / 2
-        return noise + (self.sigma * _uncells(shift, noise)).to(noise.dtype), nats
+        return noise + (self.sigma * self.layout.noise(shift, noise.shape)).to(noise.dtype), nats
 
 
 class Steering(nn.Module):
     """What is learned of the steering of one generator; it starts with no effect.
 
     Attributes:
+        inputs: what it was made for.
+        where: what it steers.
         noise: steers the noise, or None.
         offsets: [D] offsets of the conditioning in units of its root mean square, by `key`.
         colors: recolours the pictures, or None.
@@ -92,6 +96,7 @@ class Steering(nn.Module):
     def __init__(self, inputs: Inputs, where: tuple[str, ...], seed: int) -> None:
         """Prepare to steer what ``where`` names: ``noise``, ``conditioning`` and ``colors``."""
         super().__init__()
+        self.inputs, self.where = inputs, where
         self.scales = {key: scale for key, (_, scale) in inputs.embeddings.items()}
         self.prompt_keys = {key: size for key, (size, _) in inputs.embeddings.items()}
         with torch.random.fork_rng(devices=[]):
@@ -103,6 +108,13 @@ class Steering(nn.Module):
         self.offsets = nn.ParameterDict(
             {key: nn.Parameter(torch.zeros(size)) for key, (size, _) in steered.items()}
         )
+
+    @property
+    def start(self) -> Start:
+        """From where on a call is recorded so that gradients reach what is steered."""
+        if self.noise is not None:
+            return "noise"
+        return "conditioning" if len(self.offsets) else "steps"
 
     def offset(self, key: str, embedding: Tensor) -> Tensor:
         """Return ``embedding`` [..., D] with the offset of its key added."""
@@ -149,27 +161,6 @@ def _perceptron(numbers: int, prompt: int) -> nn.Sequential:
         nn.SiLU(),
         zero(nn.Linear(HIDDEN, numbers)),
     )
-
-
-def _cells(noise: Tensor, aspect: float) -> Tensor:
-    """Return noise of any layout as [B, C, H, W]."""
-    if noise.ndim == 3:  # tokens [B, N, C], row by row
-        height = _rows(noise.shape[1], aspect)
-        return noise.transpose(1, 2).unflatten(2, (height, -1))
-    return noise.flatten(1, -3)
-
-
-def _uncells(cells: Tensor, noise: Tensor) -> Tensor:
-    """Return [B, C, H, W] in the layout of ``noise``; undoes `_cells`."""
-    if noise.ndim == 3:
-        return cells.flatten(2).transpose(1, 2)
-    return cells.view_as(noise)
-
-
-def _rows(tokens: int, aspect: float) -> int:
-    """Return the number of rows of a grid of tokens: the divisor that comes nearest to the aspect."""
-    divisors = [rows for rows in range(1, tokens + 1) if tokens % rows == 0]
-    return min(divisors, key=lambda rows: abs(rows * rows / tokens - aspect))
 
 
 def _coarse(cells: Tensor, side: int) -> Tensor:

@@ -1,6 +1,7 @@
 """From a control spec to an adapter bundle."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from dualproc_cli.device import deterministic
 from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.errors import RunFailed
 from dualproc_cli.evaluation import compare_with_base, verdict_of
-from dualproc_cli.generator import Generator
+from dualproc_cli.generator import Generator, write_steering
 from dualproc_cli.learning.before_after import draw_before_after
 from dualproc_cli.learning.interruption import Interrupted
 from dualproc_cli.learning.learner import Learner
@@ -119,11 +120,13 @@ def _finish(
         step=learner.best.step if ending.early and learner.best else len(learner.metrics),
         seconds=round(time.monotonic() - started, 1),
     )
+    keeps, steering = loaded.spec.learn.teach.keep_steering, generator.steering
     try:
         write_bundle(
             place.bundle,
             loaded,
             save_adapter=generator.save_adapter,
+            save_steering=partial(write_steering, steering) if keeps and steering else None,
             arguments=generator.call_arguments(),
             revisions=Revisions(
                 generator=generator.revision, vlm=vlm.revision, evaluate_vlm=_second_revision(loaded)

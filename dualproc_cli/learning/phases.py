@@ -92,16 +92,16 @@ class Steer(Phase):
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the questions' loss of the steered pictures, and the cost of the steering."""
         keep, steering = self.spec.learn.keep, _steering(self.generator)
-        with self.drawing():
+        with self.generator.without_adapter(), self.generator.steered() as pictures:
             images = self.generator.render(prompts, seeds, gradient=self.spec.learn.gradient)
         report = self.criterion(images, rng)
         cost = images.new_zeros(())
         if steering.noise is not None:
-            cost = cost + keep.noise * self.generator.noise_nats().mean()
+            cost = cost + keep.noise * pictures.noise_nats().mean()
         if len(steering.offsets):
             cost = cost + keep.conditioning * steering.conditioning_nats()
         if steering.colors is not None:
-            cost = cost + keep.colors * self.generator.recoloring().mean()
+            cost = cost + keep.colors * pictures.recoloring.mean()
         return _asked(report, cost)
 
 

@@ -14,6 +14,8 @@ import torch
 
 from dualproc_cli.generator import Generator
 from dualproc_cli.generator.checkpointing import checkpoint_blocks
+from dualproc_cli.generator.compiling import uncompiled
+from dualproc_cli.generator.steered_call import text_encoders
 from dualproc_cli.models.meta_tensors import saved_elsewhere
 from dualproc_cli.models.quantization import BITS, Bits
 from dualproc_cli.spec import GeneratorSpec, VlmSpec
@@ -92,7 +94,14 @@ class FreeTextEncoders(Strategy):
         return device.type == "cuda"
 
     def apply(self, generator: Generator, prompts: Sequence[str]) -> None:
-        generator.release_text_encoders(prompts)
+        size = generator.conventions
+        with uncompiled():
+            for prompt in prompts:  # their embeddings are kept
+                generator.call([prompt], [0], steps=1, width=size.width, height=size.height)
+        for encoder in text_encoders(generator.pipeline).values():
+            encoder.to("cpu")
+        if generator.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def simulate(self, generator: Generator) -> None:
         pass

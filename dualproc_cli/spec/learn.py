@@ -113,14 +113,29 @@ class TeachSpec(SpecModel):
 
 
 class JitterSpec(SpecModel):
-    """Random changes to what the VLM sees while learning, which make it harder to fool."""
+    """Random changes to what the VLM sees while learning, which make it harder to fool.
+
+    Picture and visual prompt are changed together.
+    """
 
     noise: Annotated[float, number(ge=0, le=1)] = Field(
         default=0.0, description="Standard deviation of pixel noise."
     )
     shift: Annotated[float, number(ge=0, le=0.5)] = Field(
+        default=0.0, description="Largest shift, as a fraction of the picture."
+    )
+    zoom: Annotated[float, number(ge=0, le=0.5)] = Field(
         default=0.0,
-        description="Largest shift of picture and visual prompt together, as a fraction of the picture.",
+        description="Largest change of size, as a fraction, around a random point: 0.1 crops or shrinks the "
+        "picture by up to a tenth.",
+    )
+    blur: Annotated[float, number(ge=0, le=100)] = Field(
+        default=0.0, description="Largest standard deviation of a Gaussian blur, in pixels."
+    )
+    views: Annotated[int, whole(ge=1, le=64)] = Field(
+        default=1,
+        description="How many views of a picture, each changed by its own draw, the VLM is asked about in a "
+        "step; the loss is their mean.",
     )
 
 

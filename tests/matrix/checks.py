@@ -85,23 +85,27 @@ def check_differences(generator: Generator) -> None:
     """Finite differences of the whole way, along the gradient and across it."""
     slopes = gradients(generator, picture(generator, WHOLE))
     noise = torch.Generator().manual_seed(1)
-    along = slopes
+    along, tensors = slopes, adapter.tensors(generator.denoiser, "learned")
     across = {name: torch.randn(gradient.shape, generator=noise) for name, gradient in slopes.items()}
     for direction in (along, across):
         expected = sum((slopes[name] * direction[name]).double().sum() for name in slopes) / length(direction)
         tolerance = 0.02 * expected.abs() + 0.005 * length(slopes)
         # Small enough for a curved function, large enough for float32: which one is depends on the family.
         steps = (1e-3, 3e-4, 3e-3, 1e-4, 1e-2, 3e-5)
-        assert any((difference(generator, direction, step) - expected).abs() < tolerance for step in steps)
+        assert any(
+            (difference(generator, tensors, direction, step) - expected).abs() < tolerance for step in steps
+        )
 
 
 def length(direction: dict[str, Tensor]) -> Tensor:
     return torch.cat([value.flatten() for value in direction.values()]).norm()
 
 
-def difference(generator: Generator, direction: dict[str, Tensor], step: float) -> Tensor:
-    """The slope of the weighted sum, over ``step`` to either side."""
-    tensors, ends = adapter.tensors(generator.denoiser, "learned"), []
+def difference(
+    generator: Generator, tensors: dict[str, Tensor], direction: dict[str, Tensor], step: float
+) -> Tensor:
+    """The slope of the weighted sum along a direction of ``tensors``, over ``step`` to either side."""
+    ends = []
     for end in (step, -step):
         with moved(tensors, direction, end / length(direction)):
             ends.append(weighted(picture(generator)))
@@ -131,7 +135,8 @@ def check_steering(generator: Generator, where: str) -> None:
     """Steering starts without effect; once it is moved, the picture is another, and gradients reach it."""
     plain = picture(generator)
     generator.add_steering([where], seed=0)
-    tensors = list(generator.steering.parameters())
+    weights = dict(generator.steering.named_parameters())
+    tensors = list(weights.values())
     with generator.steered():
         torch.testing.assert_close(picture(generator), plain, atol=2e-6, rtol=0)
         with torch.no_grad():
@@ -141,6 +146,11 @@ def check_steering(generator: Generator, where: str) -> None:
         images = picture(generator, WHOLE)
         assert (images - plain).abs().max() > 1e-3
         assert torch.equal(images.detach(), picture(generator))
-    slopes = torch.autograd.grad(weighted(images), tensors)
-    assert all(slope.isfinite().all() and slope.any() for slope in slopes)
+        slopes = torch.autograd.grad(weighted(images), tensors)
+        assert all(slope.isfinite().all() and slope.any() for slope in slopes)
+        along = dict(zip(weights, slopes, strict=True))
+        steps = (1e-3, 3e-4, 3e-3, 1e-4, 1e-2, 3e-2)
+        assert any(
+            abs(difference(generator, weights, along, step) / length(along) - 1) < 0.03 for step in steps
+        )
     torch.testing.assert_close(picture(generator), plain, atol=2e-6, rtol=0)

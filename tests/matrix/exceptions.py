@@ -19,16 +19,15 @@ EXCEPTIONS: dict[tuple[str, str, str], Known] = {
         "which cannot be skipped; use last-steps",
         UserError,
     ),
-    **{
-        ("generator", name, "steered noise"): Known("it draws its noise in a way of its own", UserError)
-        for name in ("ErnieImage", "IF")
-    },
-    **{
-        ("generator", name, "steered conditioning"): Known(
-            "its pipeline keeps a gradient from its text embeddings, or has none", UserError
-        )
-        for name in ("ErnieImage", "IF", "Ideogram4", "Kandinsky3", "LongCatImage", "OmniGen")
-    },
+    ("generator", "Ideogram4", "steered conditioning"): Known(
+        "its text embeddings cannot be steered: it calls the layers of its text encoder one by one", UserError
+    ),
+    ("generator", "LongCatImage", "steered conditioning"): Known(
+        "its text embeddings cannot be steered: it detaches them", UserError
+    ),
+    ("generator", "OmniGen", "steered conditioning"): Known(
+        "its text embeddings cannot be steered: it has no text encoder", UserError
+    ),
     ("scheduler", "IPNDM", "x0 jump"): Known(
         "it says nothing of a clean picture, and has no alphas to compute it from; use last-steps", UserError
     ),

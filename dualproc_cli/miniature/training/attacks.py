@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional as F
 
-from dualproc_cli.compiler import jittered
 from dualproc_cli.drawing import draw_seeds
 from dualproc_cli.files import write_atomically
 from dualproc_cli.generator import Generator, load_generator
+from dualproc_cli.jitter import jittered
 from dualproc_cli.learning import keep
 from dualproc_cli.miniature.training import vlm
 from dualproc_cli.miniature.training.attack_goals import AttackGoal, sample_goal

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-from dualproc_cli.compiler import jittered
+from dualproc_cli.jitter import jittered
 from dualproc_cli.miniature.training.augment import augment
 from dualproc_cli.miniature.training.blends import Blends, sample_blends
 from dualproc_cli.miniature.training.heads import SceneHeads
