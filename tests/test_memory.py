@@ -35,13 +35,15 @@ from dualproc_cli.spec import GradientSpec, load_spec
 from dualproc_cli.spec.control import ControlSpec
 from dualproc_cli.vlm import load_vlm
 
+# One phase, and an adapter that is small beside the activations.
+CHANGES = ["learn.where=[weights]", "learn.adapter.rank=16"]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SPEC = Path(__file__).parent.parent / "specs/horizon-position.yaml"
 
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load_spec(SPEC, ["learn.batch_size=2"])
+    return load_spec(SPEC, ["learn.batch_size=2", *CHANGES])
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +120,31 @@ def test_an_estimate_is_what_a_step_really_allocates(loaded, plain):
     learner.step()  # the optimizer's state is there, and the prompts are encoded
     modules = [part for part in generator.pipeline.components.values() if isinstance(part, nn.Module)]
     ledger = held(*modules, vlm.model)
-    for mean, square in learner.checkpoint().moments:  # copies, as large as the optimizer's state
-        ledger.enter(mean)
-        ledger.enter(square)
+    moments = learner.checkpoint().moments  # copies, as large as the optimizer's state, which stay alive
+    for moment in (moment for pair in moments for moment in pair):
+        ledger.enter(moment)
     with Allocations(ledger):
         learner.step()
     assert plain.total == pytest.approx(ledger.peak, rel=0.05)
+
+
+def test_an_estimate_covers_every_phase(plain):
+    changes = ["learn.batch_size=2", "learn.steps=1", "learn.teach.steps=2"]
+    loaded = load_spec(SPEC, [*changes, "learn.where=[noise]"])
+    found = estimate_learning(loaded, CPU)
+    spec = loaded.spec
+    generator, vlm = load_generator(spec.generator, CPU), load_vlm(spec.vlm, CPU)
+    generator.add_adapter(spec.learn.adapter, 0)
+    generator.add_steering(spec.steered, 0)
+    learner = Learner(spec, generator, compile_loss(loaded, vlm, 64, 64))
+    modules = [part for part in generator.pipeline.components.values() if isinstance(part, nn.Module)]
+    ledger = held(*modules, vlm.model, generator.steering)
+    with Allocations(ledger):
+        while not learner.finished:
+            learner.step()
+    assert found.total == pytest.approx(ledger.peak, rel=0.1)
+    views = load_spec(SPEC, [*changes, *CHANGES, "learn.jitter.views=8"])
+    assert estimate_learning(views, CPU).total > plain.total
 
 
 def test_an_estimate_of_evaluating_counts_its_batch_and_both_vlms(loaded):
@@ -152,7 +173,7 @@ def test_questions_without_a_visual_prompt_are_estimated_too(small_spec, tmp_pat
 
 
 def test_activations_grow_with_the_batch(plain):
-    twice = estimate_learning(load_spec(SPEC, ["learn.batch_size=4"]), CPU)
+    twice = estimate_learning(load_spec(SPEC, ["learn.batch_size=4", *CHANGES]), CPU)
     assert twice.parts["activations"] / plain.parts["activations"] == pytest.approx(2, rel=0.05)
 
 
@@ -358,9 +379,8 @@ def test_out_of_memory_names_the_next_strategy_which_the_bundle_records(tmp_path
 
 
 def test_check_prints_the_estimate(loaded, plain):
-    result = CliRunner().invoke(
-        app, ["check", str(SPEC), "--memory", "--json", "--device", "cpu", "--set", "learn.batch_size=2"]
-    )
+    changes = [part for change in ("learn.batch_size=2", *CHANGES) for part in ("--set", change)]
+    result = CliRunner().invoke(app, ["check", str(SPEC), "--memory", "--json", "--device", "cpu", *changes])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)["specs"][0]["memory"]
     assert found["parts"] == plain.parts

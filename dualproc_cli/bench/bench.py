@@ -53,6 +53,8 @@ def bench(
         plan = plan_learning(loaded, device)
         generator, vlm = plan.load_generator(random_weights), plan.load_vlm(random=random_weights)
         generator.add_adapter(spec.learn.adapter, spec.learn.seed)
+        if spec.steered:
+            generator.add_steering(spec.steered, spec.learn.seed)
         dtypes = pick_dtype(spec.generator.dtype, device), vlm.dtype
         ceiling = max(matmul_rate(device, dtype) for dtype in set(dtypes))
 

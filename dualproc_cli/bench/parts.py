@@ -92,7 +92,7 @@ def step_in_parts(learner: Learner, vlm: Vlm, parts: Parts, main_pass: str) -> N
     generator = learner.generator
     calls: list[tuple[Any, str, Label]] = [
         (generator, "render", lambda given: "generator" if given.get("gradient") else "base picture"),
-        (learner, "criterion", "views"),
+        (learner.phase, "criterion", "views"),
         (vlm.model, "forward", lambda given: "suffixes" if _continues(given) else main_pass),
         (torch.Tensor, "backward", "backward"),
         (torch.optim.AdamW, "step", "optimiser"),

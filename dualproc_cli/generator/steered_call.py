@@ -1,6 +1,5 @@
 """One call of a pipeline with its inputs steered, or observed: its first noise, and its text embeddings."""
 
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,6 @@ from dualproc_cli.generator.wrapping import wrapped
 
 NOISE = "prepare_latents"  # the method in which nearly all pipelines of diffusers draw their noise
 RANDOM = "randn_tensor"  # the function with which the others do, in their own module
-ENCODES = "encode_prompt"  # some decorate it with torch.no_grad
 
 
 class SteeredCall:
@@ -49,8 +47,6 @@ class SteeredCall:
                 stack.enter_context(wrapped(self.pipeline, NOISE, self._draw))
             elif hasattr(module, RANDOM):
                 stack.enter_context(wrapped(module, RANDOM, self._draw))
-            if hasattr(getattr(self.pipeline, ENCODES, None), "__wrapped__"):
-                stack.enter_context(wrapped(self.pipeline, ENCODES, self._bare))
             for name, encoder in text_encoders(self.pipeline).items():
                 stack.enter_context(wrapped(encoder, "forward", self._encode(name)))
             yield self
@@ -74,10 +70,6 @@ class SteeredCall:
             steered, self.nats = self.steering.noise(latents, prompts)
         return (steered, *result[1:]) if isinstance(result, tuple) else steered
 
-    def _bare(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a method without its decorator, as `run_pipeline` calls the pipeline."""
-        return inspect.unwrap(original)(self.pipeline, *args, **kwargs)
-
     def _encode(self, name: str) -> Callable[..., Any]:
         def encode(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             output = original(*args, **kwargs)
@@ -89,6 +81,10 @@ class SteeredCall:
             if rows == 0 or before >= self.count:
                 return output
             self._encoded[name] = before + rows
+            if self.records and self.steering is not None and len(self.steering.offsets):
+                # Some pipelines record nothing around their text encoder. From here on, and until that block
+                # ends, they do.
+                torch.set_grad_enabled(True)
             found: dict[str, Tensor] = {}
             output = self._steered(name, output, own, found)
             self._observe(found, kwargs.get("attention_mask"), own)
@@ -109,9 +105,8 @@ class SteeredCall:
             found[which] = output
             if self.steering is None or which not in self.steering.offsets:
                 return output
-            with torch.set_grad_enabled(self.records):
-                steered = self.steering.offset(which, output[own])
-                return torch.cat([output[: own.start], steered]) if own.start else steered
+            steered = self.steering.offset(which, output[own])
+            return torch.cat([output[: own.start], steered]) if own.start else steered
         if isinstance(output, Mapping):
             parts = {
                 part: value if part == "logits" else self._steered(name, value, own, found)

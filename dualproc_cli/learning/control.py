@@ -23,7 +23,7 @@ from dualproc_cli.learning.run import Ending, run
 from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
-from dualproc_cli.spec import STEERED, ControlSpec, LoadedSpec
+from dualproc_cli.spec import ControlSpec, LoadedSpec
 from dualproc_cli.vlm import Vlm
 
 
@@ -75,8 +75,8 @@ def learn(
             console.print(plan.reason, markup=False, soft_wrap=True)
         generator, vlm = plan.load_generator(), plan.load_vlm()
         generator.add_adapter(loaded.spec.learn.adapter, loaded.spec.learn.seed)
-        if steered := [one for one in loaded.spec.where if one in STEERED]:
-            generator.add_steering(steered, loaded.spec.learn.seed)
+        if loaded.spec.steered:
+            generator.add_steering(loaded.spec.steered, loaded.spec.learn.seed)
         size = loaded.spec.generator.height, loaded.spec.generator.width
         criterion = compile_loss(loaded, vlm, *size)
         learner = Learner(loaded.spec, generator, criterion, keep_best=keep_best)

@@ -18,7 +18,7 @@ from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.generator import Generator, Steering
 from dualproc_cli.learning.keep import distance
 from dualproc_cli.metrics import PhaseName
-from dualproc_cli.spec import STEERED, ControlSpec
+from dualproc_cli.spec import ControlSpec
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Weights(Phase):
 def phases_of(spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> list[Phase]:
     """Return the phases of a run in their order."""
     kinds: list[type[Phase]] = []
-    if any(one in STEERED for one in spec.where):
+    if spec.steered:
         kinds += [Steer, Teach]
     if "weights" in spec.where:
         kinds.append(Weights)

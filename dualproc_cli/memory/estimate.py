@@ -13,7 +13,7 @@ from dualproc_cli.generator import Generator, build_generator
 from dualproc_cli.memory.strategies import Strategy, change_generator, change_vlm
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.models.meta_tensors import Ledger, empty, to_meta
-from dualproc_cli.spec import ControlSpec, GeneratorSpec, LoadedSpec, VlmSpec
+from dualproc_cli.spec import ControlSpec, GeneratorSpec, GradientSpec, LoadedSpec, VlmSpec
 from dualproc_cli.vlm import Vlm, build_vlm
 from dualproc_cli.vlm.modes import CAUSAL_MODES
 
@@ -47,8 +47,8 @@ def estimate_learning(
 ) -> Estimate:
     """Estimate the most memory that learning takes on ``device``, with these strategies.
 
-    One step runs, forward and backward, in the code that learns. Activations are what is held besides the
-    weights when the most is held.
+    A step of each phase runs, forward and backward, in the code that learns. Activations are what is held
+    besides the weights when the most is held.
 
     Raises:
         UserError: a configuration cannot be read, or a model's code depends on values that are not computed.
@@ -180,22 +180,56 @@ def _draw(generator: Generator, prompt: str, batch: int, ledger: Ledger) -> Tens
 def _learn_step(
     loaded: LoadedSpec, generator: Generator, vlm: Vlm, ledger: Ledger, strategies: Sequence[Strategy]
 ) -> None:
-    learn = loaded.spec.learn
-    prompts = [loaded.spec.prompts.train[0]] * learn.batch_size
-    seeds = list(range(learn.batch_size))
-    generator.render(prompts[:1], seeds[:1])  # encodes the prompt, which is not part of a step
+    """Take a step of each phase of learning; the peak is that of the largest."""
+    spec, learn = loaded.spec, loaded.spec.learn
+    generator.render(spec.prompts.train[:1], [0])  # encodes the prompt, which is not part of a step
     ledger.forget_peak()
+    if spec.steered:
+        # The noise comes before every step. What else is steered is recorded where the weights are.
+        whole = "noise" in spec.steered and learn.gradient.through == "last-steps"
+        gradient = GradientSpec(steps=spec.generator.steps) if whole else learn.gradient
+        _ask_about(loaded, generator, vlm, gradient, strategies)
+        latents = _record(loaded, generator, learn.teach.batch_size, learn.gradient, strategies, decode=False)
+        latents.backward(empty(latents))
+    if "weights" in spec.where:
+        _ask_about(loaded, generator, vlm, learn.gradient, strategies)
+
+
+def _ask_about(
+    loaded: LoadedSpec,
+    generator: Generator,
+    vlm: Vlm,
+    gradient: GradientSpec,
+    strategies: Sequence[Strategy],
+) -> None:
+    """Draw pictures, ask about them, and go back to what they were drawn with."""
+    learn = loaded.spec.learn
+    images = _record(loaded, generator, learn.batch_size, gradient, strategies)
+    pictures = _real(images).repeat(learn.jitter.views, 1, 1, 1).requires_grad_()
+    report = _ask(loaded, vlm, pictures)
+    if learn.keep.matters and "weights" in loaded.spec.where:
+        with generator.without_adapter():
+            generator.render([loaded.spec.prompts.train[0]] * len(images), list(range(len(images))))
+    report.loss.backward()
+    images.backward(empty(images))
+
+
+def _record(
+    loaded: LoadedSpec,
+    generator: Generator,
+    batch: int,
+    gradient: GradientSpec,
+    strategies: Sequence[Strategy],
+    decode: bool = True,
+) -> Tensor:
+    """Return pictures with their graph, or latents; gradients of the step before are dropped."""
+    for parameter in generator.adapter_parameters():
+        parameter.grad = None
+    draw = generator.render if decode else generator.latents
     with ExitStack() as stack:
         for strategy in strategies:
             stack.enter_context(strategy.saving())
-        images = generator.render(prompts, seeds, gradient=learn.gradient)
-    pictures = _real(images).requires_grad_()
-    report = _ask(loaded, vlm, pictures)
-    if learn.keep.matters:
-        with generator.without_adapter():
-            generator.render(prompts, seeds)
-    report.loss.backward()
-    images.backward(empty(images))
+        return draw([loaded.spec.prompts.train[0]] * batch, list(range(batch)), gradient=gradient)
 
 
 def _real(images: Tensor) -> Tensor:

@@ -150,6 +150,11 @@ class ControlSpec(SpecModel):
         return tuple(one for one in STEERED if one in found) or ("noise",)
 
     @property
+    def steered(self) -> tuple[Where, ...]:
+        """What of `where` is not the weights: it is steered, and then taught to an adapter."""
+        return tuple(one for one in self.where if one in STEERED)
+
+    @property
     def asked(self) -> tuple[Question, ...]:
         """Everything that the VLM is asked: the questions, and whether the picture is clean."""
         weight = self.learn.keep.clean
