@@ -112,7 +112,7 @@ VISUAL_PROMPTS = {
     [
         (["line"], ("noise",)),
         (["box", "points"], ("noise",)),
-        (["palette"], ("colors",)),
+        (["palette"], ("noise", "colors")),
         (["palette", "line"], ("noise", "colors")),
         ([None], ("noise", "conditioning")),
         ([None, "palette"], ("noise", "conditioning", "colors")),

@@ -172,7 +172,7 @@ def _suits(prompt: VisualPromptSpec | None) -> set[Where]:
     """Return what decides about the answer to a question with this visual prompt."""
     match prompt:
         case PalettePrompt():
-            return {"colors"}
+            return {"noise", "colors"}  # what the generator draws anyway, and what it does not
         case LinePrompt() | PointsPrompt() | BoxPrompt():
             return {"noise"}  # it decides about the layout
         case _:

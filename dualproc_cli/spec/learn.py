@@ -105,7 +105,7 @@ class TeachSpec(SpecModel):
     steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=300, description="Optimizer steps.")
     batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=16, description="Pictures per step.")
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
-        default=2e-3, description="AdamW's learning rate." + PRESET
+        default=1e-3, description="AdamW's learning rate."
     )
     keep_steering: bool = Field(
         default=False, description="Whether the bundle also holds the steering itself, steering.safetensors."
@@ -146,9 +146,9 @@ class LearnSpec(SpecModel):
         default=("weights",),
         description="What the answers' gradient moves. weights: an adapter of the denoiser. noise, "
         "conditioning, colors: what the frozen generator is given, or how its picture is coloured, which an "
-        "adapter is then taught. Several are moved together, and the weights after them. auto: colors for "
-        "questions with a palette, noise for those with another visual prompt, and noise and conditioning "
-        "for the others." + PRESET,
+        "adapter is then taught. Several are moved together, and the weights after them. auto: noise, and "
+        "colors too for questions with a palette, conditioning too for those without a visual prompt."
+        + PRESET,
     )
     steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
         default=100, description="Optimizer steps in which the VLM is asked."
