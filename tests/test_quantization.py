@@ -30,7 +30,7 @@ PROMPT = ["a house in a field"]
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load_spec(SPEC, ["learn.batch_size=2"])
+    return load_spec(SPEC, ["learn.where=[weights]", "learn.batch_size=2"])
 
 
 @pytest.fixture(scope="module")
