@@ -112,10 +112,8 @@ VISUAL_PROMPTS = {
     [
         (["line"], ("noise",)),
         (["box", "points"], ("noise",)),
-        (["palette"], ("noise", "colors")),
-        (["palette", "line"], ("noise", "colors")),
+        (["palette", None], ("noise",)),
         ([None], ("noise", "conditioning")),
-        ([None, "palette"], ("noise", "conditioning", "colors")),
     ],
 )
 def test_what_is_moved_follows_from_the_questions(load, asked, where):

@@ -17,13 +17,7 @@ from dualproc_cli.spec.fields import (
 from dualproc_cli.spec.learn import STEERED, LearnSpec, Where
 from dualproc_cli.spec.measures import AnyMeasure
 from dualproc_cli.spec.models import GeneratorSpec, Memory, VlmSpec
-from dualproc_cli.spec.visual_prompts import (
-    BoxPrompt,
-    LinePrompt,
-    PalettePrompt,
-    PointsPrompt,
-    VisualPromptSpec,
-)
+from dualproc_cli.spec.visual_prompts import VisualPromptSpec
 
 
 class PromptsSpec(SpecModel):
@@ -143,11 +137,11 @@ class ControlSpec(SpecModel):
         """What the answers' gradient moves: ``learn.where``, with auto decided by the questions."""
         if self.learn.where != "auto":
             return self.learn.where
-        found: set[Where] = set()
-        for question in self.questions:
-            prompt = self.visual_prompts.get(question.visual_prompt or "")
-            found |= _suits(prompt) if question.weight > 0 else set()
-        return tuple(one for one in STEERED if one in found) or ("noise",)
+        learned = [question for question in self.questions if question.weight > 0]
+        # The noise decides about the layout; what is in the picture is also in what the prompt says of it.
+        if all(question.visual_prompt is None for question in learned):
+            return ("noise", "conditioning")
+        return ("noise",)
 
     @property
     def steered(self) -> tuple[Where, ...]:
@@ -166,14 +160,3 @@ class ControlSpec(SpecModel):
     def question_texts(self) -> tuple[str, ...]:
         """Every text that a VLM may be given: the wordings and answers of all questions."""
         return tuple(text for question in self.asked for text in question.texts)
-
-
-def _suits(prompt: VisualPromptSpec | None) -> set[Where]:
-    """Return what decides about the answer to a question with this visual prompt."""
-    match prompt:
-        case PalettePrompt():
-            return {"noise", "colors"}  # what the generator draws anyway, and what it does not
-        case LinePrompt() | PointsPrompt() | BoxPrompt():
-            return {"noise"}  # it decides about the layout
-        case _:
-            return {"noise", "conditioning"}
