@@ -132,7 +132,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(small_spec, tmp_path):
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
-            if line.startswith("step 1/"):
+            if line.startswith("weights 1/"):
                 process.send_signal(signal.SIGINT)
                 break
         _, errors = process.communicate(timeout=60)
