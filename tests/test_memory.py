@@ -363,6 +363,7 @@ def test_out_of_memory_names_the_next_strategy_which_the_bundle_records(tmp_path
     monkeypatch.setattr(Learner, "step", exhausted)
     arguments = ["learn", str(SPEC), "-o", str(tmp_path / "b"), "--set", "learn.batch_size=1"]
     arguments += ["--set", "learn.steps=3", "--set", "learn.checkpoint_every=1", "--device", "cpu"]
+    arguments += ["--set", "learn.where=[weights]", "--set", "learn.validation_pictures=0"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     assert re.search(
