@@ -397,8 +397,8 @@ def test_an_answer_that_holds_ends_the_steering_and_not_the_run(run):
 # Validation
 
 
-def validation(step, both):
-    return Validation(step=step, phase="teach", right=both, clean=1.0, right_and_clean=both)
+def validation(step, both, phase="teach"):
+    return Validation(step=step, phase=phase, right=both, clean=1.0, right_and_clean=both)
 
 
 def test_the_latest_of_the_best_validations_is_chosen():
@@ -435,6 +435,16 @@ def test_the_best_validated_state_is_kept(run, monkeypatch):
     scores = iter([0.3, 0.9])
     assert adapter(best) != adapter(run("last", ["learn.steps=4"]))
     assert adapter(best) != adapter(run("later", ["learn.steps=6"]))
+
+
+def test_no_bundle_of_an_untaught_adapter_is_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Validator, "__init__", lambda self, *arguments: None)
+    monkeypatch.setattr(Validator, "validate", lambda self, step, phase: validation(step, 0.5, phase))
+    after_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGINT))
+    changes = [*STEERED, "learn.keep_best=verdict", "learn.validate_every=1"]
+    with pytest.raises(Interrupted, match=r"after step 2 of 6.*no best state yet"):
+        run(changes=changes, keep_best=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_ends_with_a_verdict(run, quiet):

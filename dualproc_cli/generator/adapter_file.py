@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peft import LoraConfig
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
 from dualproc_cli.generator.adapter_types import ADAPTER_TYPES, recognised
-from dualproc_cli.generator.tensor_file import tensor_file
+from dualproc_cli.generator.tensor_file import read_tensor_file, tensor_file
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
 # Where diffusers looks for the adapter's configuration. Without it, diffusers sets alpha to the rank.
@@ -80,9 +80,7 @@ class AdapterFile:
         """
         path = folder / FILE_NAME
         try:
-            with safe_open(path, framework="pt") as file:
-                named = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
-                metadata = file.metadata() or {}
+            named, metadata = read_tensor_file(path)
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file; expected the folder of an adapter bundle") from error
         except (OSError, SafetensorError) as error:

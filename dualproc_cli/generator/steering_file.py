@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
 from dualproc_cli.generator.steered_call import SteeredCall
 from dualproc_cli.generator.steering import Inputs, Steering
-from dualproc_cli.generator.tensor_file import cpu_copies, tensor_file
+from dualproc_cli.generator.tensor_file import cpu_copies, read_tensor_file, tensor_file
 from dualproc_cli.generator.wrapping import wrapped
 
 FILE_NAME = "steering.safetensors"
@@ -40,9 +40,8 @@ def read_steering(folder: Path) -> Steering:
     """
     path = folder / FILE_NAME
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
-            built_from = json.loads((file.metadata() or {})[METADATA_KEY])
+        tensors, metadata = read_tensor_file(path)
+        built_from = json.loads(metadata[METADATA_KEY])
         found = built_from["inputs"]
         inputs = Inputs(
             latents=None if found["latents"] is None else tuple(found["latents"]),

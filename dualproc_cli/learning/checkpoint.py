@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
+from dualproc_cli.generator.tensor_file import read_tensor_file
 from dualproc_cli.learning.validation import Validation
 from dualproc_cli.metrics import PhaseName, StepMetrics
 from dualproc_cli.spec import ControlSpec, spec_digest
@@ -119,9 +120,7 @@ class Checkpoint:
             UserError: the file does not exist or is damaged.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
-                metadata = file.metadata() or {}
+            tensors, metadata = read_tensor_file(path)
             header = _Header.model_validate_json(metadata[METADATA_KEY])
             count = sum(key.startswith(MEAN) for key in tensors)
             best = None

@@ -93,7 +93,7 @@ def learn(
                 console.print(f"verdict: {verdict.name}: {verdict.reason}", markup=False, soft_wrap=True)
             return verdict
         message = ending.message
-        if learner.best:
+        if keep_best and learner.best and learner.phase is learner.phases[-1]:
             generator.load_adapter_state(learner.best.adapter)
             _finish(loaded, place, plan, generator, vlm, learner, ending, started)
             message += f"; {output} holds the best state so far, of step {learner.best.step}"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.generator import Generator, Steering
+from dualproc_cli.generator.steered_call import SteeredPictures
 from dualproc_cli.learning.keep import distance
 from dualproc_cli.metrics import PhaseName
 from dualproc_cli.spec import ControlSpec
@@ -46,10 +47,12 @@ class Phase(ABC):
         steps: how many steps it takes at most.
         batch_size: pictures a step.
         learning_rate: the highest one.
+        rate_key: the key of the spec that sets it.
         asks: whether the VLM is asked, so that P(answer) can stop it.
     """
 
     name: PhaseName
+    rate_key = "learn.learning_rate"
     asks = True
 
     def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
@@ -74,6 +77,7 @@ class Steer(Phase):
     """Moves what the generator is given: the questions' loss, and what the steering costs."""
 
     name = "steer"
+    rate_key = "learn.steer.learning_rate"
 
     def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
         super().__init__(spec, generator, criterion)
@@ -86,13 +90,13 @@ class Steer(Phase):
     @contextmanager
     def drawing(self) -> Iterator[None]:
         """Draw steered pictures, without the adapter, inside the block."""
-        with self.generator.without_adapter(), self.generator.steered():
+        with _drawing_steered(self.generator):
             yield
 
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the questions' loss of the steered pictures, and the cost of the steering."""
         keep, steering = self.spec.learn.keep, _steering(self.generator)
-        with self.generator.without_adapter(), self.generator.steered() as pictures:
+        with _drawing_steered(self.generator) as pictures:
             images = self.generator.render(prompts, seeds, gradient=self.spec.learn.gradient)
         report = self.criterion(images, rng)
         cost = images.new_zeros(())
@@ -112,6 +116,7 @@ class Teach(Phase):
     """
 
     name = "teach"
+    rate_key = "learn.teach.learning_rate"
     asks = False
 
     def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
@@ -124,7 +129,7 @@ class Teach(Phase):
         generator, gradient = self.generator, self.spec.learn.gradient
         draw = generator.latents if _steering(generator).colors is None else generator.render
         jump = gradient if gradient.through == "x0-jump" else None  # the same estimate, of both
-        with generator.without_adapter(), generator.steered():
+        with _drawing_steered(generator):
             taught = draw(prompts, seeds, gradient=jump).detach()
         learned = draw(prompts, seeds, gradient=gradient)
         return PhaseLoss((learned - taught).square().mean(), learned.new_zeros(()))
@@ -142,8 +147,8 @@ class Weights(Phase):
         report = self.criterion(images, rng)
         if not learn.keep.matters:
             return _asked(report, images.new_zeros(()))
-        steered = generator.steered() if generator.steering is not None else nullcontext()
-        with generator.without_adapter(), steered:
+        frozen = _drawing_steered if generator.steering is not None else Generator.without_adapter
+        with frozen(generator):
             base = generator.render(prompts, seeds)
         return _asked(report, distance(images, base, learn.keep))
 
@@ -156,6 +161,13 @@ def phases_of(spec: ControlSpec, generator: Generator, criterion: CompositeLoss)
     if "weights" in spec.where:
         kinds.append(Weights)
     return [kind(spec, generator, criterion) for kind in kinds]
+
+
+@contextmanager
+def _drawing_steered(generator: Generator) -> Iterator[SteeredPictures]:
+    """Draw what the frozen generator draws from steered inputs, inside the block."""
+    with generator.without_adapter(), generator.steered() as pictures:
+        yield pictures
 
 
 def _steering(generator: Generator) -> Steering:

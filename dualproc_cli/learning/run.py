@@ -49,9 +49,8 @@ def run(
             try:
                 step = learner.step().step
             except NotFiniteError as error:
-                return Ending(
-                    "not-finite", f"{error}; {_last_good(checkpoint, saved)}; lower learn.learning_rate"
-                )
+                message = f"{error}; {_last_good(checkpoint, saved)}; lower {learner.phase.rate_key}"
+                return Ending("not-finite", message)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -66,9 +65,10 @@ def run(
             "stop_at", f"step {taken}: P(answer) holds above {learn.stop_at}, as learn.stop_at asks"
         )
     if learner.finished:
-        return Ending("steps", f"all {taken} steps taken")
+        ended = "all" if taken == learner.steps else "validation ended the last phase:"
+        return Ending("steps", f"{ended} {taken} steps taken")
     where = f"saved in {checkpoint}; go on with --resume" if saved else "nothing was learned yet"
-    return Ending("interrupted", f"interrupted after step {taken} of {learn.steps}: {where}")
+    return Ending("interrupted", f"interrupted after step {taken} of {learner.steps}: {where}")
 
 
 def _save(learner: Learner, path: Path, saved: int) -> int:
