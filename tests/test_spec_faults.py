@@ -189,3 +189,9 @@ def test_pictures(load, faults, tmp_path):
     assert "is 4x64 pixels" in fault("small.png")
     assert "is 9000x16 pixels" in fault("wide.png")
     assert "is an absolute path" in fault("/etc/hostname")
+
+
+def test_a_measure_named_by_a_list_is_a_fault_like_any_other(tmp_path):
+    lines = fault_lines(tmp_path, SHORTEST + "evaluate: {measures: [{name: []}]}\n")
+    assert lines
+    assert all(line.startswith("spec.yaml:11:") and "evaluate.measures.0" in line for line in lines)

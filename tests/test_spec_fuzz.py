@@ -35,10 +35,14 @@ questions:
   - {name: two, question: "Is it?", answer: "No", alternatives: [], visual_prompt: brand, weight: 0.5,
     region: {left: 0.1, top: 0.2, right: 0.9, bottom: 0.8},
     paraphrases: []}
-learn: {steps: 100, batch_size: 4, learning_rate: 5.0e-5, seed: 0, objective: likelihood, gradient_clip: 1.0,
+learn: {where: [noise, weights], steer: {learning_rate: 1.0e-3},
+  teach: {steps: 300, batch_size: 16, learning_rate: 1.0e-3, keep_steering: false},
+  keep_best: last, validate_every: 50, validation_pictures: 48,
+  steps: 100, batch_size: 4, learning_rate: 5.0e-5, seed: 0, objective: likelihood, gradient_clip: 1.0,
   stop_at: 0.9, checkpoint_every: 25, adapter: {rank: 16, scale: 5.0, target_modules: [to_q]},
-  gradient: {through: last-steps, steps: 1}, keep: {picture: 0.0, structure: 0.0, smoothness: 0.0},
-  jitter: {noise: 0.0, shift: 0.0}}
+  gradient: {through: last-steps, steps: 1},
+  keep: {picture: 0.0, structure: 0.0, smoothness: 0.0, noise: 0.05, conditioning: 0.05, colors: 0.5, clean: 0.5},
+  jitter: {noise: 0.0, shift: 0.0, zoom: 0.0, blur: 0.0, views: 1}}
 evaluate: {seeds: 32, vlm: {model: other/vlm}, measures: [horizon, palette,
   {type: distance, name: near, at_most: 0.1}, {type: diversity, name: varied},
   {type: palette, name: brand-colors, target: brand, at_most: 10.0},

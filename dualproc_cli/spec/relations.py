@@ -98,7 +98,9 @@ def _measures(data: dict[str, Any]) -> Iterator[Finding]:
     for index, measure in _items(data.get("evaluate", {}).get("measures", [])):
         path: KeyPath = ("evaluate", "measures", index)
         name, path = (measure.get("name"), (*path, "name")) if isinstance(measure, dict) else (measure, path)
-        if name is not None and name in seen:
+        if not isinstance(name, str):  # pydantic has reported it
+            continue
+        if name in seen:
             yield path, f"{shown(name)} is given twice", "every name once"
         seen.add(name)
 
