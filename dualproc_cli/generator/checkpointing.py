@@ -13,13 +13,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-
-def blocks(denoiser: nn.Module) -> list[nn.Module]:
-    """Return the outermost members of a denoiser's module lists: transformer blocks, U-Net levels."""
-    found: list[nn.Module] = []
-    for module in denoiser.children():
-        found += module if isinstance(module, nn.ModuleList) else blocks(module)
-    return found
+from dualproc_cli.generator.blocks import blocks
 
 
 def checkpoint_blocks(denoiser: nn.Module) -> None:

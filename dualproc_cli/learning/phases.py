@@ -6,71 +6,18 @@ adapter's weights by the VLM's answers, as in Luo et al. 2025; after the other t
 to the steered pictures.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from dualproc_cli.compiler import CompositeLoss, LossReport
-from dualproc_cli.generator import Generator, Steering
-from dualproc_cli.generator.steered_call import SteeredPictures
+from dualproc_cli.generator import Generator
 from dualproc_cli.learning.keep import distance
-from dualproc_cli.metrics import PhaseName
+from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, steering_of
+from dualproc_cli.learning.teach import Teach
 from dualproc_cli.spec import ControlSpec
-
-
-@dataclass(frozen=True)
-class PhaseLoss:
-    """What a phase minimises for one batch: ``loss + keep``, scalars with their graphs.
-
-    Attributes:
-        loss: the questions' loss, or the teaching's.
-        keep: the weighted cost of leaving the base generator.
-        losses: the loss of each question, detached; empty without questions.
-        probabilities: P(answer) [B] of each question, detached.
-    """
-
-    loss: Tensor
-    keep: Tensor
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    probabilities: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Phase(ABC):
-    """One phase of a run.
-
-    Attributes:
-        name: in metrics.
-        steps: how many steps it takes at most.
-        batch_size: pictures a step.
-        learning_rate: the highest one.
-        rate_key: the key of the spec that sets it.
-        asks: whether the VLM is asked, so that P(answer) can stop it.
-    """
-
-    name: PhaseName
-    rate_key = "learn.learning_rate"
-    asks = True
-
-    def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
-        self.spec, self.generator, self.criterion = spec, generator, criterion
-        self.steps, self.batch_size = spec.learn.steps, spec.learn.batch_size
-        self.learning_rate = spec.learn.learning_rate
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Return what is moved."""
-        return self.generator.adapter_parameters()
-
-    def drawing(self) -> AbstractContextManager[None]:
-        """Return a context in which the generator draws what the phase has learned."""
-        return nullcontext()
-
-    @abstractmethod
-    def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
-        """Return the loss of B pictures of ``prompts`` at ``seeds``; ``rng`` draws wordings and jitter."""
 
 
 class Steer(Phase):
@@ -85,18 +32,18 @@ class Steer(Phase):
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the weights of the steering."""
-        return list(_steering(self.generator).parameters())
+        return list(steering_of(self.generator).parameters())
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
         """Draw steered pictures, without the adapter, inside the block."""
-        with _drawing_steered(self.generator):
+        with drawing_steered(self.generator):
             yield
 
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the questions' loss of the steered pictures, and the cost of the steering."""
-        keep, steering = self.spec.learn.keep, _steering(self.generator)
-        with _drawing_steered(self.generator) as pictures:
+        keep, steering = self.spec.learn.keep, steering_of(self.generator)
+        with drawing_steered(self.generator) as pictures:
             images = self.generator.render(prompts, seeds, gradient=self.spec.learn.gradient)
         report = self.criterion(images, rng)
         cost = images.new_zeros(())
@@ -107,32 +54,6 @@ class Steer(Phase):
         if steering.colors is not None:
             cost = cost + keep.colors * pictures.recoloring.mean()
         return _asked(report, cost)
-
-
-class Teach(Phase):
-    """Moves the adapter towards the steered pictures: the mean square distance of the latents.
-
-    Where colours are steered, which latents do not know, it is that of the pictures.
-    """
-
-    name = "teach"
-    rate_key = "learn.teach.learning_rate"
-    asks = False
-
-    def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
-        super().__init__(spec, generator, criterion)
-        teach = spec.learn.teach
-        self.steps, self.batch_size, self.learning_rate = teach.steps, teach.batch_size, teach.learning_rate
-
-    def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
-        """Return the mean square distance to what the frozen generator draws from the steered inputs."""
-        generator, gradient = self.generator, self.spec.learn.gradient
-        draw = generator.latents if _steering(generator).colors is None else generator.render
-        jump = gradient if gradient.through == "x0-jump" else None  # the same estimate, of both
-        with _drawing_steered(generator):
-            taught = draw(prompts, seeds, gradient=jump).detach()
-        learned = draw(prompts, seeds, gradient=gradient)
-        return PhaseLoss((learned - taught).square().mean(), learned.new_zeros(()))
 
 
 class Weights(Phase):
@@ -147,7 +68,7 @@ class Weights(Phase):
         report = self.criterion(images, rng)
         if not learn.keep.matters:
             return _asked(report, images.new_zeros(()))
-        frozen = _drawing_steered if generator.steering is not None else Generator.without_adapter
+        frozen = drawing_steered if generator.steering is not None else Generator.without_adapter
         with frozen(generator):
             base = generator.render(prompts, seeds)
         return _asked(report, distance(images, base, learn.keep))
@@ -161,19 +82,6 @@ def phases_of(spec: ControlSpec, generator: Generator, criterion: CompositeLoss)
     if "weights" in spec.where:
         kinds.append(Weights)
     return [kind(spec, generator, criterion) for kind in kinds]
-
-
-@contextmanager
-def _drawing_steered(generator: Generator) -> Iterator[SteeredPictures]:
-    """Draw what the frozen generator draws from steered inputs, inside the block."""
-    with generator.without_adapter(), generator.steered() as pictures:
-        yield pictures
-
-
-def _steering(generator: Generator) -> Steering:
-    if generator.steering is None:
-        raise ValueError("no steering was added to the generator")
-    return generator.steering
 
 
 def _asked(report: LossReport, keep: Tensor) -> PhaseLoss:

@@ -102,8 +102,8 @@ class SteerSpec(SpecModel):
 class TeachSpec(SpecModel):
     """How an adapter is taught what was steered: by regression on the steered pictures, without the VLM."""
 
-    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=300, description="Optimizer steps.")
-    batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=16, description="Pictures per step.")
+    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=400, description="Optimizer steps.")
+    batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=4, description="Pictures per step.")
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
         default=1e-3, description="AdamW's learning rate."
     )

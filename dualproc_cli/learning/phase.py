@@ -1,0 +1,80 @@
+"""What every phase of learning has: what it moves, and what it minimises."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dualproc_cli.compiler import CompositeLoss
+from dualproc_cli.generator import Generator, Steering
+from dualproc_cli.generator.steered_call import SteeredPictures
+from dualproc_cli.metrics import PhaseName
+from dualproc_cli.spec import ControlSpec
+
+
+@dataclass(frozen=True)
+class PhaseLoss:
+    """What a phase minimises for one batch: ``loss + keep``, scalars with their graphs.
+
+    Attributes:
+        loss: the questions' loss, or the teaching's.
+        keep: the weighted cost of leaving the base generator.
+        losses: the loss of each question, detached; empty without questions.
+        probabilities: P(answer) [B] of each question, detached.
+    """
+
+    loss: Tensor
+    keep: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    probabilities: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Phase(ABC):
+    """One phase of a run.
+
+    Attributes:
+        name: in metrics.
+        steps: how many steps it takes at most.
+        batch_size: pictures a step.
+        learning_rate: the highest one.
+        rate_key: the key of the spec that sets it.
+        asks: whether the VLM is asked, so that P(answer) can stop it.
+    """
+
+    name: PhaseName
+    rate_key = "learn.learning_rate"
+    asks = True
+
+    def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
+        self.spec, self.generator, self.criterion = spec, generator, criterion
+        self.steps, self.batch_size = spec.learn.steps, spec.learn.batch_size
+        self.learning_rate = spec.learn.learning_rate
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return what is moved."""
+        return self.generator.adapter_parameters()
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """Return a context in which the generator draws what the phase has learned."""
+        return nullcontext()
+
+    @abstractmethod
+    def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
+        """Return the loss of B pictures of ``prompts`` at ``seeds``; ``rng`` draws wordings and jitter."""
+
+
+@contextmanager
+def drawing_steered(generator: Generator) -> Iterator[SteeredPictures]:
+    """Draw what the frozen generator draws from steered inputs, inside the block."""
+    with generator.without_adapter(), generator.steered() as pictures:
+        yield pictures
+
+
+def steering_of(generator: Generator) -> Steering:
+    """Return the steering that was added to ``generator``."""
+    if generator.steering is None:
+        raise ValueError("no steering was added to the generator")
+    return generator.steering

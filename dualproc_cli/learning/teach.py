@@ -1,0 +1,86 @@
+"""Teaching an adapter what was steered: regression on pictures, without the VLM."""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from dualproc_cli.compiler import CompositeLoss
+from dualproc_cli.drawing import validation_seeds
+from dualproc_cli.generator import Generator
+from dualproc_cli.generator.blocks import block_outputs
+from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, steering_of
+from dualproc_cli.spec import ControlSpec, GradientSpec
+
+FEATURES = 6.0  # how much more the blocks' outputs count, all together, than the picture
+
+
+class Teach(Phase):
+    """Moves the adapter until the generator draws from the plain inputs what it draws from the steered ones.
+
+    The loss is the share of the steering's effect that is not learned yet: the mean square distance to the
+    steered latents, over that of the base generator's, and likewise for what the denoiser's blocks return on
+    the way, which teach more than the result alone (`FEATURES`). Where colours are steered, which latents do
+    not know, pictures take their place.
+    """
+
+    name = "teach"
+    rate_key = "learn.teach.learning_rate"
+    asks = False
+
+    def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
+        super().__init__(spec, generator, criterion)
+        teach = spec.learn.teach
+        self.steps, self.batch_size, self.learning_rate = teach.steps, teach.batch_size, teach.learning_rate
+        self._weights: list[float] = []  # of each distance, once the steering's effect is known
+
+    def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
+        """Return the share of the steering's effect on these pictures that is not learned yet."""
+        with block_outputs(self.generator.denoiser) as outputs:
+            learned = self._draw(prompts, seeds, self.spec.learn.gradient)
+        calls = outputs.calls.keys()
+        if not self._weights:
+            self._weights = self._weigh(calls)
+        left = _distances([learned, *outputs.tensors], self._taught(prompts, seeds, calls))
+        parts = [weight * part for weight, part in zip(self._weights, left, strict=True)]
+        return PhaseLoss(torch.stack(parts).sum(), learned.new_zeros(()))
+
+    @property
+    def _estimate(self) -> GradientSpec | None:
+        """How pictures are drawn that are only looked at: an x0-jump is an estimate, which both must be."""
+        gradient = self.spec.learn.gradient
+        return gradient if gradient.through == "x0-jump" else None
+
+    def _draw(self, prompts: Sequence[str], seeds: Sequence[int], gradient: GradientSpec | None) -> Tensor:
+        colors = steering_of(self.generator).colors
+        draw = self.generator.latents if colors is None else self.generator.render
+        return draw(prompts, seeds, gradient=gradient)
+
+    def _taught(self, prompts: Sequence[str], seeds: Sequence[int], calls: Collection[int]) -> list[Tensor]:
+        """Return what the frozen generator draws from the steered inputs, and its blocks' outputs."""
+        with drawing_steered(self.generator), block_outputs(self.generator.denoiser, calls) as outputs:
+            return [self._draw(prompts, seeds, self._estimate).detach(), *outputs.tensors]
+
+    def _weigh(self, calls: Collection[int]) -> list[float]:
+        """Return the weight of each distance: a share of the total, over what steering does to it.
+
+        They depend on the frozen generator and the steering alone, and so a resumed run finds the same. What
+        steering leaves as it is weighs nothing.
+        """
+        train, seeds = self.spec.prompts.train, validation_seeds(self.batch_size)
+        prompts = [train[index % len(train)] for index in range(len(seeds))]
+        with self.generator.without_adapter(), block_outputs(self.generator.denoiser, calls) as outputs:
+            base = [self._draw(prompts, seeds, self._estimate).detach(), *outputs.tensors]
+        effects = torch.stack(_distances(base, self._taught(prompts, seeds, calls))).tolist()
+        shares = [1.0] + [FEATURES / max(len(effects) - 1, 1)] * (len(effects) - 1)
+        total = sum(share for share, effect in zip(shares, effects, strict=True) if effect > 0)
+        return [
+            share / total / effect if effect > 0 else 0.0
+            for share, effect in zip(shares, effects, strict=True)
+        ]
+
+
+def _distances(ones: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """Return the mean square distance of each pair, scalars, with the graphs of ``ones``."""
+    pairs = zip(ones, others, strict=True)
+    return [(one.float() - other.detach().float()).square().mean() for one, other in pairs]
