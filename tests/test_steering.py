@@ -11,7 +11,7 @@ from torch import nn
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator, read_steering, steered_call, write_steering
 from dualproc_cli.generator.color_steering import LARGEST, ColorSteering
-from dualproc_cli.generator.steering import GRIDS, Inputs, NoiseSteering, Steering, key
+from dualproc_cli.generator.steering import BUDGET, GRIDS, OFFSET, Inputs, NoiseSteering, Steering, key
 from dualproc_cli.generator.wrapping import wrapped
 from dualproc_cli.spec import GeneratorSpec, GradientSpec
 
@@ -54,6 +54,20 @@ def test_noise_is_steered_by_what_it_costs(shape):
     assert nats.min() > 0
 
 
+def test_steering_a_picture_never_costs_more_than_the_budget():
+    steering = noise_steering((8, 6, 6))
+    disturb(steering)
+    last = steering.networks[0][-1]
+    with torch.no_grad():
+        last.bias.mul_(100)
+    noise = torch.randn(2, 8, 6, 6)
+    steered, nats = steering(noise, torch.zeros(2, 2))
+    assert nats.tolist() == [BUDGET, BUDGET]
+    assert ((steered - noise).square().flatten(1).sum(1) / 2).tolist() == pytest.approx(
+        [BUDGET] * 2, rel=1e-3
+    )
+
+
 def test_each_picture_is_steered_by_its_own_noise_and_prompt():
     steering = noise_steering((8, 6, 6))
     disturb(steering)
@@ -94,17 +108,21 @@ def test_colors_keep_flat_areas_flat_and_black_black():
 # The conditioning
 
 
-def test_layers_of_an_encoder_share_an_offset():
+def test_layers_of_an_encoder_share_offsets():
     layer, pooled = torch.zeros(1, 7, 4), torch.zeros(1, 4)
     assert key("text_encoder", layer) == key("text_encoder", torch.zeros(3, 9, 4))
     assert key("text_encoder", layer) != key("text_encoder", pooled)
-    inputs = Inputs(None, 1.0, 1.0, {key("text_encoder", layer): (4, 2.0)})
-    steering = Steering(inputs, ("conditioning",), seed=0)
-    assert steering.conditioning_nats() == 0
-    steering.offsets[key("text_encoder", layer)].data.fill_(0.5)
-    assert torch.equal(steering.offset(key("text_encoder", layer), layer), torch.ones(1, 7, 4))
-    assert torch.equal(steering.offset("another", layer), layer)
-    assert steering.conditioning_nats().item() == pytest.approx(4 * 0.25 / 2)
+
+
+def test_each_token_has_its_offset_and_costs_it():
+    steering = Steering(Inputs(None, 1.0, 1.0, {"text-3-4": (2, 4, 2.0)}), ("conditioning",), seed=0)
+    assert steering.conditioning_cost() == 0
+    steering.offsets["text-3-4"].data = torch.tensor([[0.5], [0.1]]).expand(2, 4) / OFFSET
+    longer = steering.offset("text-3-4", torch.zeros(1, 3, 4))
+    assert longer[0, :, 0].tolist() == pytest.approx([1.0, 0.2, 0.0])
+    assert torch.equal(steering.offset("text-3-4", torch.zeros(1, 1, 4)), longer[:, :1])
+    assert torch.equal(steering.offset("another", longer), longer)
+    assert steering.conditioning_cost().item() == pytest.approx((0.5**2 + 0.1**2) / 2)
 
 
 # Through a pipeline
@@ -229,8 +247,8 @@ class Encoder(nn.Module):
 def watched(calls, count):
     """Encode ``calls``, each of states and a mask, in a call of ``count`` pictures with offsets of 1."""
     pipeline = SimpleNamespace(components={"text_encoder": Encoder()})
-    steering = Steering(Inputs(None, 1.0, 1.0, {"text_encoder-3-2": (2, 1.0)}), ("conditioning",), seed=0)
-    steering.offsets["text_encoder-3-2"].data.fill_(1)
+    steering = Steering(Inputs(None, 1.0, 1.0, {"text_encoder-3-2": (1, 2, 1.0)}), ("conditioning",), seed=0)
+    steering.offsets["text_encoder-3-2"].data.fill_(1 / OFFSET)
     call = steered_call.SteeredCall(pipeline, count, steering)
     with call.watched(), torch.no_grad():
         encoder = pipeline.components["text_encoder"]

@@ -126,14 +126,14 @@ def probe_inputs(generator: Tested, where: Sequence[str]) -> Inputs:
         noise = None
     if "noise" in where and noise is None:
         _cannot_steer(generator, "noise", "it draws its noise in a way of its own")
-    if "conditioning" in where and not seen.embeddings:
+    if "conditioning" in where and not seen.found:
         _cannot_steer(generator, "conditioning", "its text encoders return no embeddings")
     sigma = 1.0 if noise is None else float(noise.detach().float().std())
     return Inputs(
         latents=None if noise is None else tuple(noise.shape[1:]),
         sigma=1.0 if abs(sigma - 1) < UNIT else sigma,
         aspect=generator.spec.height / generator.spec.width,
-        embeddings={name: (value.shape[-1], seen.scales[name]) for name, value in seen.embeddings.items()},
+        embeddings=seen.found,
     )
 
 

@@ -25,7 +25,8 @@ class SteeredCall:
         nats: [count] what steering the noise cost, with its graph; None if it was not steered.
         noise: the noise that was drawn, before it was steered.
         embeddings: mean embeddings [count, D] that the text encoders returned, by `key`.
-        scales: their root mean squares, by `key`; only where nothing is steered.
+        found: the numbers of tokens and channels, and the root mean square, of what they returned for the
+            first prompts, by `key`.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class SteeredCall:
         self.nats: Tensor | None = None
         self.noise: Tensor | None = None
         self.embeddings: dict[str, Tensor] = {}
-        self.scales: dict[str, float] = {}
+        self.found: dict[str, tuple[int, int, float]] = {}
         self._encoded: dict[str, int] = {}  # how many prompts each text encoder has encoded
 
     @contextmanager
@@ -129,7 +130,9 @@ class SteeredCall:
             before = self.embeddings.get(which)
             self.embeddings[which] = rows if before is None else torch.cat([before, rows])
             if self.steering is None:
-                self.scales[which] = float(embedding.detach().float().square().mean().sqrt())
+                scale = float(embedding.detach().float().square().mean().sqrt())
+                tokens = embedding.shape[1] if embedding.ndim == 3 else 1
+                self.found[which] = tokens, embedding.shape[-1], scale
 
 
 class SteeredPictures:

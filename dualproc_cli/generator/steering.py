@@ -3,12 +3,14 @@
 Two inputs of a pipeline can be steered, and the colours of its pictures, alone or together:
 
 - the noise: z' = z + sigma f(z / sigma, c), where f is a small network on the coarse parts of the noise;
-- the conditioning: c' = c + s d, one learned offset d for what each text encoder returns, in units of s, the
-  root mean square of what it returns for a first prompt;
+- the conditioning: c' = c + s d, a learned offset d for each token of what a text encoder returns, in units
+  of s, the root mean square of what it returns for a first prompt;
 - the colours: y = x exp(g(x)), a smooth function of colour for each picture (`color_steering`).
 
 The Kullback-Leibler divergence of the two noises is |f|^2 / 2 nats (Eyring et al. 2025, "Noise
-Hypernetworks"). An offset is taken to cost |d|^2 / 2 nats likewise.
+Hypernetworks"), of which a picture may cost `BUDGET` at most: beyond, f is shortened, because noise that no
+prior would draw gives pictures that no generator was trained for. Offsets have no such unit; they cost their
+mean square, which is about 1 between the embeddings of two prompts.
 """
 
 from collections.abc import Mapping
@@ -26,6 +28,8 @@ from dualproc_cli.generator.noise_layout import NoiseLayout
 # part of the noise, the more it decides about the layout. Finer parts are many, and learn by smaller steps.
 GRIDS = {1: 1.0, 2: 0.1}
 HIDDEN = 256  # width of a network
+BUDGET = 12.0  # nats
+OFFSET = 20.0  # how much faster than a network's weights an offset is learned, by the same learning rate
 PROMPT = 0.2  # root mean square of the numbers about a prompt: below that of the noise, which comes first
 
 
@@ -37,14 +41,14 @@ class Inputs:
         latents: shape of one picture's noise, without the batch.
         sigma: standard deviation of the noise.
         aspect: height over width of the picture, which tells how tokens are laid out.
-        embeddings: what each text encoder returned, by `key`: the number of channels, and the root mean
-            square of the values.
+        embeddings: what each text encoder returned for a prompt, by `key`: the number of tokens (1 for all
+            together), that of channels, and the root mean square of the values.
     """
 
     latents: tuple[int, ...] | None
     sigma: float
     aspect: float
-    embeddings: Mapping[str, tuple[int, float]]
+    embeddings: Mapping[str, tuple[int, int, float]]
 
 
 class NoiseSteering(nn.Module):
@@ -70,7 +74,7 @@ class NoiseSteering(nn.Module):
             prompt: [B, P] numbers about the prompts.
 
         Returns:
-            z', as ``noise``, and |f|^2 / 2, [B].
+            z', as ``noise``, and |f|^2 / 2, [B], at most `BUDGET`.
         """
         cells = self.layout.cells(noise.float() / self.sigma)
         shift = torch.zeros_like(cells)
@@ -79,6 +83,8 @@ class NoiseSteering(nn.Module):
             found = network(torch.cat([part.flatten(1), PROMPT * prompt], 1))
             shift = shift + share * _fine(found.view_as(part), cells)
         nats = shift.square().sum((1, 2, 3)) / 2
+        affordable = (BUDGET / nats.clamp(min=BUDGET))[:, None, None, None]
+        shift, nats = affordable.sqrt() * shift, nats.clamp(max=BUDGET)
         return noise + (self.sigma * self.layout.noise(shift, noise.shape)).to(noise.dtype), nats
 
 
@@ -89,7 +95,8 @@ class Steering(nn.Module):
         inputs: what it was made for.
         where: what it steers.
         noise: steers the noise, or None.
-        offsets: [D] offsets of the conditioning in units of its root mean square, by `key`.
+        offsets: [L, D] offsets of the conditioning, token by token, by `key`; times `OFFSET`, they are in
+            units of its root mean square.
         colors: recolours the pictures, or None.
     """
 
@@ -97,8 +104,8 @@ class Steering(nn.Module):
         """Prepare to steer what ``where`` names: ``noise``, ``conditioning`` and ``colors``."""
         super().__init__()
         self.inputs, self.where = inputs, where
-        self.scales = {key: scale for key, (_, scale) in inputs.embeddings.items()}
-        self.prompt_keys = {key: size for key, (size, _) in inputs.embeddings.items()}
+        self.scales = {key: scale for key, (_, _, scale) in inputs.embeddings.items()}
+        self.prompt_keys = {key: size for key, (_, size, _) in inputs.embeddings.items()}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             prompt = sum(self.prompt_keys.values())
@@ -106,7 +113,7 @@ class Steering(nn.Module):
             self.colors = ColorSteering(prompt) if "colors" in where else None
         steered = inputs.embeddings if "conditioning" in where else {}
         self.offsets = nn.ParameterDict(
-            {key: nn.Parameter(torch.zeros(size)) for key, (size, _) in steered.items()}
+            {key: nn.Parameter(torch.zeros(*shape)) for key, (*shape, _) in steered.items()}
         )
 
     @property
@@ -117,15 +124,22 @@ class Steering(nn.Module):
         return "conditioning" if len(self.offsets) else "steps"
 
     def offset(self, key: str, embedding: Tensor) -> Tensor:
-        """Return ``embedding`` [..., D] with the offset of its key added."""
+        """Return ``embedding``, [B, D] or [B, L, D], with the offsets of its key added.
+
+        Tokens beyond those that a first prompt had stay as they are.
+        """
         if key not in self.offsets:
             return embedding
-        return embedding + (self.scales[key] * self.offsets[key]).to(embedding)
+        offset = (OFFSET * self.scales[key] * self.offsets[key]).to(embedding)
+        if embedding.ndim == 2:
+            return embedding + offset
+        tokens = embedding.shape[1]
+        return embedding + F.pad(offset[:tokens], (0, 0, 0, max(tokens - len(offset), 0)))
 
-    def conditioning_nats(self) -> Tensor:
-        """Return |d|^2 / 2 over all offsets, a scalar."""
-        costs = [offset.square().sum() / 2 for offset in self.offsets.values()]
-        return torch.stack(costs).sum() if costs else torch.zeros(())
+    def conditioning_cost(self) -> Tensor:
+        """Return the mean square of all offsets, in units of the embeddings' own, a scalar."""
+        offsets = [OFFSET * offset.flatten() for offset in self.offsets.values()]
+        return torch.cat(offsets).square().mean() if offsets else torch.zeros(())
 
     def about_prompts(self, seen: Mapping[str, Tensor], count: int) -> Tensor:
         """Return numbers [count, P] about the prompts: mean embeddings, scaled to unit root mean square.

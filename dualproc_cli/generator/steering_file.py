@@ -47,7 +47,7 @@ def read_steering(folder: Path) -> Steering:
             latents=None if found["latents"] is None else tuple(found["latents"]),
             sigma=found["sigma"],
             aspect=found["aspect"],
-            embeddings={key: (size, scale) for key, (size, scale) in found["embeddings"].items()},
+            embeddings={key: tuple(value) for key, value in found["embeddings"].items()},
         )
         steering = Steering(inputs, tuple(built_from["where"]), seed=0)
         for name in [name for name in steering.offsets if f"offsets.{name}" not in tensors]:

@@ -50,7 +50,7 @@ class Steer(Phase):
         if steering.noise is not None:
             cost = cost + keep.noise * pictures.noise_nats().mean()
         if len(steering.offsets):
-            cost = cost + keep.conditioning * steering.conditioning_nats()
+            cost = cost + keep.conditioning * steering.conditioning_cost()
         if steering.colors is not None:
             cost = cost + keep.colors * pictures.recoloring.mean()
         return _asked(report, cost)

@@ -73,7 +73,9 @@ class KeepSpec(SpecModel):
         default=0.05, description="Weight of the nats that steering the noise costs, a picture."
     )
     conditioning: Pull = Field(
-        default=0.05, description="Weight of the nats that steering the conditioning costs, a picture."
+        default=0.5,
+        description="Weight of the mean square of what steering adds to the text embeddings, in units of their "
+        "own: 1 is about the distance of two prompts.",
     )
     colors: Pull = Field(
         default=0.5, description="Weight of the mean absolute change of the pixels by steering the colors."
