@@ -19,7 +19,7 @@ from dualproc_cli.generator import Generator, Steering
 from dualproc_cli.generator.steered_call import SteeredPictures
 from dualproc_cli.learning.keep import distance
 from dualproc_cli.metrics import PhaseName
-from dualproc_cli.spec import ControlSpec
+from dualproc_cli.spec import ControlSpec, GradientSpec
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,13 @@ class Phase(ABC):
         """Return a context in which the generator draws what the phase has learned."""
         return nullcontext()
 
+    def gradient(self, rng: torch.Generator) -> GradientSpec:
+        """Return through which denoising steps to differentiate; ``rng`` draws a random one."""
+        gradient, steps = self.spec.learn.gradient, self.spec.generator.steps
+        if gradient.through != "x0-jump" or gradient.step != "random":
+            return gradient
+        return gradient.at(int(torch.randint(steps, (), generator=rng)) + 1)
+
     @abstractmethod
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the loss of B pictures of ``prompts`` at ``seeds``; ``rng`` draws wordings and jitter."""
@@ -97,7 +104,7 @@ class Steer(Phase):
         """Return the questions' loss of the steered pictures, and the cost of the steering."""
         keep, steering = self.spec.learn.keep, _steering(self.generator)
         with _drawing_steered(self.generator) as pictures:
-            images = self.generator.render(prompts, seeds, gradient=self.spec.learn.gradient)
+            images = self.generator.render(prompts, seeds, gradient=self.gradient(rng))
         report = self.criterion(images, rng)
         cost = images.new_zeros(())
         if steering.noise is not None:
@@ -126,7 +133,7 @@ class Teach(Phase):
 
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the mean square distance to what the frozen generator draws from the steered inputs."""
-        generator, gradient = self.generator, self.spec.learn.gradient
+        generator, gradient = self.generator, self.gradient(rng)
         draw = generator.latents if _steering(generator).colors is None else generator.render
         jump = gradient if gradient.through == "x0-jump" else None  # the same estimate, of both
         with _drawing_steered(generator):
@@ -143,13 +150,16 @@ class Weights(Phase):
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the questions' loss, and the distance to the base pictures, steered where they were."""
         generator, learn = self.generator, self.spec.learn
-        images = generator.render(prompts, seeds, gradient=learn.gradient)
+        gradient = self.gradient(rng)
+        images = generator.render(prompts, seeds, gradient=gradient)
         report = self.criterion(images, rng)
         if not learn.keep.matters:
             return _asked(report, images.new_zeros(()))
         frozen = _drawing_steered if generator.steering is not None else Generator.without_adapter
         with frozen(generator):
-            base = generator.render(prompts, seeds)
+            # After a jump, an estimate is compared with the same estimate, which is blurred as much.
+            jump = gradient if gradient.through == "x0-jump" else None
+            base = generator.render(prompts, seeds, gradient=jump).detach()
         return _asked(report, distance(images, base, learn.keep))
 
 
