@@ -172,7 +172,7 @@ def decode(pipe, latents, shift=0.0):
 
 
 def answer_loss(vlm, processor, image, question, answer):
-    """Cross-entropy of the answer's tokens by a full forward of the VLM, for which the picture has its size."""
+    """Cross-entropy of the answer's tokens, by a full forward of the VLM; the picture has its size."""
     content = [{"type": "image"}, {"type": "text", "text": question}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     blank = [[Image.new("RGB", (image.shape[-1], image.shape[-2]))]]

@@ -17,13 +17,13 @@ MAX_BYTES = 1024 * 1024  # of a configuration
 WAIT = 3  # seconds that the hub has to answer
 
 
-def generator_facts(model: str, revision: str | None) -> Facts:
+def generator_facts(model: str, revision: str | None, fetch: bool = True) -> Facts:
     """Return the facts of a diffusers pipeline.
 
     They are ``pipeline``, its class; what else its index says, as ``index.KEY``; the class of each of `PARTS`
-    under its name, and what its configuration says, as ``PART.KEY``.
+    under its name, and what its configuration says, as ``PART.KEY``. The hub is asked only with ``fetch``.
     """
-    read = _reader(model, revision)
+    read = _reader(model, revision, fetch)
     index = read("model_index.json")
     facts: Facts = {f"index.{key}": value for key, value in index.items() if not isinstance(value, list)}
     if "_class_name" in index:
@@ -37,9 +37,9 @@ def generator_facts(model: str, revision: str | None) -> Facts:
     return facts
 
 
-def vlm_facts(model: str, revision: str | None) -> Facts:
+def vlm_facts(model: str, revision: str | None, fetch: bool = True) -> Facts:
     """Return what the configuration of a transformers model says, of its parts too: ``vision_config.KEY``."""
-    return _flat(_reader(model, revision)("config.json"), "")
+    return _flat(_reader(model, revision, fetch)("config.json"), "")
 
 
 def _flat(config: Mapping[str, Any], prefix: str) -> Facts:
@@ -50,7 +50,7 @@ def _flat(config: Mapping[str, Any], prefix: str) -> Facts:
     return facts
 
 
-def _reader(model: str, revision: str | None) -> Callable[[str], dict[str, Any]]:
+def _reader(model: str, revision: str | None, fetch: bool) -> Callable[[str], dict[str, Any]]:
     """Return what reads a file of the model: in its folder, the hub's cache, the package, or from the hub."""
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -60,15 +60,18 @@ def _reader(model: str, revision: str | None) -> Callable[[str], dict[str, Any]]
     if model in known_shapes():
         shape = shape_folder(model)
         return lambda file: _read(_cached(model, revision, file) or shape / file)
-    reachable = True
+    reachable = fetch
 
     def read(file: str) -> dict[str, Any]:
         nonlocal reachable
         path = _cached(model, revision, file)
-        if path is None and reachable:
-            path = _downloaded(model, revision, file)
-            reachable = path is not None
-        return {} if path is None else _read(path)
+        if path is not None:
+            return _read(path)
+        if not reachable:
+            return {}
+        found = _fetched(model, revision, file)
+        reachable = found is not None
+        return found or {}
 
     return read
 
@@ -83,20 +86,29 @@ def _cached(model: str, revision: str | None, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _downloaded(model: str, revision: str | None, file: str) -> Path | None:
-    from huggingface_hub import hf_hub_download
+def _fetched(model: str, revision: str | None, file: str) -> dict[str, Any] | None:
+    """Ask the hub for a small file, once: its client would retry for half a minute without a network."""
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
 
     try:
-        return Path(hf_hub_download(model, file, revision=revision, etag_timeout=WAIT))
+        url = hf_hub_url(model, file, revision=revision)
+        answer = get_session().get(url, headers=build_hf_headers(), timeout=WAIT, follow_redirects=True)
+        return _parsed(answer.raise_for_status().content)
     except Exception:  # whatever is wrong with the hub or the name is told when the model is loaded
         return None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            return {}
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return _parsed(path.read_bytes()) if path.stat().st_size <= MAX_BYTES else {}
+    except OSError:
         return {}
-    return data if isinstance(data, dict) else {}
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data) if len(data) <= MAX_BYTES else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

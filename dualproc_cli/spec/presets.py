@@ -68,7 +68,8 @@ def fill_in(tree: Tree) -> tuple[dict[str, Preset], list[Fault]]:
     for key, path, section in (("vlm", (), tree.data), ("evaluate.vlm", ("evaluate",), evaluate)):
         vlm = section.get("vlm", {} if key == "vlm" else None) if isinstance(section, dict) else None
         if (named := _named(vlm)) is not None:
-            facts = {"model": MINIATURE} if named[0] == MINIATURE else vlm_facts(*named)
+            fetch = not _by_name("vlms", named[0])
+            facts = {"model": MINIATURE} if named[0] == MINIATURE else vlm_facts(*named, fetch)
             chosen = _chosen("vlms", named[0], facts)
             found[key] = _preset(chosen, named[0], facts)
             _fill(tree, path, section, {"vlm": chosen.get("vlm", {})})
@@ -84,7 +85,11 @@ def _named(section: Any) -> tuple[str, str | None] | None:
 
 
 def _facts_of_generator(model: str, revision: str | None) -> Facts:
-    return {"model": MINIATURE} if model == MINIATURE else generator_facts(model, revision)
+    return (
+        {"model": MINIATURE}
+        if model == MINIATURE
+        else generator_facts(model, revision, not _by_name("generators", model))
+    )
 
 
 def _chosen(kind: str, model: str, facts: Facts) -> dict[str, Any]:
@@ -93,13 +98,16 @@ def _chosen(kind: str, model: str, facts: Facts) -> dict[str, Any]:
     Where the model's configuration is not at hand, its name has to do.
     """
     if not facts:
-        last = presets()[kind][-1]
-        return next((one for one in presets()[kind] if model in one.get("repositories", ())), last)
+        return _by_name(kind, model) or presets()[kind][-1]
     return next(
         one
         for one in presets()[kind]
         if all(_holds(facts.get(key), wanted) for key, wanted in one.get("is", {}).items())
     )
+
+
+def _by_name(kind: str, model: str) -> dict[str, Any] | None:
+    return next((one for one in presets()[kind] if model in one.get("repositories", ())), None)
 
 
 def _holds(value: Any, wanted: Any) -> bool:
