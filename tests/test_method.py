@@ -1,4 +1,4 @@
-"""The settings of the method's runs: what of a step is random, where it starts, how it moves; the examples."""
+"""The settings of the method's runs: what of a step is random, where it starts, how it moves; examples."""
 
 import json
 from pathlib import Path
@@ -33,15 +33,13 @@ def test_gaussian_matrices_have_a_deviation_of_one_over_the_rank():
     assert not any(value.any() for name, value in state.items() if "lora_B" in name)
 
 
-@pytest.mark.parametrize("name", ["flux", "stable-diffusion"])
-def test_a_jump_after_renoising_starts_from_the_picture_with_fresh_noise(name):
+@pytest.mark.parametrize(("name", "first"), [("flux", "x_embedder"), ("stable-diffusion", "conv_in")])
+def test_a_jump_after_renoising_starts_from_the_picture_with_fresh_noise(name, first):
     generator = load(name, guidance_scale=1.0)
     jump = JUMP.model_copy(update={"renoise": True, "step": 2})
     calls = []
-    generator.denoiser.register_forward_hook(
-        lambda module, args, output: calls.append(torch.is_grad_enabled())
-    )
-    calls.clear()
+    layer = getattr(generator.denoiser, first)
+    layer.register_forward_hook(lambda module, args, output: calls.append(torch.is_grad_enabled()))
     generator.latents(["a house"], [7], gradient=jump)
     # Three steps to the end, one whose output is not used, and the one that carries the gradient.
     assert calls == [False] * 4 + [True]
@@ -59,9 +57,9 @@ def test_renoising_mixes_the_picture_with_noise_as_the_step_expects_it():
     alpha = ddim.alphas_cumprod[ddim.timesteps[2]]
     expected = alpha.sqrt() * picture + (1 - alpha).sqrt() * noise
     torch.testing.assert_close(renoised(ddim, picture, noise, 2), expected)
+    scm = diffusers.SCMScheduler()
+    scm.set_timesteps(2)
     with pytest.raises(UserError, match="SCMScheduler adds no noise to a picture"):
-        scm = diffusers.SCMScheduler()
-        scm.set_timesteps(2)
         renoised(scm, picture, noise, 0)
 
 
@@ -125,7 +123,7 @@ def test_random_steps_are_drawn_from_all(small_spec, tmp_path):
 
 def test_a_suffix_ends_every_wording(tmp_path):
     loaded = load_text(
-        tmp_path, SHORTEST, "question_suffix=Answer with Yes or No.", "questions.0.paraphrases=[Is it?]"
+        tmp_path, SHORTEST, "question_suffix=Answer with Yes or No.", "questions.0.paraphrases=['Is it?']"
     )
     (asked,) = [question for question in loaded.spec.asked if question.name != "clean"]
     assert asked.question == "Is the horizon at the red line? Answer with Yes or No."
@@ -156,9 +154,7 @@ def test_options_of_the_image_processor(vlm_folder, tmp_path):
         return load_processor(spec.vlm).processor.image_processor
 
     assert processor("{do_image_splitting: true}").do_image_splitting is True
-    with pytest.raises(
-        UserError, match=r"vlm.processor.do_image_spliting: .* did you mean 'do_image_splitting'"
-    ):
+    with pytest.raises(UserError, match=r"do_image_spliting: .* did you mean 'do_image_splitting'"):
         processor("{do_image_spliting: true}")
     with pytest.raises(UserError, match=r"vlm.processor.device: .* has no such option"):
         processor("{device: cpu}")
