@@ -4,6 +4,7 @@ Controls are evaluated on held-out seeds, which no run learns on.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,6 +28,12 @@ def validation_seeds(count: int) -> list[int]:
 def draw_seeds(rng: torch.Generator, count: int) -> list[int]:
     """Return ``count`` random seeds below `FIRST_HELD_OUT`, to learn on."""
     return torch.randint(FIRST_HELD_OUT, (count,), generator=rng).tolist()
+
+
+@cache
+def seed_pool(seed: int, count: int) -> tuple[int, ...]:
+    """Return ``count`` seeds below `FIRST_HELD_OUT`, the same for the same ``seed``, to learn on in turn."""
+    return tuple(draw_seeds(torch.Generator().manual_seed(seed), count))
 
 
 def draw_pictures(

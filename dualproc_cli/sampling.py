@@ -9,7 +9,7 @@ from dualproc_cli.bundle import Bundle
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import GeneratorSpec
 from dualproc_cli.spec.models import MINIATURE
-from dualproc_cli.spec.presets import presets
+from dualproc_cli.spec.presets import generator_settings
 
 BATCH = 4  # pictures drawn at once
 
@@ -63,7 +63,7 @@ def generator_for(controls: Sequence[Control], model: str | None) -> GeneratorSp
     """
     if not controls:
         model = model or MINIATURE
-        return GeneratorSpec(model=model, **presets().get(model, {}).get("generator", {}))
+        return GeneratorSpec(model=model, **generator_settings(model))
     first, *others = controls
     spec = first.bundle.spec.generator
     if model not in (None, spec.model):

@@ -83,8 +83,8 @@ def unrolled_flux(
         (GradientSpec(through="last-steps", steps=1), {2}, None),
         (GradientSpec(through="last-steps", steps=2), {1, 2}, None),
         (GradientSpec(through="last-steps", steps=9), {0, 1, 2}, None),
-        (GradientSpec(through="x0-jump", steps=1), {0}, 0),
-        (GradientSpec(through="x0-jump", steps=2), {1}, 1),
+        (GradientSpec(through="x0-jump", step=1), {0}, 0),
+        (GradientSpec(through="x0-jump", step=2), {1}, 1),
     ],
 )
 def test_gradients_are_those_of_the_sampling_written_out(gradient, recorded, jump):
@@ -153,7 +153,7 @@ def test_an_x0_jump_skips_the_rest_of_the_way():
     plain_forward = type(generator.denoiser).forward
     work = []
     generator.denoiser.transformer_blocks[0].register_forward_hook(lambda *_: work.append(1))
-    generator.render(["a house"], [0], gradient=GradientSpec(through="x0-jump", steps=2))
+    generator.render(["a house"], [0], gradient=GradientSpec(through="x0-jump", step=2))
     assert len(work) == 2
     assert calls[:2] == [False, True]
     assert type(generator.denoiser).forward is plain_forward

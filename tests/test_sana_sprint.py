@@ -84,8 +84,8 @@ def test_the_boundary_is_not_a_step(generator):
 def test_a_jump_from_the_last_step_is_the_picture_itself(generator):
     generator.add_adapter(AdapterSpec(rank=2), seed=0)
     picture = generator.render(["a house"], [1])
-    last = generator.render(["a house"], [1], gradient=GradientSpec(through="x0-jump", steps=2))
-    first = generator.render(["a house"], [1], gradient=GradientSpec(through="x0-jump", steps=1))
+    last = generator.render(["a house"], [1], gradient=GradientSpec(through="x0-jump", step=2))
+    first = generator.render(["a house"], [1], gradient=GradientSpec(through="x0-jump", step=1))
     assert torch.equal(last, picture)
     assert not torch.equal(first, picture)
     gradients = torch.autograd.grad(first.mean(), generator.adapter_parameters())

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from dualproc_cli.__main__ import app
 from dualproc_cli.spec import ControlSpec, SpecError, canonical, json_schema, load_spec, rgb, spec_digest
-from dualproc_cli.spec.presets import presets
 
 ROOT = Path(__file__).parents[1]
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
@@ -81,22 +80,6 @@ def test_origins(load):
         "prompts.train": "--set",
     }
     assert expected.items() <= loaded.origins.items()
-
-
-def test_presets_follow_the_model_and_yield_to_the_spec(load):
-    flux = load(SHORTEST, "generator.model=black-forest-labs/FLUX.1-schnell", "generator.steps=2").spec
-    assert (flux.generator.width, flux.generator.steps) == (512, 2)
-    unknown = load(SHORTEST, "generator.model=somebody/something")
-    assert unknown.origins["generator.width"] == "default"
-
-
-@pytest.mark.parametrize("model", presets())
-def test_presets_are_specs_in_part(load, model):
-    preset = presets()[model]
-    spec = load(SHORTEST, f"generator.model={model}").spec.model_dump()
-    assert preset["generator"].items() <= spec["generator"].items()
-    assert preset["learn"]["learning_rate"] == spec["learn"]["learning_rate"]
-    assert preset["learn"]["keep"].items() <= spec["learn"]["keep"].items()
 
 
 VISUAL_PROMPTS = {

@@ -144,13 +144,15 @@ def test_steering_starts_without_effect_and_is_used_inside_the_block_alone(gener
 
 
 @pytest.mark.parametrize("where", ["noise", "conditioning", "colors"])
-@pytest.mark.parametrize("gradient", [("last-steps", 2), ("x0-jump", 1)])  # every step that is drawn
+@pytest.mark.parametrize(  # through every step that is drawn
+    "gradient",
+    [GradientSpec(steps=2), GradientSpec(through="x0-jump", step=1)],
+    ids=["last-steps", "x0-jump"],
+)
 def test_gradient_agrees_with_a_finite_difference(generator, where, gradient):
     generator.spec = generator.spec.model_copy(update={"steps": 2})
     generator.add_steering([where], seed=0)
     disturb(generator.steering)
-    through, steps = gradient
-    gradient = GradientSpec(through=through, steps=steps)
 
     def loss():
         with generator.steered():

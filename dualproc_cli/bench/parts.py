@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dualproc_cli.generator.adapter import layers
 from dualproc_cli.learning.learner import Learner
 from dualproc_cli.vlm import Vlm
 from dualproc_cli.vlm.prefix import CACHES, ENCODED_PICTURES
@@ -90,8 +91,14 @@ def step_in_parts(learner: Learner, vlm: Vlm, parts: Parts, main_pass: str) -> N
         main_pass: name of the part for the VLM's passes that do not continue another.
     """
     generator = learner.generator
+
+    def is_base(given: dict[str, Any]) -> bool:
+        # After a jump, the base picture is an estimate too, drawn without the adapter that learns.
+        frozen = any(layer.disable_adapters for layer in layers(generator.denoiser))
+        return not given.get("gradient") or (frozen and learner.phase.name == "weights")
+
     calls: list[tuple[Any, str, Label]] = [
-        (generator, "render", lambda given: "generator" if given.get("gradient") else "base picture"),
+        (generator, "render", lambda given: "base picture" if is_base(given) else "generator"),
         (learner.phase, "criterion", "views"),
         (vlm.model, "forward", lambda given: "suffixes" if _continues(given) else main_pass),
         (torch.Tensor, "backward", "backward"),

@@ -55,11 +55,10 @@ The VLM gave these P(answer) while learning ({outcome});
 
 CODE = """\
 import torch
-from diffusers import DiffusionPipeline
-{import_miniature}
+from diffusers import {imports}
 device = "cuda" if torch.cuda.is_available() else "cpu"
 pipe = DiffusionPipeline.from_pretrained({source}, dtype={dtype}{revision}{trust}).to(device)
-pipe.load_lora_weights("PATH_OF_THIS_FOLDER")
+{scheduler}pipe.load_lora_weights("PATH_OF_THIS_FOLDER")
 image = pipe(
     {prompt!r},
 {arguments}
@@ -150,17 +149,29 @@ def _named(model: str) -> str:
 
 
 def _code(spec: GeneratorSpec, revision: str | None, prompt: str, arguments: Mapping[str, Any]) -> str:
-    miniature = spec.model == MINIATURE
+    miniature, scheduler = spec.model == MINIATURE, spec.scheduler.get("class")
     auto = 'torch.bfloat16 if device == "cuda" else torch.float32'
     return CODE.format(
         dtype=auto if spec.dtype == "auto" else f"torch.{spec.dtype}",
         arguments=_lines(arguments, indent=4),
-        import_miniature="from dualproc_cli.miniature import generator_folder\n" if miniature else "",
+        imports=", ".join(sorted({"DiffusionPipeline", *([scheduler] if scheduler else [])}))
+        + ("\nfrom dualproc_cli.miniature import generator_folder" if miniature else "")
+        + "\n",
+        scheduler=_scheduler(spec.scheduler),
         source=f"generator_folder({revision!r})" if miniature else repr(spec.model),
         revision=f", revision={revision!r}" if revision and not miniature else "",
         trust=", trust_remote_code=True" if spec.trust_remote_code else "",
         prompt=prompt,
     )
+
+
+def _scheduler(options: Mapping[str, Any]) -> str:
+    """Return the line that changes the pipeline's scheduler as the spec does, if it does."""
+    if not options:
+        return ""
+    kind = options.get("class", "type(pipe.scheduler)")
+    others = "".join(f", {key}={value!r}" for key, value in options.items() if key != "class")
+    return f"pipe.scheduler = {kind}.from_config(pipe.scheduler.config{others})\n"
 
 
 def _steering(prompt: str, arguments: Mapping[str, Any]) -> str:

@@ -72,6 +72,7 @@ def _report(path: Path, loaded: LoadedSpec) -> dict[str, Any]:
         "digest": spec_digest(loaded.spec),
         "spec": loaded.spec.model_dump(mode="json"),
         "origins": loaded.origins,
+        "presets": {part: asdict(preset) for part, preset in loaded.presets.items()},
     }
 
 
@@ -118,6 +119,8 @@ def _show(report: dict[str, Any]) -> None:
         style = ORIGIN_STYLES[origin]
         table.add_row(key, Text(_value(report["spec"], key), style), Text(origin, style))
     console.print(Text(f"{report['file']}  sha256 {report['digest'][:12]}", "bold"))
+    for part, preset in report["presets"].items():
+        console.print(Text(f"{part}: preset {preset['name']} ({preset['why']})"), soft_wrap=True)
     console.print(table)
     if "plan" in report:
         console.print(_plan_table(report["plan"]))

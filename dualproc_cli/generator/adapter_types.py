@@ -40,10 +40,20 @@ class AdapterType:
     tensors: tuple[AdapterTensor, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def config(self, rank: int, alpha: float, target_modules: Sequence[str]) -> LoraConfig:
-        """Return peft's configuration of an adapter whose update is multiplied by alpha / rank."""
-        # peft takes a float for alpha too; its annotation does not say so.
-        return LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(target_modules), **self.options)  # type: ignore[arg-type]
+    def config(
+        self, rank: int, alpha: float, target_modules: Sequence[str], init: str = "kaiming"
+    ) -> LoraConfig:
+        """Return peft's configuration of an adapter whose update is multiplied by alpha / rank.
+
+        ``init`` is how its first matrix is drawn: gaussian or kaiming.
+        """
+        return LoraConfig(
+            r=rank,
+            lora_alpha=alpha,  # type: ignore[arg-type]  # peft takes a float too
+            target_modules=list(target_modules),
+            init_lora_weights=True if init == "kaiming" else "gaussian",
+            **self.options,
+        )
 
     def layers(self, tensors: Mapping[str, Tensor], rank: int) -> dict[str, tuple[int, int]]:
         """Return the number of inputs and outputs of every layer that ``tensors`` adapt, by its name.

@@ -236,7 +236,7 @@ class Generator:
             adapter.auto_targets(self.denoiser) if spec.target_modules == "auto" else spec.target_modules
         )
         self._learned = spec
-        config = ADAPTER_TYPES[spec.type].config(spec.rank, spec.alpha, targets)
+        config = ADAPTER_TYPES[spec.type].config(spec.rank, spec.alpha, targets, spec.init)
         adapter.inject(self.denoiser, LEARNED, config, seed)
         for parameter in self.adapter_parameters():
             parameter.requires_grad_(True)

@@ -20,6 +20,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.generator.compiling import compile_blocks
 from dualproc_cli.generator.conventions import Conventions
 from dualproc_cli.generator.generator import Generator
+from dualproc_cli.generator.schedulers import changed_scheduler, scheduler_class
 from dualproc_cli.generator.self_test import count_idle_timesteps
 from dualproc_cli.generator.text_embedding_cache import cache_text_embeddings
 from dualproc_cli.generator.workarounds import apply_workarounds
@@ -122,6 +123,8 @@ def prepare_generator(
         UserError: it is not a text-to-image pipeline, fails its self-test, or cannot be compiled.
     """
     component = _denoiser(spec, pipeline)
+    if spec.scheduler:
+        pipeline.scheduler = changed_scheduler(pipeline.scheduler, spec.scheduler)
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     for name, module in pipeline.components.items():
@@ -171,6 +174,9 @@ def _check_kind(spec: GeneratorSpec, index: dict[str, Any]) -> None:
         _no_text_to_image(spec, kind, "makes videos")
     if "prompt" not in takes:
         _no_text_to_image(spec, kind, "takes no prompt")
+    own = getattr(diffusers, str((index.get("scheduler") or [None, None])[1]), None)
+    if own is not None:
+        scheduler_class(own, spec.scheduler)
 
 
 def _denoiser(spec: GeneratorSpec, pipeline: DiffusionPipeline) -> str:

@@ -1,6 +1,5 @@
 """One call of a pipeline with its inputs steered, or observed: its first noise, and its text embeddings."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -9,11 +8,9 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
+from dualproc_cli.generator.noise_draw import noise_replaced
 from dualproc_cli.generator.steering import Steering, key
 from dualproc_cli.generator.wrapping import wrapped
-
-NOISE = "prepare_latents"  # the method in which nearly all pipelines of diffusers draw their noise
-RANDOM = "randn_tensor"  # the function with which the others do, in their own module
 
 
 class SteeredCall:
@@ -43,11 +40,7 @@ class SteeredCall:
     def watched(self) -> Iterator["SteeredCall"]:
         """Wrap the pipeline's text encoders and its drawing of noise inside the block."""
         with ExitStack() as stack:
-            module = sys.modules[type(self.pipeline).__module__]
-            if hasattr(self.pipeline, NOISE):
-                stack.enter_context(wrapped(self.pipeline, NOISE, self._draw))
-            elif hasattr(module, RANDOM):
-                stack.enter_context(wrapped(module, RANDOM, self._draw))
+            stack.enter_context(noise_replaced(self.pipeline, self._draw))
             for name, encoder in text_encoders(self.pipeline).items():
                 stack.enter_context(wrapped(encoder, "forward", self._encode(name)))
             yield self
@@ -59,17 +52,16 @@ class SteeredCall:
         with torch.set_grad_enabled(self.records):
             return self.steering.colors(images, self.steering.about_prompts(self.embeddings, self.count))
 
-    def _draw(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
+    def _draw(self, latents: Tensor) -> Tensor:
         if self.noise is not None:
-            return result
-        self.noise = latents = result[0] if isinstance(result, tuple) else result
+            return latents
+        self.noise = latents
         if self.steering is None or self.steering.noise is None:
-            return result
+            return latents
         prompts = self.steering.about_prompts(self.embeddings, len(latents))
         with torch.set_grad_enabled(self.records):
             steered, self.nats = self.steering.noise(latents, prompts)
-        return (steered, *result[1:]) if isinstance(result, tuple) else steered
+        return steered
 
     def _encode(self, name: str) -> Callable[..., Any]:
         def encode(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -24,7 +24,7 @@ from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
 from dualproc_cli.spec import ControlSpec, LoadedSpec
-from dualproc_cli.vlm import Vlm
+from dualproc_cli.vlm import Vlm, load_processor
 
 
 def learn(
@@ -70,6 +70,8 @@ def learn(
         console.print(
             f"loading {loaded.spec.generator.model} and {loaded.spec.vlm.model} on {device}", markup=False
         )
+        if loaded.spec.vlm.processor:
+            load_processor(loaded.spec.vlm)  # a mistake there is told before weights are read
         plan = plan_learning(loaded, device)
         if plan.reason:
             console.print(plan.reason, markup=False, soft_wrap=True)

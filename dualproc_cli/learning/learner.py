@@ -5,7 +5,7 @@ import math
 import torch
 
 from dualproc_cli.compiler import CompositeLoss
-from dualproc_cli.drawing import draw_seeds
+from dualproc_cli.drawing import draw_seeds, seed_pool
 from dualproc_cli.generator import Generator
 from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
 from dualproc_cli.learning.phases import Phase, phases_of
@@ -13,15 +13,12 @@ from dualproc_cli.learning.validation import Validation, Validator, is_best, set
 from dualproc_cli.metrics import WINDOW, StepMetrics, holds_above, recent_loss
 from dualproc_cli.spec import ControlSpec
 
-# Gradients change quickly over a run of a hundred steps: a shorter memory than AdamW's usual 0.999.
-BETAS = (0.9, 0.99)
-WEIGHT_DECAY = 0.01
 WARM_UP = 10  # steps, or a tenth of a run shorter than 100
 DECAY = 0.4  # share of the run in which the learning rate falls
 
 
 def rate_factor(step: int, steps: int) -> float:
-    """Return the factor in (0, 1] of the learning rate at ``step`` (from 0) of ``steps``.
+    """Return the factor in (0, 1] of the learning rate at ``step`` (from 0) of ``steps``, if it is scheduled.
 
     It rises linearly over the first 10 steps at most, stays constant, and falls linearly over the last 40 %,
     so that it would reach zero one step after the last.
@@ -76,10 +73,18 @@ class Learner:
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
         self._parameters = phase.parameters()
-        decay = WEIGHT_DECAY if phase.name == "weights" else 0.0
+        settings = self.spec.learn.optimizer
+        first, second = settings.betas
+        decay = settings.weight_decay if phase.name == "weights" else 0.0
         self._optimizer = torch.optim.AdamW(
-            self._parameters, phase.learning_rate, betas=BETAS, weight_decay=decay
+            self._parameters, phase.learning_rate, betas=(first, second), weight_decay=decay
         )
+
+    def _learning_rate(self) -> float:
+        """Return the learning rate of the next step."""
+        constant = self.spec.learn.schedule == "constant"
+        factor = 1.0 if constant else rate_factor(self._taken, self.phase.steps)
+        return self.phase.learning_rate * factor
 
     @property
     def _taken(self) -> int:
@@ -138,7 +143,7 @@ class Learner:
             gradient_norm=values[2],
             losses=dict(zip(found.losses, values[3 : 3 + asked], strict=True)),
             probabilities=dict(zip(found.probabilities, values[3 + asked :], strict=True)),
-            learning_rate=phase.learning_rate * rate_factor(self._taken, phase.steps),
+            learning_rate=self._learning_rate(),
         )
         for what, value in {
             "loss": entry.loss + entry.keep,
@@ -221,7 +226,12 @@ class Learner:
     def _draw(self, count: int) -> tuple[list[str], list[int]]:
         prompts = self.spec.prompts.train
         chosen = torch.randint(len(prompts), (count,), generator=self._rng).tolist()
-        return [prompts[index] for index in chosen], draw_seeds(self._rng, len(chosen))
+        pool = self.spec.learn.noise_pool
+        if pool == "fresh":
+            return [prompts[index] for index in chosen], draw_seeds(self._rng, count)
+        seeds = seed_pool(self.spec.learn.seed, self.phase.steps if pool == "steps" else pool)
+        first = self._taken * count
+        return [prompts[index] for index in chosen], [seeds[(first + i) % len(seeds)] for i in range(count)]
 
     def _remember_best(self, entry: StepMetrics) -> None:
         """Keep the weights that ``entry`` was measured with if its recent loss is the lowest so far."""

@@ -12,7 +12,7 @@ from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.generator import Generator, Steering
 from dualproc_cli.generator.steered_call import SteeredPictures
 from dualproc_cli.metrics import PhaseName
-from dualproc_cli.spec import ControlSpec
+from dualproc_cli.spec import ControlSpec, GradientSpec
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,21 @@ class Phase(ABC):
         """Return a context in which the generator draws what the phase has learned."""
         return nullcontext()
 
+    def gradient(self, rng: torch.Generator) -> GradientSpec:
+        """Return through which denoising steps to differentiate; ``rng`` draws a random one."""
+        gradient, steps = self.spec.learn.gradient, self.spec.generator.steps
+        if gradient.through != "x0-jump" or gradient.step != "random":
+            return gradient
+        return gradient.at(int(torch.randint(steps, (), generator=rng)) + 1)
+
     @abstractmethod
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the loss of B pictures of ``prompts`` at ``seeds``; ``rng`` draws wordings and jitter."""
+
+
+def jump(gradient: GradientSpec) -> GradientSpec | None:
+    """Return how to draw what is compared with a picture drawn with ``gradient``: after a jump, by a jump."""
+    return gradient if gradient.through == "x0-jump" else None
 
 
 @contextmanager

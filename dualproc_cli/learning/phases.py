@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.generator import Generator
 from dualproc_cli.learning.keep import distance
-from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, steering_of
+from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of
 from dualproc_cli.learning.teach import Teach
 from dualproc_cli.spec import ControlSpec
 
@@ -44,7 +44,7 @@ class Steer(Phase):
         """Return the questions' loss of the steered pictures, and the cost of the steering."""
         keep, steering = self.spec.learn.keep, steering_of(self.generator)
         with drawing_steered(self.generator) as pictures:
-            images = self.generator.render(prompts, seeds, gradient=self.spec.learn.gradient)
+            images = self.generator.render(prompts, seeds, gradient=self.gradient(rng))
         report = self.criterion(images, rng)
         cost = images.new_zeros(())
         if steering.noise is not None:
@@ -64,13 +64,15 @@ class Weights(Phase):
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the questions' loss, and the distance to the base pictures, steered where they were."""
         generator, learn = self.generator, self.spec.learn
-        images = generator.render(prompts, seeds, gradient=learn.gradient)
+        gradient = self.gradient(rng)
+        images = generator.render(prompts, seeds, gradient=gradient)
         report = self.criterion(images, rng)
         if not learn.keep.matters:
             return _asked(report, images.new_zeros(()))
         frozen = drawing_steered if generator.steering is not None else Generator.without_adapter
         with frozen(generator):
-            base = generator.render(prompts, seeds)
+            # After a jump, an estimate is compared with the same estimate, which is blurred as much.
+            base = generator.render(prompts, seeds, gradient=jump(gradient)).detach()
         return _asked(report, distance(images, base, learn.keep))
 
 

@@ -1,6 +1,7 @@
 """Teaching an adapter what was steered: regression on pictures, without the VLM."""
 
 from collections.abc import Collection, Sequence
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -9,9 +10,10 @@ from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.generator import Generator
 from dualproc_cli.generator.blocks import block_outputs
-from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, steering_of
+from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of
 from dualproc_cli.spec import ControlSpec, GradientSpec
 
+EXAMPLES = 4  # pictures by which the distances are weighed
 FEATURES = 6.0  # how much more the blocks' outputs count, all together, than the picture
 
 
@@ -36,48 +38,53 @@ class Teach(Phase):
 
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the share of the steering's effect on these pictures that is not learned yet."""
-        with block_outputs(self.generator.denoiser) as outputs:
-            learned = self._draw(prompts, seeds, self.spec.learn.gradient)
-        calls = outputs.calls.keys()
         if not self._weights:
-            self._weights = self._weigh(calls)
-        left = _distances([learned, *outputs.tensors], self._taught(prompts, seeds, calls))
+            self._weights = self._weigh()
+        gradient = self.gradient(rng)
+        learned, calls = self._learned(prompts, seeds, gradient)
+        left = _distances(learned, self._taught(prompts, seeds, gradient, calls))
         parts = [weight * part for weight, part in zip(self._weights, left, strict=True)]
-        return PhaseLoss(torch.stack(parts).sum(), learned.new_zeros(()))
-
-    @property
-    def _estimate(self) -> GradientSpec | None:
-        """How pictures are drawn that are only looked at: an x0-jump is an estimate, which both must be."""
-        gradient = self.spec.learn.gradient
-        return gradient if gradient.through == "x0-jump" else None
+        return PhaseLoss(torch.stack(parts).sum(), learned[0].new_zeros(()))
 
     def _draw(self, prompts: Sequence[str], seeds: Sequence[int], gradient: GradientSpec | None) -> Tensor:
         colors = steering_of(self.generator).colors
         draw = self.generator.latents if colors is None else self.generator.render
         return draw(prompts, seeds, gradient=gradient)
 
-    def _taught(self, prompts: Sequence[str], seeds: Sequence[int], calls: Collection[int]) -> list[Tensor]:
-        """Return what the frozen generator draws from the steered inputs, and its blocks' outputs."""
-        with drawing_steered(self.generator), block_outputs(self.generator.denoiser, calls) as outputs:
-            return [self._draw(prompts, seeds, self._estimate).detach(), *outputs.tensors]
+    def _learned(
+        self, prompts: Sequence[str], seeds: Sequence[int], gradient: GradientSpec
+    ) -> tuple[list[Tensor], list[int]]:
+        """Return what the adapter draws and its blocks' outputs, and the numbers of the blocks' calls."""
+        with block_outputs(self.generator.denoiser) as outputs:
+            picture = self._draw(prompts, seeds, gradient)
+        return [picture, *outputs.tensors], list(outputs.calls)
 
-    def _weigh(self, calls: Collection[int]) -> list[float]:
+    def _taught(
+        self, prompts: Sequence[str], seeds: Sequence[int], gradient: GradientSpec, calls: Collection[int]
+    ) -> list[Tensor]:
+        """Return the same of the frozen generator, drawing from the steered inputs."""
+        with drawing_steered(self.generator), block_outputs(self.generator.denoiser, calls) as outputs:
+            return [self._draw(prompts, seeds, jump(gradient)), *outputs.tensors]
+
+    def _weigh(self) -> list[float]:
         """Return the weight of each distance: a share of the total, over what steering does to it.
 
         They depend on the frozen generator and the steering alone, and so a resumed run finds the same. What
         steering leaves as it is weighs nothing.
         """
-        train, seeds = self.spec.prompts.train, validation_seeds(self.batch_size)
-        prompts = [train[index % len(train)] for index in range(len(seeds))]
-        with self.generator.without_adapter(), block_outputs(self.generator.denoiser, calls) as outputs:
-            base = [self._draw(prompts, seeds, self._estimate).detach(), *outputs.tensors]
-        effects = torch.stack(_distances(base, self._taught(prompts, seeds, calls))).tolist()
-        shares = [1.0] + [FEATURES / max(len(effects) - 1, 1)] * (len(effects) - 1)
-        total = sum(share for share, effect in zip(shares, effects, strict=True) if effect > 0)
-        return [
-            share / total / effect if effect > 0 else 0.0
-            for share, effect in zip(shares, effects, strict=True)
-        ]
+        gradient = self.spec.learn.gradient
+        if gradient.through == "x0-jump":
+            gradient = gradient.at(self.spec.generator.steps)  # any will do, but always the same
+        effects = []
+        for seed, prompt in zip(validation_seeds(EXAMPLES), cycle(self.spec.prompts.train), strict=False):
+            _, calls = self._learned([prompt], [seed], gradient)
+            with self.generator.without_adapter(), block_outputs(self.generator.denoiser, calls) as outputs:
+                base = [self._draw([prompt], [seed], jump(gradient)).detach(), *outputs.tensors]
+            effects.append(torch.stack(_distances(base, self._taught([prompt], [seed], gradient, calls))))
+        effect = torch.stack(effects).detach().mean(0).tolist()
+        shares = [1.0] + [FEATURES / max(len(effect) - 1, 1)] * (len(effect) - 1)
+        total = sum(share for share, size in zip(shares, effect, strict=True) if size > 0)
+        return [share / total / size if size > 0 else 0.0 for share, size in zip(shares, effect, strict=True)]
 
 
 def _distances(ones: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:

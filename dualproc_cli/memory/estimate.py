@@ -182,17 +182,18 @@ def _learn_step(
 ) -> None:
     """Take a step of each phase of learning; the peak is that of the largest."""
     spec, learn = loaded.spec, loaded.spec.learn
+    one = learn.gradient.at(1)  # a jump takes the same memory from every step
     generator.render(spec.prompts.train[:1], [0])  # encodes the prompt, which is not part of a step
     ledger.forget_peak()
     if spec.steered:
         # The noise comes before every step. What else is steered is recorded where the weights are.
         whole = "noise" in spec.steered and learn.gradient.through == "last-steps"
-        gradient = GradientSpec(steps=spec.generator.steps) if whole else learn.gradient
+        gradient = GradientSpec(steps=spec.generator.steps) if whole else one
         _ask_about(loaded, generator, vlm, gradient, strategies)
-        latents = _record(loaded, generator, learn.teach.batch_size, learn.gradient, strategies, decode=False)
+        latents = _record(loaded, generator, learn.teach.batch_size, one, strategies, decode=False)
         latents.backward(empty(latents))
     if "weights" in spec.where:
-        _ask_about(loaded, generator, vlm, learn.gradient, strategies)
+        _ask_about(loaded, generator, vlm, one, strategies)
 
 
 def _ask_about(

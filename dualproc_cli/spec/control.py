@@ -70,6 +70,11 @@ class Question(SpecModel):
         default=(), description="Other wordings, drawn at random while learning."
     )
 
+    def ending_in(self, suffix: str) -> "Question":
+        """Return the question with ``suffix`` after each of its wordings."""
+        paraphrases = tuple(f"{wording} {suffix}" for wording in self.paraphrases)
+        return self.model_copy(update={"question": f"{self.question} {suffix}", "paraphrases": paraphrases})
+
     @property
     def texts(self) -> tuple[str, ...]:
         """Every text that the VLM may be given: wordings and answers."""
@@ -114,6 +119,11 @@ class ControlSpec(SpecModel):
     description: Annotated[str, Field(max_length=4000)] = Field(
         default="", description="What the control does, in a sentence."
     )
+    preset: Literal["auto", "paper"] = Field(
+        default="auto",
+        description="Where settings that are left out come from. auto: what suits the generator and the VLM. "
+        "paper: the runs of the method's paper, without what was added to them since.",
+    )
     generator: GeneratorSpec = Field(default=GeneratorSpec(), description="The generator that learns.")
     vlm: VlmSpec = Field(default=VlmSpec(), description="The frozen VLM that judges the pictures.")
     prompts: PromptsSpec = Field(description="What the generator is asked to draw.")
@@ -123,6 +133,10 @@ class ControlSpec(SpecModel):
     )
     questions: tuple[Question, ...] = Field(
         min_length=1, description="What the VLM is asked about the pictures."
+    )
+    question_suffix: Text | None = Field(
+        default=None,
+        description="What every wording of every question ends with, such as Answer with Yes or No.",
     )
     learn: LearnSpec = Field(default=LearnSpec(), description="How the adapter is learned.")
     evaluate: EvaluateSpec = Field(default=EvaluateSpec(), description="How success is measured.")
@@ -150,11 +164,13 @@ class ControlSpec(SpecModel):
 
     @property
     def asked(self) -> tuple[Question, ...]:
-        """Everything that the VLM is asked: the questions, and whether the picture is clean."""
-        weight = self.learn.keep.clean
-        if not weight or any(question.name == CLEAN.name for question in self.questions):
-            return self.questions
-        return (*self.questions, CLEAN.model_copy(update={"weight": weight}))
+        """Everything that the VLM is asked, word by word: the questions, and whether the picture is clean."""
+        weight, questions = self.learn.keep.clean, self.questions
+        if self.question_suffix is not None:
+            questions = tuple(question.ending_in(self.question_suffix) for question in questions)
+        if not weight or any(question.name == CLEAN.name for question in questions):
+            return questions
+        return (*questions, CLEAN.model_copy(update={"weight": weight}))
 
     @property
     def question_texts(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The base model and the constrained types of a control spec's keys."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -93,5 +94,24 @@ Answer = Annotated[
 # Either the word auto or a list of names: `Annotated[Auto | Annotated[NAMES, Tag("names")], AUTO_OR_NAMES]`.
 Auto = Annotated[Literal["auto"], Tag("auto")]
 AUTO_OR_NAMES = Discriminator(lambda value: "auto" if isinstance(value, str) else "names")
+
+# Either one of a few words or a number: `Annotated[Annotated[Literal[...], Tag("word")] | Annotated[NUMBER,
+# Tag("number")], WORD_OR_NUMBER]`.
+WORD_OR_NUMBER = Discriminator(lambda value: "word" if isinstance(value, str) else "number")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "Input should be a finite number")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        _finite(item)
+    return value
+
+
+# Options of a part that is not the project's own: what JSON can hold, checked by that part when it is made.
+Options = dict[
+    Annotated[str, Field(pattern=SOME_TEXT, max_length=64)], Annotated[Any, AfterValidator(_finite)]
+]
 
 PRESET = " If left out, the model's preset applies."  # ends descriptions

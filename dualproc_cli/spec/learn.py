@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from dualproc_cli.spec.fields import AUTO_OR_NAMES, PRESET, Auto, SpecModel, Text, number, whole
+from dualproc_cli.spec.fields import (
+    AUTO_OR_NAMES,
+    PRESET,
+    WORD_OR_NUMBER,
+    Auto,
+    Flag,
+    SpecModel,
+    Text,
+    number,
+    whole,
+)
 
 Objective = Literal["likelihood", "choice", "choice-per-token"]
 NEED_ALTERNATIVES: tuple[Objective, ...] = ("choice", "choice-per-token")
@@ -18,12 +28,18 @@ class AdapterSpec(SpecModel):
 
     type: Literal["lora"] = Field(default="lora", description="lora: a low-rank update, W + scale B A.")
     rank: Annotated[int, whole(ge=1, le=1024)] = Field(default=16, description="Rank of the low-rank update.")
+    init: Literal["gaussian", "kaiming"] = Field(
+        default="kaiming",
+        description="How A is drawn; B is zero. gaussian: normal with a standard deviation of 1 / rank. "
+        "kaiming: uniform within 1 / sqrt(number of inputs)." + PRESET,
+    )
     scale: Annotated[float, number(gt=0, le=1000)] = Field(
         default=5.0, description="Factor of the low-rank update: LoRA's alpha is scale times rank." + PRESET
     )
     target_modules: TargetModules = Field(
         default="auto",
-        description="auto (attention and feed-forward projections), or endings of module names such as to_q.",
+        description="auto (attention and feed-forward projections), or endings of module names such as to_q."
+        + PRESET,
     )
 
     @property
@@ -38,12 +54,29 @@ class GradientSpec(SpecModel):
     through: Literal["last-steps", "x0-jump"] = Field(
         default="last-steps",
         description="last-steps: the last denoising steps carry the gradient; "
-        "x0-jump: one step does, and the clean picture that it predicts is decoded.",
+        "x0-jump: one step does, and the clean picture that it predicts is decoded." + PRESET,
     )
     steps: Annotated[int, whole(ge=1, le=1000)] = Field(
-        default=1,
-        description="last-steps: how many steps carry the gradient; x0-jump: which step does, from 1.",
+        default=1, description="last-steps: how many steps carry the gradient."
     )
+    step: Annotated[
+        Annotated[Literal["random", "last"], Tag("word")]
+        | Annotated[int, whole(ge=1, le=1000), Tag("number")],
+        WORD_OR_NUMBER,
+    ] = Field(
+        default="random",
+        description="x0-jump: which step carries the gradient: its number from 1, last, or random, which "
+        "draws one for each optimizer step.",
+    )
+    renoise: Flag = Field(
+        default=False,
+        description="x0-jump: whether the picture is drawn to its end first, and the step starts from that "
+        "with fresh noise added, instead of from what the loop has reached.",
+    )
+
+    def at(self, step: int) -> "GradientSpec":
+        """Return these settings with ``step`` in place of a random one."""
+        return self.model_copy(update={"step": step}) if self.step == "random" else self
 
 
 # What the answers' gradient moves. Besides the weights, it is what the frozen generator is given.
@@ -74,8 +107,8 @@ class KeepSpec(SpecModel):
     )
     conditioning: Pull = Field(
         default=0.5,
-        description="Weight of the mean square of what steering adds to the text embeddings, in units of their "
-        "own: 1 is about the distance of two prompts.",
+        description="Weight of the mean square of what steering adds to the text embeddings, in units of "
+        "their own: 1 is about the distance of two prompts.",
     )
     colors: Pull = Field(
         default=0.5, description="Weight of the mean absolute change of the pixels by steering the colors."
@@ -111,6 +144,20 @@ class TeachSpec(SpecModel):
     )
     keep_steering: bool = Field(
         default=False, description="Whether the bundle also holds the steering itself, steering.safetensors."
+    )
+
+
+class OptimizerSpec(SpecModel):
+    """AdamW's settings besides its learning rate."""
+
+    betas: Annotated[tuple[Annotated[float, number(ge=0, lt=1)], ...], Field(min_length=2, max_length=2)] = (
+        Field(
+            default=(0.9, 0.99),
+            description="Decay of the running means of the gradient and of its square." + PRESET,
+        )
+    )
+    weight_decay: Annotated[float, number(ge=0, le=10)] = Field(
+        default=0.01, description="Weight decay of the adapter that the answers move." + PRESET
     )
 
 
@@ -154,9 +201,28 @@ class LearnSpec(SpecModel):
     steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
         default=100, description="Optimizer steps in which the VLM is asked."
     )
-    batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=4, description="Pictures per step.")
+    batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(
+        default=4, description="Pictures per step." + PRESET
+    )
+    noise_pool: Annotated[
+        Annotated[Literal["fresh", "steps"], Tag("word")]
+        | Annotated[int, whole(ge=1, le=1_000_000), Tag("number")],
+        WORD_OR_NUMBER,
+    ] = Field(
+        default="fresh",
+        description="From how many noises pictures are drawn, in turn: a number, or steps, as many as "
+        "optimizer steps. 1 gives subtle changes of one picture. fresh: each picture has its own." + PRESET,
+    )
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
         default=5e-5, description="AdamW's learning rate." + PRESET
+    )
+    schedule: Literal["constant", "warmup-stable-decay"] = Field(
+        default="warmup-stable-decay",
+        description="How the learning rate changes over a phase. warmup-stable-decay: it rises over the "
+        "first 10 steps at most and falls linearly over the last 40 %." + PRESET,
+    )
+    optimizer: OptimizerSpec = Field(
+        default=OptimizerSpec(), description="AdamW's settings besides its learning rate."
     )
     seed: Annotated[int, whole(ge=0, lt=2**63)] = Field(
         default=0, description="Seed of everything that is drawn at random."

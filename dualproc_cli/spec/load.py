@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from dualproc_cli.spec.control import ControlSpec
 from dualproc_cli.spec.faults import Fault, KeyPath, Place, SpecError, dotted, shown
 from dualproc_cli.spec.overrides import override
-from dualproc_cli.spec.presets import fill_in
+from dualproc_cli.spec.presets import Preset, fill_in
 from dualproc_cli.spec.relations import relations
 from dualproc_cli.spec.source import Tree, read_yaml
 from dualproc_cli.spec.translate import translate
@@ -33,6 +33,8 @@ class LoadedSpec:
         origins: ``spec``, ``preset``, ``default`` or ``--set``, for each value by its dotted key.
         source: the spec's file, or the bundle that holds the spec, for error messages.
         places: the position of each value by its path; empty for a spec from a bundle.
+        presets: the presets that were chosen, by the part of the spec that names the model; empty for a spec
+            from a bundle.
     """
 
     spec: ControlSpec
@@ -41,6 +43,7 @@ class LoadedSpec:
     origins: dict[str, str]
     source: str = ""
     places: Mapping[KeyPath, Place] = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
 
     def fault(self, path: KeyPath, problem: str, expected: str) -> Fault:
         """Return a fault of the value at ``path``, placed there or at the nearest enclosing value."""
@@ -72,7 +75,8 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         raise SpecError([*faults, Fault(locate(None), "", f"the file is {shown(tree.data)}", expected)])
     for setting in overrides:
         faults += override(tree, setting)
-    fill_in(tree)
+    chosen, misfits = fill_in(tree)
+    faults += misfits
     _take_answers_as_written(tree)
 
     spec, wrong = _validate(tree)
@@ -82,7 +86,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     if spec is None or faults:
         raise SpecError(faults)
     places = {at: entry.value for at, entry in tree.entries.items()}
-    return LoadedSpec(spec, path.parent, text, _origins(spec, tree), str(path), places)
+    return LoadedSpec(spec, path.parent, text, _origins(spec, tree), str(path), places, chosen)
 
 
 def _read(path: Path) -> str:

@@ -4,7 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from dualproc_cli.spec.fields import AUTO_OR_NAMES, PRESET, Auto, Flag, Side, SpecModel, Text, number, whole
+from dualproc_cli.spec.fields import (
+    AUTO_OR_NAMES,
+    PRESET,
+    Auto,
+    Flag,
+    Options,
+    Side,
+    SpecModel,
+    Text,
+    number,
+    whole,
+)
 
 MINIATURE = "miniature"
 
@@ -33,20 +44,24 @@ class GeneratorSpec(SpecModel):
     revision: Text | None = Field(
         default=None, description="Branch, tag or commit on the hub; null is the newest."
     )
-    width: Side = Field(
-        default=1024, description="Width of the pictures in pixels, a multiple of 8." + PRESET
-    )
+    width: Side = Field(default=512, description="Width of the pictures in pixels, a multiple of 8." + PRESET)
     height: Side = Field(
-        default=1024, description="Height of the pictures in pixels, a multiple of 8." + PRESET
+        default=512, description="Height of the pictures in pixels, a multiple of 8." + PRESET
     )
-    steps: Annotated[int, whole(ge=1, le=1000)] = Field(default=4, description="Denoising steps." + PRESET)
+    steps: Annotated[int, whole(ge=1, le=1000)] = Field(default=28, description="Denoising steps." + PRESET)
     guidance_scale: Annotated[float, number(ge=0, le=100)] = Field(
-        default=0.0, description="Scale of classifier-free or embedded guidance." + PRESET
+        default=3.5, description="Scale of classifier-free or embedded guidance." + PRESET
     )
     dtype: Dtype = Field(
         default="auto", description="Precision; auto is bfloat16 on CUDA and float32 elsewhere."
     )
     quantization: Quantization = Field(default="none", description="Quantization of the frozen weights.")
+    scheduler: Options = Field(
+        default={},
+        description="Options of the pipeline's scheduler that differ from its own, such as "
+        "use_dynamic_shifting; class replaces the scheduler by another of diffusers, such as DDIMScheduler."
+        + PRESET,
+    )
     compile: Flag = Field(
         default=False,
         description="Whether to compile the denoiser's repeated blocks: about a minute, then faster steps.",
@@ -72,6 +87,11 @@ class VlmSpec(SpecModel):
     image_scale: Annotated[float, number(gt=0, le=1)] = Field(
         default=1.0,
         description="Scale of the picture that the VLM is shown, as a fraction of its width and height.",
+    )
+    processor: Options = Field(
+        default={},
+        description="Options of the VLM's image processor that differ from its own, such as "
+        "do_image_splitting." + PRESET,
     )
     trust_remote_code: Flag = Field(
         default=False, description="Whether code that comes with the model may run."

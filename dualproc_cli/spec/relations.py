@@ -88,9 +88,16 @@ def _edges(path: KeyPath, edges: dict[str, Any]) -> Iterator[Finding]:
 
 def _learning(data: dict[str, Any]) -> Iterator[Finding]:
     steps = data.get("generator", {}).get("steps", GeneratorSpec.model_fields["steps"].default)
-    carrying = data.get("learn", {}).get("gradient", {}).get("steps", 1)
-    if carrying > steps:
-        yield ("learn", "gradient", "steps"), f"is {carrying}", f"at most generator.steps, {steps}"
+    gradient = data.get("learn", {}).get("gradient", {})
+    for key in ("steps", "step"):
+        value = gradient.get(key)
+        if isinstance(value, int) and value > steps:
+            yield ("learn", "gradient", key), f"is {value}", f"at most generator.steps, {steps}"
+    if gradient.get("through", "last-steps") == "last-steps":
+        if gradient.get("step", "random") != "random":
+            yield ("learn", "gradient", "step"), "belongs to x0-jump", "through: x0-jump, or steps instead"
+        if gradient.get("renoise"):
+            yield ("learn", "gradient", "renoise"), "belongs to x0-jump", "through: x0-jump"
 
 
 def _measures(data: dict[str, Any]) -> Iterator[Finding]:

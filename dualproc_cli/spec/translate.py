@@ -34,6 +34,8 @@ _UNIONS: dict[KeyPath, int] = {
     ("visual_prompts", "*"): 1,
     ("learn", "adapter", "target_modules"): 1,
     ("learn", "where"): 1,
+    ("learn", "noise_pool"): 1,
+    ("learn", "gradient", "step"): 1,
     ("memory",): 1,
     ("evaluate", "measures", "*"): 2,
 }

@@ -21,6 +21,7 @@ from dualproc_cli.models.load_errors import advice
 from dualproc_cli.models.quantization import for_model, quantization, quantize
 from dualproc_cli.models.source import ModelSource, find_model
 from dualproc_cli.spec import VlmSpec
+from dualproc_cli.vlm.image_processor import change_image_processor
 from dualproc_cli.vlm.template import set_template
 
 EXPECTED = "an image-text-to-text model with its processor: a hub id, a folder or miniature"
@@ -99,6 +100,7 @@ def build_vlm(spec: VlmSpec, device: torch.device, weights: Weights, texts: Sequ
         processor = load_processor(local).processor
     else:
         processor = dummy_processor(shape)
+        change_image_processor(processor, spec.processor)
     model = build_vlm_model(shape, weights, device, dtype, spec.quantization)
     if weights == "none":
         return prepare_vlm(processor, model, torch.device("cpu"), spec.image_scale)
@@ -119,7 +121,8 @@ def load_processor(spec: VlmSpec) -> Vlm:
     """Load the processor without the model (``model`` is None), which is enough for `AnswerScorer.plan`.
 
     Raises:
-        UserError: the processor cannot be found or read, or the model is not an image-text-to-text model.
+        UserError: the processor cannot be found or read, it has no such options as the spec gives it, or the
+            model is not an image-text-to-text model.
     """
     source = _find(spec)
     processor, workarounds = _load_processor(spec, source)
@@ -143,6 +146,7 @@ def _load_processor(spec: VlmSpec, source: ModelSource) -> tuple[ProcessorMixin,
         raise UserError(
             f"vlm.model: {spec.model} has no processor for pictures and text; expected a model with both"
         )
+    change_image_processor(processor, spec.processor)
     _clamp_resizes(processor.image_processor)
     return processor, set_template(processor, spec.model)
 

@@ -11,7 +11,7 @@ from dualproc_cli.spec import GradientSpec
 
 WHOLE = GradientSpec(steps=2 * STEPS)  # some schedulers step more often
 LAST = GradientSpec(steps=1)
-JUMP = GradientSpec(through="x0-jump", steps=1)
+JUMP = GradientSpec(through="x0-jump", step=1)
 
 
 def picture(generator: Generator, gradient: GradientSpec | None = None) -> Tensor:

@@ -105,7 +105,7 @@ def test_x0_jump(family):
     generator = learned(family)
     check_jump(generator)
     if type(generator.pipeline.scheduler).__name__ in STRAIGHT:
-        last = picture(generator, GradientSpec(through="x0-jump", steps=STEPS))
+        last = picture(generator, GradientSpec(through="x0-jump", step=STEPS))
         torch.testing.assert_close(last.detach(), picture(generator), atol=1e-4, rtol=0)
 
 
