@@ -212,8 +212,8 @@ class Generator:
     def add_adapter(self, spec: AdapterSpec, seed: int) -> None:
         """Add the adapter that learns, and check that gradients reach it.
 
-        It has no effect until it is trained. Its update is multiplied by ``spec.scale``, in the file too, so
-        that plain diffusers draws the same pictures at adapter weight 1.
+        It has no effect until it is trained. Its update is multiplied by ``spec.scale``, which `save_adapter`
+        bakes into its weights.
 
         Raises:
             UserError: ``spec.target_modules`` matches no layer, or a weight that affects the picture gets no
@@ -266,9 +266,17 @@ class Generator:
         return self._arguments.beside_prompt_and_seed(self.spec)
 
     def save_adapter(self, folder: Path) -> Path:
-        """Write the learned adapter to ``folder`` for plain diffusers, and return the file's path."""
-        spec, state = self._learned, self.adapter_state()
-        return AdapterFile(self.component, spec.type, spec.rank, spec.alpha, state).write(folder)
+        """Write the learned adapter to ``folder`` for plain diffusers, and return the file's path.
+
+        Its scale is baked into its weights: at adapter weight 1 it draws the learned pictures.
+        """
+        spec = self._learned
+        tensors = ADAPTER_TYPES[spec.type].scaled(self.adapter_state(), spec.scale)
+        layers = getattr(self.denoiser.config, "layers_per_block", None)
+        base = {"base_pipeline": type(self.pipeline).__name__}
+        if isinstance(layers, int):
+            base["base_layers_per_block"] = str(layers)
+        return AdapterFile(self.component, spec.type, spec.rank, tensors, base).write(folder)
 
     def load_adapters(self, adapters: Sequence[tuple[Path, float]]) -> None:
         """Load saved adapters, each multiplied by its own scale, in addition to those loaded before.
