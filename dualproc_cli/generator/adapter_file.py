@@ -21,8 +21,8 @@ from dualproc_cli.generator.tensor_file import read_tensor_file, tensor_file
 FILE_NAME = "pytorch_lora_weights.safetensors"
 # Where diffusers looks for the adapter's configuration. Without it, diffusers sets alpha to the rank.
 METADATA_KEY = "lora_adapter_metadata"
-# The class of the pipeline, and how many layers a block of its UNet has: the names of other tools need them.
-BASE_KEYS = ("base_pipeline", "base_layers_per_block")
+# The class of the pipeline, and what other tools' names for its layers depend on in its denoiser's config.
+BASE_KEYS = ("base_pipeline", "base_layers_per_block", "base_guidance_embeds")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class AdapterFile:
                 raise ValueError("alpha")
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path}: its metadata do not give the rank of one component and an alpha that equals it; learn it again"
+                f"{path}: its metadata do not give the rank of one component and an alpha that equals it; "
+                "learn it again"
             ) from error
         tensors = {key.partition(".")[2]: value for key, value in named.items()}
         base = {key: metadata[key] for key in BASE_KEYS if key in metadata}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import adapter, self_test
-from dualproc_cli.generator.adapter_file import AdapterFile
+from dualproc_cli.generator.adapter_file import BASE_KEYS, AdapterFile
 from dualproc_cli.generator.adapter_types import ADAPTER_TYPES
 from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.conventions import Conventions
@@ -272,11 +272,12 @@ class Generator:
         """
         spec = self._learned
         tensors = ADAPTER_TYPES[spec.type].scaled(self.adapter_state(), spec.scale)
-        layers = getattr(self.denoiser.config, "layers_per_block", None)
-        base = {"base_pipeline": type(self.pipeline).__name__}
-        if isinstance(layers, int):
-            base["base_layers_per_block"] = str(layers)
-        return AdapterFile(self.component, spec.type, spec.rank, tensors, base).write(folder)
+        known = {"base_pipeline": type(self.pipeline).__name__}
+        for key in BASE_KEYS[1:]:
+            value = getattr(self.denoiser.config, key.removeprefix("base_"), None)
+            if isinstance(value, int):  # a flag too
+                known[key] = str(value)
+        return AdapterFile(self.component, spec.type, spec.rank, tensors, known).write(folder)
 
     def load_adapters(self, adapters: Sequence[tuple[Path, float]]) -> None:
         """Load saved adapters, each multiplied by its own scale, in addition to those loaded before.
