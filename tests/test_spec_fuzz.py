@@ -18,7 +18,7 @@ version: 1
 name: every-key
 description: all of the language
 generator: {model: miniature, revision: null, width: 64, height: 64, steps: 2, guidance_scale: 0.0,
-  dtype: auto, quantization: none, trust_remote_code: false,
+  dtype: auto, quantization: none, trust_remote_code: false, base: null, adapters: [],
   compile: false}
 memory: [tile-vae]
 vlm: {model: miniature, revision: main, dtype: float32, quantization: none, image_scale: 0.5,

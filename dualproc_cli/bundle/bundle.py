@@ -16,6 +16,7 @@ from dualproc_cli.bundle.manifest import Manifest
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import digest
 from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, spec_digest
+from dualproc_cli.spec.weights_files import adapter_file
 
 TRUST = "trust_remote_code"  # the key of every model in a spec that lets the model's own code run
 REQUIRED = (ADAPTER, SPEC, README)
@@ -121,6 +122,12 @@ class Bundle:
         spec = ControlSpec.model_validate(data)
         return LoadedSpec(spec, self.folder, text, dict(self.manifest.origins), str(self.source))
 
+    @property
+    def stands_on(self) -> list[tuple[str, float]]:
+        """The adapters on top of which it was learned: the digest of each one's file, and its scale."""
+        adapters = self.spec.generator.adapters
+        return [(self.manifest.files[adapter_file(one.path)], one.scale) for one in adapters]
+
     def _check_spec(self) -> None:
         where = f"{self.source}: {MANIFEST}: spec"
         try:
@@ -138,6 +145,10 @@ class Bundle:
                 raise UserError(
                     f"{where}: visual_prompts.{name}: {prompt.path} is not in the bundle; learn it again"
                 )
+        for index, adapter in enumerate(spec.generator.adapters):
+            if adapter_file(adapter.path) not in self.manifest.files:
+                at = f"generator.adapters.{index}"
+                raise UserError(f"{where}: {at}: {adapter.path} is not in the bundle; learn it again")
 
 
 def _untrusted(data: Any) -> Any:

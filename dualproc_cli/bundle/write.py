@@ -15,6 +15,7 @@ from dualproc_cli.bundle.manifest import FORMAT, Manifest, Outcome, Revisions, V
 from dualproc_cli.files import digest, folder_atomically
 from dualproc_cli.metrics import StepMetrics
 from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, canonical, spec_digest
+from dualproc_cli.spec.weights_files import adapter_file
 
 
 def write_bundle(
@@ -53,9 +54,9 @@ def write_bundle(
     """
     spec = loaded.spec
     with folder_atomically(output, overwrite=True) as folder:
-        for path in {
-            prompt.path for prompt in spec.visual_prompts.values() if isinstance(prompt, ImagePrompt)
-        }:
+        pictures = [prompt.path for prompt in spec.visual_prompts.values() if isinstance(prompt, ImagePrompt)]
+        adapters = [adapter_file(one.path) for one in spec.generator.adapters]
+        for path in {*pictures, *adapters}:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(loaded.folder / path, folder / path)
         save_adapter(folder)

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -136,16 +136,26 @@ def _activate(denoiser: nn.Module, names: list[str]) -> None:
 
 
 @contextmanager
-def suspended(denoiser: nn.Module) -> Iterator[None]:
-    """Switch all adapters off inside the block, so that the denoiser is exactly the base model."""
+def suspended(denoiser: nn.Module, keep: Sequence[str] = ()) -> Iterator[None]:
+    """Switch all adapters but ``keep`` off inside the block; without any, it is exactly the base model."""
+    in_force = active(denoiser)
     with _same_requires_grad(denoiser):
         try:
-            for layer in layers(denoiser):
-                layer.enable_adapters(False)
+            if keep:
+                _activate(denoiser, list(keep))
+            else:
+                _enable(denoiser, False)
             yield
         finally:
-            for layer in layers(denoiser):
-                layer.enable_adapters(True)
+            if keep:
+                _activate(denoiser, in_force)
+            else:
+                _enable(denoiser, True)
+
+
+def _enable(denoiser: nn.Module, enabled: bool) -> None:
+    for layer in layers(denoiser):
+        layer.enable_adapters(enabled)
 
 
 @contextmanager

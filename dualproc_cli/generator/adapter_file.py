@@ -17,8 +17,9 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
 from dualproc_cli.generator.adapter_types import ADAPTER_TYPES, recognised
 from dualproc_cli.generator.tensor_file import read_tensor_file, tensor_file
+from dualproc_cli.spec.weights_files import ADAPTER_FILE
 
-FILE_NAME = "pytorch_lora_weights.safetensors"
+FILE_NAME = ADAPTER_FILE
 # Where diffusers looks for the adapter's configuration. Without it, diffusers sets alpha to the rank.
 METADATA_KEY = "lora_adapter_metadata"
 # The class of the pipeline, and what other tools' names for its layers depend on in its denoiser's config.

@@ -60,6 +60,7 @@ class Generator:
         self.denoiser: nn.Module = getattr(pipeline, component)
         self._arguments = Arguments(pipeline, spec)
         self._loaded = 0
+        self._carried: list[str] = []
         self._learned = AdapterSpec()
         self.saving: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.strategies: list[str] = []
@@ -258,8 +259,24 @@ class Generator:
         adapter.fill(adapter.tensors(self.denoiser, LEARNED), state, "checkpoint", "adapter")
 
     def without_adapter(self) -> AbstractContextManager[None]:
-        """Switch the adapters off inside the block, where pictures are exactly the base generator's."""
-        return adapter.suspended(self.denoiser)
+        """Switch the adapters off inside the block, where pictures are exactly the base generator's.
+
+        Those that it carries (`carry`) are a part of the base generator, and stay on.
+        """
+        return adapter.suspended(self.denoiser, self._carried)
+
+    def carry(self, adapters: Sequence[tuple[AdapterFile, float]]) -> None:
+        """Make adapters, each at its own scale, a part of the base generator. They must fit it."""
+        for file, scale in adapters:
+            name = f"carried-{len(self._carried)}"
+            self._attach(name, file, scale, "generator.adapters")
+            self._carried.append(name)
+
+    def _attach(self, name: str, file: AdapterFile, scale: float, source: str) -> None:
+        adapter.inject(self.denoiser, name, file.config, seed=0)
+        adapter.fill(adapter.tensors(self.denoiser, name), file.tensors, source, "adapter")
+        for layer in adapter.layers(self.denoiser):
+            layer.set_scale(name, scale)
 
     def call_arguments(self) -> dict[str, Any]:
         """Return the arguments besides prompt and seed with which plain diffusers draws the same pictures."""
@@ -297,9 +314,5 @@ class Generator:
         for folder, file, scale in files:
             if scale == 0:
                 continue
-            name = f"loaded-{self._loaded}"
-            adapter.inject(self.denoiser, name, file.config, seed=0)
-            adapter.fill(adapter.tensors(self.denoiser, name), file.tensors, str(folder), "adapter")
-            for layer in adapter.layers(self.denoiser):
-                layer.set_scale(name, scale)
+            self._attach(f"loaded-{self._loaded}", file, scale, str(folder))
             self._loaded += 1

@@ -55,7 +55,7 @@ def estimate_learning(
     """
     spec = loaded.spec
     with Ledger().counting() as ledger:
-        generator, parts = _generator(ledger, spec.generator, spec.prompts.all, device, strategies)
+        generator, parts = _generator(ledger, loaded.generator, spec.prompts.all, device, strategies)
         vlm = _vlm(ledger, parts, "vlm", spec.vlm, loaded, device, strategies)
         _attach_adapter(ledger, parts, generator, spec)
         parts["optimizer"] = (1 + OPTIMIZER_COPIES) * parts["adapter"]
@@ -76,7 +76,7 @@ def estimate_evaluation(
     """
     spec = loaded.spec
     with Ledger().counting() as ledger:
-        generator, parts = _generator(ledger, spec.generator, spec.prompts.all, device, strategies)
+        generator, parts = _generator(ledger, loaded.generator, spec.prompts.all, device, strategies)
         vlms = [_vlm(ledger, parts, "vlm", spec.vlm, loaded, device, strategies)]
         if spec.evaluate.vlm is not None:
             vlms.append(_vlm(ledger, parts, "second vlm", spec.evaluate.vlm, loaded, device, strategies))
@@ -121,6 +121,7 @@ def _generator(
     generator = build_generator(change_generator(spec, strategies), device, "none", prompts)
     for strategy in strategies:
         strategy.simulate(generator)
+    to_meta(generator.denoiser, torch.float32)  # the adapters that it carries: the rest already has no data
     parts = {"denoiser": 0, "text encoders": 0, "decoder": 0}
     for name, module in generator.pipeline.components.items():
         if isinstance(module, torch.nn.Module):

@@ -181,7 +181,7 @@ def _plan(loaded: LoadedSpec, vlms: tuple[VlmSpec, ...], device: torch.device) -
     spec = loaded.spec
     return MemoryPlan(
         device=device,
-        generator=spec.generator,
+        generator=loaded.generator,
         vlms=vlms,
         prompts=spec.prompts.all,
         texts=spec.question_texts,
@@ -265,10 +265,6 @@ def _is_new(one: Strategy, taken: Sequence[Strategy]) -> bool:
 def _bytes_on_disk(specs: Sequence[GeneratorSpec | VlmSpec]) -> float:
     """Return the size of the weights of ``specs``; infinite if they are not all in local folders."""
     try:
-        folders = [find_model(spec).folder for spec in specs]
+        return sum(find_model(spec).bytes for spec in specs)
     except FileNotFoundError:
         return math.inf
-    return sum(
-        math.inf if folder is None else sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-        for folder in folders
-    )

@@ -24,11 +24,29 @@ MemoryStrategy = Literal[
 Memory = Annotated[Auto | Annotated[tuple[MemoryStrategy, ...], Tag("names")], AUTO_OR_NAMES]
 
 
+class LoadedAdapterSpec(SpecModel):
+    """An adapter that the generator already carries."""
+
+    path: Text = Field(
+        description="A LoRA's .safetensors file, or a folder that holds one, such as another control's "
+        "bundle; relative to the spec and inside its folder."
+    )
+    scale: Annotated[float, number(ge=-100, le=100)] = Field(
+        default=1.0, description="Its strength; 1 is as it was made."
+    )
+
+
 class GeneratorSpec(SpecModel):
     """The text-to-image generator that learns, and how it draws."""
 
     model: Text = Field(
-        default=MINIATURE, description="Hub id, local directory, or miniature (the embedded default)."
+        default=MINIATURE,
+        description="Hub id, local directory, single .safetensors file, or miniature (the embedded default).",
+    )
+    base: Text | None = Field(
+        default=None,
+        description="For a single file: the hub id or local directory that gives its configuration, and the "
+        "parts that it lacks; null is what diffusers takes for such a file.",
     )
     revision: Text | None = Field(
         default=None, description="Branch, tag or commit on the hub; null is the newest."
@@ -47,6 +65,11 @@ class GeneratorSpec(SpecModel):
         default="auto", description="Precision; auto is bfloat16 on CUDA and float32 elsewhere."
     )
     quantization: Quantization = Field(default="none", description="Quantization of the frozen weights.")
+    adapters: tuple[LoadedAdapterSpec, ...] = Field(
+        default=(),
+        description="Adapters that the generator already carries, such as a turbo LoRA or another control: "
+        "the new one is learned on top of them.",
+    )
     compile: Flag = Field(
         default=False,
         description="Whether to compile the denoiser's repeated blocks: about a minute, then faster steps.",
