@@ -27,6 +27,7 @@ def write_bundle(
     arguments: Mapping[str, Any],
     revisions: Revisions,
     memory: Sequence[str],
+    started_from: str | None = None,
     metrics: Sequence[StepMetrics],
     outcome: Outcome,
     verdict: VerdictRecord | None,
@@ -43,6 +44,7 @@ def write_bundle(
         arguments: the pipeline's arguments, besides prompt and seed, to draw as dualproc does.
         revisions: the commits that the spec's models were resolved to.
         memory: names of the memory strategies that were used.
+        started_from: the digest of the adapter's file that the run started from.
         metrics: the metrics of every step.
         outcome: how the run ended.
         verdict: what became of the control.
@@ -78,6 +80,7 @@ def write_bundle(
             origins=loaded.origins,
             revisions=revisions,
             memory=list(memory),
+            started_from=started_from,
             versions=library_versions(),
             seed=spec.learn.seed,
             outcome=outcome,

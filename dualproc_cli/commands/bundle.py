@@ -36,6 +36,8 @@ def show(bundle: BundlePath, as_json: AsJson = False) -> None:
         "generator": _model(spec.generator.model, manifest.revisions.generator),
         "vlm": _model(spec.vlm.model, manifest.revisions.vlm),
         "adapter": f"rank {spec.learn.adapter.rank}, scale {spec.learn.adapter.scale:g}",
+        "stands on": ", ".join(f"{one.path} at {one.scale:g}" for one in spec.generator.adapters),
+        "started from": f"the adapter sha256 {manifest.started_from[:12]}" if manifest.started_from else "",
         "run": f"{run.step} of {spec.learn.steps} steps in {run.seconds:g} s, ended by {run.reason}",
         "seed": str(manifest.seed),
         "set": ", ".join(f"{key}={value}" for key, value in manifest.overrides.items()),

@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftConfig, inject_adapter_in_model
@@ -40,6 +40,18 @@ def auto_targets(denoiser: nn.Module) -> list[str]:
         if isinstance(getattr(module, "base_layer", module), nn.Linear)
         and not PARTS.search(name)
         and any(name.startswith(f"{block}.") and not MODULATION.search(name, len(block)) for block in blocks)
+    ]
+
+
+def targets(denoiser: nn.Module, wanted: Literal["auto"] | Sequence[str]) -> list[str]:
+    """Return the full names of the layers that ``learn.adapter.target_modules`` means."""
+    if wanted == "auto":
+        return auto_targets(denoiser)
+    endings = tuple(f".{name}" for name in wanted)
+    return [
+        name
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and f".{name}".endswith(endings)
     ]
 
 

@@ -242,6 +242,15 @@ class Generator:
         for parameter in self.adapter_parameters():
             parameter.requires_grad_(True)
 
+    def start_from(self, file: AdapterFile) -> None:
+        """Make the adapter that learns the same as that of ``file``.
+
+        Raises:
+            UserError: they have other layers, or another rank.
+        """
+        spec = self._learned
+        self.load_adapter_state(ADAPTER_TYPES[spec.type].scaled(file.tensors, 1 / spec.scale))
+
     def adapter_parameters(self) -> list[nn.Parameter]:
         """Return the trainable weights, float32."""
         return list(adapter.tensors(self.denoiser, LEARNED).values())

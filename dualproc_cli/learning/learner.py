@@ -52,7 +52,13 @@ class Learner:
     """
 
     def __init__(
-        self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss, *, keep_best: bool = False
+        self,
+        spec: ControlSpec,
+        generator: Generator,
+        criterion: CompositeLoss,
+        *,
+        keep_best: bool = False,
+        started_from: str | None = None,
     ) -> None:
         """Prepare the first step.
 
@@ -61,6 +67,7 @@ class Learner:
             generator: with its adapter, and the steering that ``spec.where`` names.
             criterion: the spec's loss, compiled for the size of the generator's pictures.
             keep_best: whether the state with the lowest recent loss of the last phase is kept.
+            started_from: the digest of the adapter's file that ``generator`` was given to start from.
         """
         self.spec, self.generator, self.criterion = spec, generator, criterion
         self.phases = phases_of(spec, generator, criterion)
@@ -68,6 +75,7 @@ class Learner:
         self.best: Best | None = None
         self.validations: list[Validation] = []
         self._keep_best = keep_best
+        self._digest = run_digest(spec, started_from)
         self._validates = spec.learn.keep_best == "verdict"
         self._validator: Validator | None = None
         self._rng = torch.Generator().manual_seed(spec.learn.seed)
@@ -191,7 +199,7 @@ class Learner:
             if (state := self._optimizer.state.get(parameter))
         ]
         return Checkpoint(
-            spec_digest=run_digest(self.spec),
+            spec_digest=self._digest,
             metrics=list(self.metrics),
             validations=list(self.validations),
             rng=self._rng.get_state(),
