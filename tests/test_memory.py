@@ -244,7 +244,15 @@ def test_exact_strategies_leave_pictures_and_gradients_as_they_are():
 
 def test_what_a_device_cannot_do_is_not_available():
     on_cpu = {strategy.name for strategy in STRATEGIES if strategy.available(CPU)}
-    assert on_cpu == {"checkpoint-vae", "checkpoint-denoiser", "tile-vae", "int8", "half-image"}
+    assert on_cpu == {
+        "half-batches",
+        "single-pictures",
+        "checkpoint-vae",
+        "checkpoint-denoiser",
+        "tile-vae",
+        "int8",
+        "half-image",
+    }
     assert "nf4" in {strategy.name for strategy in STRATEGIES if strategy.available(CUDA)}
 
 
@@ -260,7 +268,7 @@ def test_a_plan_takes_no_more_than_it_must(loaded, free, monkeypatch):
     assert found.names == ["checkpoint-denoiser"], "what saves nothing is left out, what is not needed too"
     assert found.estimate.total == 2**39
     assert "memory: 512.0 GiB fits the 512.0 GiB that are free on cpu" in found.reason
-    assert found.next().names == ["checkpoint-denoiser", "checkpoint-vae"]
+    assert found.next().names == ["checkpoint-denoiser", "half-batches"]
 
 
 def test_a_plan_counts_the_free_memory_of_a_device(monkeypatch):
@@ -280,7 +288,7 @@ def test_strategies_that_fail_or_save_nothing_are_left_out(loaded, free, monkeyp
     assert "does not fit" in found.reason
     assert found.names == ["checkpoint-denoiser", "half-image"]
     assert found.load_vlm().image_scale == 0.5
-    assert found.next().names == ["checkpoint-denoiser", "half-image", "checkpoint-vae"]
+    assert found.next().names == ["checkpoint-denoiser", "half-image", "half-batches"]
 
 
 def test_fewer_bits_take_the_place_of_more(loaded, free, monkeypatch):
@@ -289,12 +297,26 @@ def test_fewer_bits_take_the_place_of_more(loaded, free, monkeypatch):
     halved_by(monkeypatch, "int8", "nf4")
     found = plan_learning(loaded, CPU)
     assert found.names == ["int8"], "nf4 in its place saves no more here"
-    others = ["checkpoint-vae", "checkpoint-denoiser", "tile-vae"]
+    others = ["single-pictures", "checkpoint-vae", "checkpoint-denoiser", "tile-vae"]
     named_ones = plan_learning(load_spec(SPEC, [f"memory=[{', '.join([*others, 'int8'])}]"]), CPU)
     deeper = named_ones.next()
     assert deeper.names == [*others, "nf4"]
     assert deeper.next().names == [*others, "nf4", "half-image"]
     assert deeper.next().next() is None
+
+
+def test_pictures_are_drawn_in_parts_before_anything_is_lost(loaded, free):
+    free(1)
+    names = plan_learning(loaded, CPU).names
+    assert names[0] == "single-pictures"
+    whole, half, single = (
+        estimate_learning(loaded, CPU, named(one)).parts["activations"]
+        for one in ((), ["half-batches"], ["single-pictures"])
+    )
+    assert half == single < 0.6 * whole, "two pictures a step"
+    decided = load_spec(SPEC, ["learn.batch_size=2", "learn.micro_batch=1", *CHANGES])
+    assert estimate_learning(decided, CPU).parts["activations"] == single
+    assert "single-pictures" not in plan_learning(decided, CPU).names
 
 
 def test_weights_that_a_user_quantised_stay_so(free, monkeypatch):

@@ -40,6 +40,7 @@ class Generator:
         workarounds: the changes that the pipeline needed.
         conventions: how the pipeline returns its pictures.
         saving: makes the context in which tensors are saved for the backward pass.
+        micro_batch: how many of the pictures of a step of learning are drawn at once, from their number.
         strategies: names of the memory strategies that were applied, for error messages.
         steering: what is learned of the steering of its inputs; None without any.
     """
@@ -63,6 +64,7 @@ class Generator:
         self._carried: list[str] = []
         self._learned = AdapterSpec()
         self.saving: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.micro_batch: Callable[[int], int] = int
         self.strategies: list[str] = []
         self.steering: Steering | None = None
         self._pictures: SteeredPictures | None = None  # inside `steered`

@@ -7,8 +7,9 @@ import torch
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.drawing import draw_seeds
 from dualproc_cli.generator import Generator
+from dualproc_cli.jitter import MicroBatchRandom
 from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
-from dualproc_cli.learning.phases import Phase, phases_of
+from dualproc_cli.learning.phases import Phase, PhaseLoss, phases_of
 from dualproc_cli.learning.validation import Validation, Validator, is_best, settled
 from dualproc_cli.metrics import WINDOW, StepMetrics, holds_above, recent_loss
 from dualproc_cli.spec import ControlSpec
@@ -128,14 +129,13 @@ class Learner:
         """
         phase = self.phase
         prompts, seeds = self._draw(phase.batch_size)
-        found = phase.loss(prompts, seeds, self._rng)
         self._optimizer.zero_grad()
-        (found.loss + found.keep).backward()
+        found = self._differentiate(prompts, seeds)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.spec.learn.gradient_clip)
 
         # A single transfer, because each transfer from the device waits until it has finished computing.
         probabilities = [values.mean() for values in found.probabilities.values()]
-        scalars = [found.loss.detach(), found.keep.detach(), norm, *found.losses.values(), *probabilities]
+        scalars = [found.loss, found.keep, norm, *found.losses.values(), *probabilities]
         values = torch.stack([scalar.float() for scalar in scalars]).tolist()
         asked = len(found.losses)
         entry = StepMetrics(
@@ -163,6 +163,24 @@ class Learner:
         if self._phase_is_over:
             self._end_phase()
         return entry
+
+    def _differentiate(self, prompts: list[str], seeds: list[int]) -> PhaseLoss:
+        """Return the loss of a batch, whose gradient is added up micro-batch by micro-batch.
+
+        Losses are means over pictures, so a micro-batch counts by its share of them.
+        """
+        count, wanted = len(seeds), self.spec.learn.micro_batch
+        size = min(count, self.generator.micro_batch(count) if wanted == "auto" else wanted)
+        state, found = self._rng.get_state(), []
+        for start in range(0, count, size):
+            rows = range(count)[start : start + size]
+            rng = MicroBatchRandom.part(state, rows, count)
+            part = self.phase.loss(prompts[start : rows.stop], seeds[start : rows.stop], rng)
+            share = len(rows) / count
+            ((part.loss + part.keep) * share).backward()
+            found.append((share, part.detached()))
+        self._rng.set_state(rng.get_state())
+        return PhaseLoss.of_parts(found)
 
     def _validate(self) -> None:
         """Every few steps and at the phase's end, judge the state, and remember it if it is the best."""

@@ -190,10 +190,17 @@ def _learn_step(
         whole = "noise" in spec.steered and learn.gradient.through == "last-steps"
         gradient = GradientSpec(steps=spec.generator.steps) if whole else learn.gradient
         _ask_about(loaded, generator, vlm, gradient, strategies)
-        latents = _record(loaded, generator, learn.teach.batch_size, learn.gradient, strategies, decode=False)
+        taught = _at_once(loaded, generator, learn.teach.batch_size)
+        latents = _record(loaded, generator, taught, learn.gradient, strategies, decode=False)
         latents.backward(empty(latents))
     if "weights" in spec.where:
         _ask_about(loaded, generator, vlm, learn.gradient, strategies)
+
+
+def _at_once(loaded: LoadedSpec, generator: Generator, count: int) -> int:
+    """Return how many of the ``count`` pictures of a step are drawn at once."""
+    wanted = loaded.spec.learn.micro_batch
+    return min(count, generator.micro_batch(count) if wanted == "auto" else wanted)
 
 
 def _ask_about(
@@ -205,7 +212,7 @@ def _ask_about(
 ) -> None:
     """Draw pictures, ask about them, and go back to what they were drawn with."""
     learn = loaded.spec.learn
-    images = _record(loaded, generator, learn.batch_size, gradient, strategies)
+    images = _record(loaded, generator, _at_once(loaded, generator, learn.batch_size), gradient, strategies)
     pictures = _real(images).repeat(learn.jitter.views, 1, 1, 1).requires_grad_()
     report = _ask(loaded, vlm, pictures)
     if learn.keep.matters and "weights" in loaded.spec.where:

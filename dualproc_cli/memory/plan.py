@@ -18,6 +18,7 @@ from dualproc_cli.memory.estimate import (
 )
 from dualproc_cli.memory.strategies import (
     STRATEGIES,
+    MicroBatches,
     Strategy,
     change_generator,
     change_vlm,
@@ -126,6 +127,10 @@ def plan_learning(loaded: LoadedSpec, device: torch.device) -> MemoryPlan:
     if not isinstance(loaded.spec.memory, str):
         reason = f"memory: {', '.join(loaded.spec.memory) or 'no strategy'}, as the spec says"
         return replace(_checked(plan), strategies=named(loaded.spec.memory), reason=reason)
+    learn = loaded.spec.learn
+    if learn.micro_batch != "auto" or max(learn.batch_size, learn.teach.batch_size) == 1:
+        others = tuple(one for one in plan.available if not isinstance(one, MicroBatches))
+        plan = replace(plan, available=others)
     return _fitted(plan, (), lambda taken: estimate_learning(loaded, device, taken))
 
 

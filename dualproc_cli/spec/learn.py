@@ -2,10 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from dualproc_cli.spec.fields import AUTO_OR_NAMES, PRESET, Auto, SpecModel, Text, number, whole
 
+MicroBatch = Annotated[
+    Auto | Annotated[int, whole(ge=1, le=1024), Tag("number")],
+    Discriminator(lambda value: "auto" if isinstance(value, str) else "number"),
+]
 Objective = Literal["likelihood", "choice", "choice-per-token"]
 NEED_ALTERNATIVES: tuple[Objective, ...] = ("choice", "choice-per-token")
 TargetModules = Annotated[
@@ -153,6 +157,11 @@ class LearnSpec(SpecModel):
         default=100, description="Optimizer steps in which the VLM is asked."
     )
     batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=4, description="Pictures per step.")
+    micro_batch: MicroBatch = Field(
+        default="auto",
+        description="Pictures of a step that are drawn and differentiated at once; their gradients are added "
+        "up, so the step is the same. auto: all of them, or fewer if memory is short.",
+    )
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
         default=5e-5, description="AdamW's learning rate." + PRESET
     )

@@ -12,6 +12,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "int8", "nf4"]
 MemoryStrategy = Literal[
     "free-text-encoders",
+    "half-batches",
+    "single-pictures",
     "checkpoint-vae",
     "checkpoint-denoiser",
     "two-devices",

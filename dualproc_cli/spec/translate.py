@@ -34,6 +34,7 @@ _UNIONS: dict[KeyPath, int] = {
     ("visual_prompts", "*"): 1,
     ("learn", "adapter", "target_modules"): 1,
     ("learn", "where"): 1,
+    ("learn", "micro_batch"): 1,
     ("memory",): 1,
     ("evaluate", "measures", "*"): 2,
 }
