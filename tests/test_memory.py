@@ -256,6 +256,36 @@ def test_what_a_device_cannot_do_is_not_available():
     assert "nf4" in {strategy.name for strategy in STRATEGIES if strategy.available(CUDA)}
 
 
+@pytest.mark.parametrize("key", ["generator.device", "vlm.device"])
+def test_a_device_that_is_not_here_is_refused_before_anything_is_loaded(key):
+    with pytest.raises(UserError, match=rf"^{key} cuda:93: no such device here \(expected one of: cpu"):
+        plan_learning(load_spec(SPEC, [f"{key}=cuda:93"]), CPU)
+
+
+def test_models_are_loaded_on_their_own_devices(monkeypatch):
+    places = []
+    monkeypatch.setattr(plan, "pick_device", lambda name, key: torch.device(name))
+    monkeypatch.setattr(plan, "load_generator", lambda spec, device: places.append(device) or Place())
+    monkeypatch.setattr(plan, "load_vlm", lambda spec, device: places.append(device))
+    chosen = load_spec(SPEC, ["generator.device=cuda:1", "vlm.device=cpu", "memory=[]"])
+    monkeypatch.setattr(plan, "free_bytes", lambda device: 2**40)
+    found = plan_learning(chosen, CPU)
+    found.load_generator()
+    found.load_vlm()
+    assert places == [torch.device("cuda:1"), CPU]
+    assert "two-devices" not in {one.name for one in found.available}
+    assert run_digest(chosen.spec) == run_digest(load_spec(SPEC).spec)
+
+
+class Place:
+    """Takes the place of a generator."""
+
+
+def test_a_vlm_on_another_device_takes_none_of_the_generators(loaded, plain):
+    apart = load_spec(SPEC, ["learn.batch_size=2", "vlm.device=cuda", *CHANGES])
+    assert estimate_learning(apart, CPU).parts == plain.parts | {"vlm": 0}
+
+
 # The plan
 
 
@@ -305,18 +335,16 @@ def test_fewer_bits_take_the_place_of_more(loaded, free, monkeypatch):
     assert deeper.next().next() is None
 
 
-def test_pictures_are_drawn_in_parts_before_anything_is_lost(loaded, free):
+def test_pictures_are_drawn_in_parts_before_anything_is_lost(loaded, plain, free, monkeypatch):
+    single = estimate_learning(loaded, CPU, named(["single-pictures"])).parts["activations"]
+    assert single < 0.6 * plain.parts["activations"], "of two pictures a step"
+    halved_by(monkeypatch, "half-batches", "single-pictures", "checkpoint-vae", "int8")
+    free(2**39 / plan.HEADROOM + 1)
+    assert plan_learning(loaded, CPU).names == ["half-batches"]
     free(1)
-    names = plan_learning(loaded, CPU).names
-    assert names[0] == "single-pictures"
-    whole, half, single = (
-        estimate_learning(loaded, CPU, named(one)).parts["activations"]
-        for one in ((), ["half-batches"], ["single-pictures"])
-    )
-    assert half == single < 0.6 * whole, "two pictures a step"
+    assert plan_learning(loaded, CPU).names == ["half-batches", "checkpoint-vae", "int8"]
     decided = load_spec(SPEC, ["learn.batch_size=2", "learn.micro_batch=1", *CHANGES])
-    assert estimate_learning(decided, CPU).parts["activations"] == single
-    assert "single-pictures" not in plan_learning(decided, CPU).names
+    assert plan_learning(decided, CPU).names == ["checkpoint-vae", "int8"]
 
 
 def test_weights_that_a_user_quantised_stay_so(free, monkeypatch):

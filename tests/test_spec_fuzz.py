@@ -18,11 +18,11 @@ version: 1
 name: every-key
 description: all of the language
 generator: {model: miniature, revision: null, width: 64, height: 64, steps: 2, guidance_scale: 0.0,
-  dtype: auto, quantization: none, trust_remote_code: false, base: null, adapters: [],
+  dtype: auto, quantization: none, trust_remote_code: false, base: null, device: cuda, adapters: [],
   compile: false}
 memory: [tile-vae]
-vlm: {model: miniature, revision: main, dtype: float32, quantization: none, image_scale: 0.5,
-  trust_remote_code: false}
+vlm: {model: miniature, device: 'cuda:1', revision: main, dtype: float32, quantization: none,
+  image_scale: 0.5, trust_remote_code: false}
 prompts: {train: [a house, a tree], held_out: [a ball]}
 visual_prompts:
   target: {type: line, orientation: horizontal, position: 0.65, thickness: 0.03, color: red}

@@ -105,8 +105,8 @@ class Bundle:
     def loaded(self) -> LoadedSpec:
         """The resolved spec of the run; presets that have changed since do not affect it.
 
-        Hub models are pinned to the commits of the run. ``trust_remote_code`` is false even if the spec sets
-        it: the person who opens a bundle decides that, not the one who made it.
+        Hub models are pinned to the commits of the run. ``trust_remote_code`` is false and no ``device`` is
+        named even if the spec does: the person who opens a bundle decides that, not the one who made it.
         """
         data = _untrusted(ControlSpec.model_validate(self.manifest.spec).model_dump(mode="json"))
         revisions = self.manifest.revisions
@@ -116,6 +116,8 @@ class Bundle:
             (data["evaluate"]["vlm"], revisions.evaluate_vlm),
         )
         for model, revision in models:
+            if model:
+                model["device"] = None
             if model and revision:
                 model["revision"] = revision
         text = (self.folder / SPEC).read_text("utf-8")

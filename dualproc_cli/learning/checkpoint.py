@@ -35,13 +35,21 @@ class _Header(BaseModel):
 
 
 def run_digest(spec: ControlSpec, started_from: str | None = None) -> str:
-    """Return the digest of a run: of its spec without ``memory``, which may change when it is resumed.
+    """Return the digest of a run: of its spec without devices and ``memory``, which may change on resuming.
 
     Args:
         spec: of the run.
         started_from: the digest of the adapter's file that the run started from.
     """
-    found = spec_digest(spec.model_copy(update={"memory": "auto"}))
+    found = spec_digest(
+        spec.model_copy(
+            update={
+                "memory": "auto",
+                "generator": spec.generator.model_copy(update={"device": None}),
+                "vlm": spec.vlm.model_copy(update={"device": None}),
+            }
+        )
+    )
     return f"{found}-{started_from}" if started_from else found
 
 

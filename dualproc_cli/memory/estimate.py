@@ -1,6 +1,6 @@
 """How much memory a run will take, found by running it once on models without weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -64,7 +64,7 @@ def estimate_learning(
             _learn_step(loaded, generator, vlm, ledger, strategies)
     # Gradients are made in the step, but they are counted with the optimizer.
     parts["activations"] = max(ledger.peak - weights - parts["adapter"], 0)
-    return _adjusted(parts, strategies)
+    return _adjusted(_without_other_devices(parts, {"vlm": spec.vlm}, device), strategies)
 
 
 def estimate_evaluation(
@@ -77,9 +77,10 @@ def estimate_evaluation(
     spec = loaded.spec
     with Ledger().counting() as ledger:
         generator, parts = _generator(ledger, loaded.generator, spec.prompts.all, device, strategies)
-        vlms = [_vlm(ledger, parts, "vlm", spec.vlm, loaded, device, strategies)]
+        asked = {"vlm": spec.vlm}
         if spec.evaluate.vlm is not None:
-            vlms.append(_vlm(ledger, parts, "second vlm", spec.evaluate.vlm, loaded, device, strategies))
+            asked["second vlm"] = spec.evaluate.vlm
+        vlms = [_vlm(ledger, parts, name, one, loaded, device, strategies) for name, one in asked.items()]
         _attach_adapter(ledger, parts, generator, spec)
         weights = ledger.live
         with _explained(f"{spec.generator.model} with {spec.vlm.model}"), torch.no_grad():
@@ -87,7 +88,7 @@ def estimate_evaluation(
             for vlm in vlms:
                 _ask(loaded, vlm, _real(images))
     parts["activations"] = ledger.peak - weights
-    return _adjusted(parts, strategies)
+    return _adjusted(_without_other_devices(parts, asked, device), strategies)
 
 
 def estimate_drawing(
@@ -142,6 +143,14 @@ def _vlm(
     vlm = build_vlm(change_vlm(spec, strategies), device, "none", loaded.spec.question_texts)
     parts[name] = ledger.live - sum(parts.values())
     return vlm
+
+
+def _without_other_devices(
+    parts: dict[str, int], vlms: Mapping[str, VlmSpec], device: torch.device
+) -> dict[str, int]:
+    """Return ``parts`` without the VLMs that the spec puts on another device."""
+    elsewhere = {name for name, spec in vlms.items() if spec.device and torch.device(spec.device) != device}
+    return {name: 0 if name in elsewhere else size for name, size in parts.items()}
 
 
 def _attach_adapter(ledger: Ledger, parts: dict[str, int], generator: Generator, spec: ControlSpec) -> None:

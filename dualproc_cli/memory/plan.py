@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from dualproc_cli.device import free_bytes
+from dualproc_cli.device import free_bytes, pick_device
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator, build_generator, load_generator
 from dualproc_cli.memory.estimate import (
@@ -20,6 +20,7 @@ from dualproc_cli.memory.strategies import (
     STRATEGIES,
     MicroBatches,
     Strategy,
+    TwoDevices,
     change_generator,
     change_vlm,
     named,
@@ -109,6 +110,7 @@ class MemoryPlan:
         spec, device = change_vlm(self.vlms[index], self.strategies), self.device
         for strategy in self.strategies:
             device = strategy.vlm_device(device)
+        device = pick_device(spec.device, "vlm.device") if spec.device else device
         if spec.model in random:
             return build_vlm(spec, device, "random", self.texts)
         return load_vlm(spec, device)
@@ -131,7 +133,7 @@ def plan_learning(loaded: LoadedSpec, device: torch.device) -> MemoryPlan:
     if learn.micro_batch != "auto" or max(learn.batch_size, learn.teach.batch_size) == 1:
         others = tuple(one for one in plan.available if not isinstance(one, MicroBatches))
         plan = replace(plan, available=others)
-    return _fitted(plan, (), lambda taken: estimate_learning(loaded, device, taken))
+    return _fitted(plan, (), lambda taken: estimate_learning(loaded, plan.device, taken))
 
 
 def plan_evaluation(loaded: LoadedSpec, taken: Sequence[str], batch: int, device: torch.device) -> MemoryPlan:
@@ -151,7 +153,9 @@ def plan_evaluation(loaded: LoadedSpec, taken: Sequence[str], batch: int, device
     plan = _plan(loaded, tuple(vlms), device)
     if not isinstance(loaded.spec.memory, str):
         return replace(_checked(plan), strategies=_usable(taken, plan))
-    return _fitted(plan, taken, lambda strategies: estimate_evaluation(loaded, batch, device, strategies))
+    return _fitted(
+        plan, taken, lambda strategies: estimate_evaluation(loaded, batch, plan.device, strategies)
+    )
 
 
 def plan_drawing(
@@ -184,6 +188,11 @@ def plan_drawing(
 
 def _plan(loaded: LoadedSpec, vlms: tuple[VlmSpec, ...], device: torch.device) -> MemoryPlan:
     spec = loaded.spec
+    if spec.generator.device:
+        device = pick_device(spec.generator.device, "generator.device")
+    for vlm in vlms:
+        if vlm.device:
+            pick_device(vlm.device, "vlm.device")  # refused before anything is loaded
     return MemoryPlan(
         device=device,
         generator=loaded.generator,
@@ -198,9 +207,14 @@ def _available(
     generator: GeneratorSpec, vlms: Sequence[VlmSpec], device: torch.device
 ) -> tuple[Strategy, ...]:
     """Return the strategies that ``device`` supports; what the user quantised is not quantised again."""
+    apart = any(vlm.device for vlm in vlms)
     quantized = {generator.quantization, *(vlm.quantization for vlm in vlms)} != {"none"}
     return tuple(
-        one for one in STRATEGIES if one.available(device) and not (quantized and one.changes_weights)
+        one
+        for one in STRATEGIES
+        if one.available(device)
+        and not (quantized and one.changes_weights)
+        and not (apart and isinstance(one, TwoDevices))
     )
 
 

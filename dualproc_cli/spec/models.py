@@ -4,7 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from dualproc_cli.spec.fields import AUTO_OR_NAMES, PRESET, Auto, Flag, Side, SpecModel, Text, number, whole
+from dualproc_cli.spec.fields import (
+    AUTO_OR_NAMES,
+    PRESET,
+    Auto,
+    Device,
+    Flag,
+    Side,
+    SpecModel,
+    Text,
+    number,
+    whole,
+)
 
 MINIATURE = "miniature"
 
@@ -72,6 +83,9 @@ class GeneratorSpec(SpecModel):
         description="Adapters that the generator already carries, such as a turbo LoRA or another control: "
         "the new one is learned on top of them.",
     )
+    device: Device | None = Field(
+        default=None, description="Where it runs: cpu, cuda, cuda:1 or mps; null is what --device says."
+    )
     compile: Flag = Field(
         default=False,
         description="Whether to compile the denoiser's repeated blocks: about a minute, then faster steps.",
@@ -94,6 +108,9 @@ class VlmSpec(SpecModel):
         default="auto", description="Precision; auto is bfloat16 on CUDA and float32 elsewhere."
     )
     quantization: Quantization = Field(default="none", description="Quantization of the weights.")
+    device: Device | None = Field(
+        default=None, description="Where it runs: cpu, cuda, cuda:1 or mps; null is the generator's device."
+    )
     image_scale: Annotated[float, number(gt=0, le=1)] = Field(
         default=1.0,
         description="Scale of the picture that the VLM is shown, as a fraction of its width and height.",
