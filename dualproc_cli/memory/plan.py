@@ -126,13 +126,14 @@ def plan_learning(loaded: LoadedSpec, device: torch.device) -> MemoryPlan:
         UserError: the device does not support the quantization in the spec.
     """
     plan = _plan(loaded, (loaded.spec.vlm,), device)
+    learn = loaded.spec.learn
+    largest = max(learn.batch_size, learn.teach.batch_size if loaded.spec.steered else 1)
+    if learn.micro_batch != "auto" or largest == 1:
+        others = tuple(one for one in plan.available if not isinstance(one, MicroBatches))
+        plan = replace(plan, available=others)
     if not isinstance(loaded.spec.memory, str):
         reason = f"memory: {', '.join(loaded.spec.memory) or 'no strategy'}, as the spec says"
         return replace(_checked(plan), strategies=named(loaded.spec.memory), reason=reason)
-    learn = loaded.spec.learn
-    if learn.micro_batch != "auto" or max(learn.batch_size, learn.teach.batch_size) == 1:
-        others = tuple(one for one in plan.available if not isinstance(one, MicroBatches))
-        plan = replace(plan, available=others)
     return _fitted(plan, (), lambda taken: estimate_learning(loaded, plan.device, taken))
 
 
