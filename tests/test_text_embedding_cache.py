@@ -113,5 +113,10 @@ def test_what_is_read_later_is_encoded_again(clip):
     assert output.attentions is None
     assert "attentions" not in output
     assert isinstance(output.hidden_states, tuple)
+    # As what steers an output changes it.
+    changed = type(output)(
+        hidden_states=type(output.hidden_states)([2 * one for one in output.hidden_states])
+    )
+    assert torch.equal(changed.hidden_states[3], 2 * output.hidden_states[3])
     assert len(output.hidden_states) == 5
     assert torch.equal(dict(**output)["pooler_output"], output.pooler_output)

@@ -5,7 +5,7 @@ the layers of ``hidden_states`` by index. So what a pipeline reads becomes known
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -46,7 +46,13 @@ def watched_output(kind: type, lengths: Mapping[str, int | None], part: Callable
 
 
 class _Layers(tuple):
-    """A tuple of tensors that come from ``part`` when they are read. It is empty to whatever reads memory."""
+    """A tuple of tensors that come from ``part`` when they are read. It is empty to whatever reads memory.
+
+    Called with tensors, it makes a plain tuple.
+    """
+
+    def __new__(cls, values: Iterable[Tensor] = ()) -> Any:
+        return tuple(values)
 
     name: str
     length: int
@@ -66,7 +72,7 @@ class _Layers(tuple):
 
 
 def _layers(name: str, length: int, part: Callable[[Part], Tensor]) -> _Layers:
-    made = _Layers()
+    made = tuple.__new__(_Layers)
     made.name, made.length, made.part = name, length, part
     return made
 
