@@ -15,21 +15,21 @@ from dualproc_cli.errors import UserError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def pick_device(name: str | None) -> torch.device:
+def pick_device(name: str | None, key: str = "--device") -> torch.device:
     """Return the device called ``name`` (``cpu``, ``cuda``, ``cuda:1``, ``mps``), or the fastest one here.
 
-    For a CUDA device, float32 matrix products use TF32 from then on.
+    ``key`` is what named it, for the message. For CUDA, float32 matrix products use TF32 from then on.
 
     Raises:
         UserError: the name is unknown, or this machine does not have the device.
     """
-    device = _pick(name)
+    device = _pick(name, key)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     return device
 
 
-def _pick(name: str | None) -> torch.device:
+def _pick(name: str | None, key: str) -> torch.device:
     if name is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -40,7 +40,7 @@ def _pick(name: str | None) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or str(device) not in available:
-        raise UserError(f"--device {name}: no such device here (expected one of: {', '.join(available)})")
+        raise UserError(f"{key} {name}: no such device here (expected one of: {', '.join(available)})")
     return device
 
 

@@ -12,6 +12,39 @@ from dualproc_cli.spec import JitterSpec
 SHARPEST = 1e-3  # pixels: the standard deviation of a Gaussian that blurs nothing
 
 
+class MicroBatchRandom(torch.Generator):
+    """The random numbers of a step, for some of its pictures: the same as if all were at hand.
+
+    Every micro-batch starts from the same state, draws for the whole batch, and keeps its own rows.
+
+    Attributes:
+        rows: which pictures of the batch are at hand.
+        total: the number of pictures in the batch.
+    """
+
+    rows: range
+    total: int
+
+    @classmethod
+    def part(cls, state: Tensor, rows: range, total: int) -> "MicroBatchRandom":
+        """Return random numbers that go on from ``state``, for ``rows`` of ``total`` pictures."""
+        rng = cls()
+        rng.set_state(state)
+        rng.rows, rng.total = rows, total
+        return rng
+
+
+def drawn_for(rng: torch.Generator, count: int) -> tuple[int, Tensor | slice]:
+    """Return for how many pictures to draw, and which of the draws belong to the ``count`` at hand.
+
+    Several views of a picture are pictures too; the first views of all come first.
+    """
+    if not isinstance(rng, MicroBatchRandom):
+        return count, slice(None)
+    views = count // len(rng.rows)
+    return views * rng.total, torch.arange(views * rng.total).view(views, -1)[:, rng.rows].flatten()
+
+
 def jittered(images: Tensor, jitter: JitterSpec, rng: torch.Generator) -> Tensor:
     """Return pictures [B, 3, H, W] in [0, 1], each zoomed, shifted and blurred by its own draw, with noise.
 
@@ -25,14 +58,16 @@ def jittered(images: Tensor, jitter: JitterSpec, rng: torch.Generator) -> Tensor
     if jitter.blur > 0:
         images = _blurred(images, jitter.blur, rng)
     if jitter.noise > 0:
-        noise = torch.randn(images.shape, generator=rng, device=rng.device)
+        drawn, own = drawn_for(rng, len(images))
+        noise = torch.randn(drawn, *images.shape[1:], generator=rng, device=rng.device)[own]
         images = (images + jitter.noise * noise.to(images)).clamp(0, 1)
     return images
 
 
 def _zoomed(images: Tensor, zoom: float, rng: torch.Generator) -> Tensor:
     """Scale each picture by a factor from [1 - zoom, 1 + zoom] around a random point of it."""
-    drawn = torch.rand(len(images), 3, generator=rng, device=rng.device).to(images)
+    count, own = drawn_for(rng, len(images))
+    drawn = torch.rand(count, 3, generator=rng, device=rng.device)[own].to(images)
     scale, fixed = 1 + zoom * (2 * drawn[:, :1] - 1), 2 * drawn[:, 1:] - 1
     # What is drawn at x lay at p + (x - p) / scale, in coordinates from -1 to 1.
     matrix = torch.zeros(len(images), 2, 3).to(images)
@@ -45,10 +80,11 @@ def _zoomed(images: Tensor, zoom: float, rng: torch.Generator) -> Tensor:
 def _shifted(images: Tensor, shift: float, rng: torch.Generator) -> Tensor:
     """Shift each picture by whole pixels, up to the share ``shift`` of its sides."""
     batch, channels, height, width = images.shape
+    count, own = drawn_for(rng, batch)
     indices = []
     for side in (height, width):
         most = round(shift * side)
-        offset = torch.randint(-most, most + 1, (batch, 1), generator=rng, device=rng.device)
+        offset = torch.randint(-most, most + 1, (count, 1), generator=rng, device=rng.device)[own]
         indices.append((torch.arange(side, device=rng.device) + offset).clamp(0, side - 1).to(images.device))
     rows, columns = indices
     each = torch.arange(batch, device=images.device)[:, None, None, None]
@@ -59,7 +95,8 @@ def _shifted(images: Tensor, shift: float, rng: torch.Generator) -> Tensor:
 def _blurred(images: Tensor, blur: float, rng: torch.Generator) -> Tensor:
     """Blur each picture by a Gaussian, with a standard deviation from [0, blur] pixels."""
     batch, channels, height, width = images.shape
-    sigma = blur * torch.rand(batch, 1, generator=rng, device=rng.device).to(images)
+    count, own = drawn_for(rng, batch)
+    sigma = blur * torch.rand(count, 1, generator=rng, device=rng.device)[own].to(images)
     radius = min(round(3 * blur) + 1, height - 1, width - 1)
     distance = torch.arange(-radius, radius + 1).to(images)
     kernel = torch.exp(-(distance**2) / (2 * sigma.clamp(min=SHARPEST) ** 2))

@@ -65,7 +65,7 @@ def generator_for(controls: Sequence[Control], model: str | None) -> GeneratorSp
         model = model or MINIATURE
         return GeneratorSpec(model=model, **generator_settings(model))
     first, *others = controls
-    spec = first.bundle.spec.generator
+    spec = first.bundle.loaded.generator
     if model not in (None, spec.model):
         raise UserError(
             f"--model {model}: {first.bundle.source} was made for another generator, {spec.model}; "
@@ -73,10 +73,15 @@ def generator_for(controls: Sequence[Control], model: str | None) -> GeneratorSp
         )
     for other in others:
         found = other.bundle.spec.generator
-        if (found.model, found.revision) != (spec.model, spec.revision):
+        if (found.model, found.revision, found.base) != (spec.model, spec.revision, spec.base):
             raise UserError(
                 f"{other.bundle.source}: made for another generator, {_identity(found)}, than "
                 f"{first.bundle.source}, {_identity(spec)}; draw controls of one generator together"
+            )
+        if other.bundle.stands_on != first.bundle.stands_on:
+            raise UserError(
+                f"{other.bundle.source}: learned on top of other adapters than {first.bundle.source} (see "
+                "generator.adapters in their specs); draw controls together that stand on the same ones"
             )
     return spec
 

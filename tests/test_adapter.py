@@ -19,6 +19,11 @@ from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec
 CPU = torch.device("cpu")
 
 
+def same(one: torch.Tensor, other: torch.Tensor) -> None:
+    """The scale was baked into the file's weights, which rounds differently than scaling the update."""
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.3, 5.0])
 @pytest.mark.parametrize("name", ["flux", "stable-diffusion"])
 def test_plain_diffusers_draws_the_learned_pictures(tmp_path, name, scale):
@@ -28,7 +33,7 @@ def test_plain_diffusers_draws_the_learned_pictures(tmp_path, name, scale):
     pipeline = DiffusionPipeline.from_pretrained(saved(name))
     base = plain_picture(pipeline, name, "a house", 3)
     pipeline.load_lora_weights(tmp_path)
-    assert torch.equal(plain_picture(pipeline, name, "a house", 3), learned)
+    same(plain_picture(pipeline, name, "a house", 3), learned)
     assert (learned - base).abs().max() > 0.01
 
 
@@ -40,10 +45,10 @@ def test_a_saved_adapter_draws_the_learned_pictures(tmp_path, name):
     sampler = load(name)
     base = sampler.render(["a house"], [3])
     sampler.load_adapters([(tmp_path, 1.0)])
-    assert torch.equal(sampler.render(["a house"], [3]), learned)
+    same(sampler.render(["a house"], [3]), learned)
     with sampler.without_adapter():
         assert torch.equal(sampler.render(["a house"], [3]), base)
-    assert torch.equal(sampler.render(["a house"], [3]), learned)
+    same(sampler.render(["a house"], [3]), learned)
     assert not any(parameter.requires_grad for parameter in sampler.denoiser.parameters())
 
 
@@ -185,13 +190,18 @@ def test_named_modules_are_adapted_and_unknown_ones_refused():
     assert "\n" not in str(caught.value)
 
 
-def test_the_file_carries_rank_alpha_and_scale_and_always_the_same_bytes(tmp_path):
+def test_the_scale_is_in_the_tensors_and_alpha_is_the_rank_and_bytes_repeat(tmp_path):
     generator = with_adapter(load(), scale=2.5)
     path = generator.save_adapter(tmp_path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-    assert (metadata["rank"], metadata["alpha"], metadata["scale"]) == ("2", "5.0", "2.5")
-    assert json.loads(metadata["lora_adapter_metadata"])["transformer.lora_alpha"] == 5.0
+    config = json.loads(metadata["lora_adapter_metadata"])
+    assert (metadata["rank"], metadata["alpha"]) == ("2", "2")
+    assert (config["transformer.r"], config["transformer.lora_alpha"]) == (2, 2)
+    stored, learned = AdapterFile.read(tmp_path).tensors, generator.adapter_state()
+    assert {key: 2.5 if ".lora_B." in key else 1.0 for key in stored} == {
+        key: (stored[key] / learned[key]).mean().item() for key in stored
+    }
     assert AdapterFile.read(tmp_path).type == "lora"
     data = path.read_bytes()
     for _ in range(5):

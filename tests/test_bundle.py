@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from dualproc_cli.__main__ import app
@@ -421,3 +422,26 @@ def test_bundles_are_copied_freely(bundle, tmp_path):
 def test_reading_needs_no_torch():
     code = "import sys, dualproc_cli.bundle, dualproc_cli.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("layout", "written"), [("diffusers", None), ("kohya", None), ("peft", "adapter_model.safetensors")]
+)
+def test_a_bundle_is_exported(small_spec, tmp_path, monkeypatch, layout, written):
+    loaded = load_spec(small_spec(tmp_path))
+    generator = load_generator(loaded.spec.generator, CPU)
+    generator.add_adapter(loaded.spec.learn.adapter, 0)
+    write(tmp_path / "bundle", loaded, generator)
+    monkeypatch.chdir(tmp_path)
+    command = ["bundle", "export", "bundle", "--format", layout]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    path = tmp_path / result.output.strip()
+    with safe_open(path / written if written else path, framework="pt") as file:
+        metadata = file.metadata()
+    architecture = metadata["modelspec.architecture"], metadata["ss_base_model_version"]
+    assert architecture == ("flux-1-schnell/lora", "flux1")
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 2
+    assert "already exists" in again.output
+    assert CliRunner().invoke(app, [*command, "--overwrite"]).exit_code == 0

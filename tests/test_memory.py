@@ -244,8 +244,46 @@ def test_exact_strategies_leave_pictures_and_gradients_as_they_are():
 
 def test_what_a_device_cannot_do_is_not_available():
     on_cpu = {strategy.name for strategy in STRATEGIES if strategy.available(CPU)}
-    assert on_cpu == {"checkpoint-vae", "checkpoint-denoiser", "tile-vae", "int8", "half-image"}
+    assert on_cpu == {
+        "half-batches",
+        "single-pictures",
+        "checkpoint-vae",
+        "checkpoint-denoiser",
+        "tile-vae",
+        "int8",
+        "half-image",
+    }
     assert "nf4" in {strategy.name for strategy in STRATEGIES if strategy.available(CUDA)}
+
+
+@pytest.mark.parametrize("key", ["generator.device", "vlm.device"])
+def test_a_device_that_is_not_here_is_refused_before_anything_is_loaded(key):
+    with pytest.raises(UserError, match=rf"^{key} cuda:93: no such device here \(expected one of: cpu"):
+        plan_learning(load_spec(SPEC, [f"{key}=cuda:93"]), CPU)
+
+
+def test_models_are_loaded_on_their_own_devices(monkeypatch):
+    places = []
+    monkeypatch.setattr(plan, "pick_device", lambda name, key: torch.device(name))
+    monkeypatch.setattr(plan, "load_generator", lambda spec, device: places.append(device) or Place())
+    monkeypatch.setattr(plan, "load_vlm", lambda spec, device: places.append(device))
+    chosen = load_spec(SPEC, ["generator.device=cuda:1", "vlm.device=cpu", "memory=[]"])
+    monkeypatch.setattr(plan, "free_bytes", lambda device: 2**40)
+    found = plan_learning(chosen, CPU)
+    found.load_generator()
+    found.load_vlm()
+    assert places == [torch.device("cuda:1"), CPU]
+    assert "two-devices" not in {one.name for one in found.available}
+    assert run_digest(chosen.spec) == run_digest(load_spec(SPEC).spec)
+
+
+class Place:
+    """Takes the place of a generator."""
+
+
+def test_a_vlm_on_another_device_takes_none_of_the_generators(loaded, plain):
+    apart = load_spec(SPEC, ["learn.batch_size=2", "vlm.device=cuda", *CHANGES])
+    assert estimate_learning(apart, CPU).parts == plain.parts | {"vlm": 0}
 
 
 # The plan
@@ -260,7 +298,7 @@ def test_a_plan_takes_no_more_than_it_must(loaded, free, monkeypatch):
     assert found.names == ["checkpoint-denoiser"], "what saves nothing is left out, what is not needed too"
     assert found.estimate.total == 2**39
     assert "memory: 512.0 GiB fits the 512.0 GiB that are free on cpu" in found.reason
-    assert found.next().names == ["checkpoint-denoiser", "checkpoint-vae"]
+    assert found.next().names == ["checkpoint-denoiser", "half-batches"]
 
 
 def test_a_plan_counts_the_free_memory_of_a_device(monkeypatch):
@@ -280,7 +318,7 @@ def test_strategies_that_fail_or_save_nothing_are_left_out(loaded, free, monkeyp
     assert "does not fit" in found.reason
     assert found.names == ["checkpoint-denoiser", "half-image"]
     assert found.load_vlm().image_scale == 0.5
-    assert found.next().names == ["checkpoint-denoiser", "half-image", "checkpoint-vae"]
+    assert found.next().names == ["checkpoint-denoiser", "half-image", "half-batches"]
 
 
 def test_fewer_bits_take_the_place_of_more(loaded, free, monkeypatch):
@@ -289,12 +327,24 @@ def test_fewer_bits_take_the_place_of_more(loaded, free, monkeypatch):
     halved_by(monkeypatch, "int8", "nf4")
     found = plan_learning(loaded, CPU)
     assert found.names == ["int8"], "nf4 in its place saves no more here"
-    others = ["checkpoint-vae", "checkpoint-denoiser", "tile-vae"]
+    others = ["single-pictures", "checkpoint-vae", "checkpoint-denoiser", "tile-vae"]
     named_ones = plan_learning(load_spec(SPEC, [f"memory=[{', '.join([*others, 'int8'])}]"]), CPU)
     deeper = named_ones.next()
     assert deeper.names == [*others, "nf4"]
     assert deeper.next().names == [*others, "nf4", "half-image"]
     assert deeper.next().next() is None
+
+
+def test_pictures_are_drawn_in_parts_before_anything_is_lost(loaded, plain, free, monkeypatch):
+    single = estimate_learning(loaded, CPU, named(["single-pictures"])).parts["activations"]
+    assert single < 0.6 * plain.parts["activations"], "of two pictures a step"
+    halved_by(monkeypatch, "half-batches", "single-pictures", "checkpoint-vae", "int8")
+    free(2**39 / plan.HEADROOM + 1)
+    assert plan_learning(loaded, CPU).names == ["half-batches"]
+    free(1)
+    assert plan_learning(loaded, CPU).names == ["half-batches", "checkpoint-vae", "int8"]
+    decided = load_spec(SPEC, ["learn.batch_size=2", "learn.micro_batch=1", *CHANGES])
+    assert plan_learning(decided, CPU).names == ["checkpoint-vae", "int8"]
 
 
 def test_weights_that_a_user_quantised_stay_so(free, monkeypatch):

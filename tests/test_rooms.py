@@ -31,6 +31,7 @@ ROOMS = (
     "drawing",
     "memory",
     "bundle",
+    "exporting",
     "sampling",
     "scoring",
     "evaluation",

@@ -20,12 +20,13 @@ description: all of the language
 preset: auto
 question_suffix: Answer with Yes or No.
 generator: {model: miniature, revision: null, width: 64, height: 64, steps: 2, guidance_scale: 0.0,
-  dtype: auto, quantization: none, trust_remote_code: false,
+  dtype: auto, quantization: none, trust_remote_code: false, base: null, device: cuda, adapters: [],
   scheduler: {class: DDIMScheduler, rescale_betas_zero_snr: true, trained_betas: [0.1, 0.2]},
   compile: false}
 memory: [tile-vae]
-vlm: {model: miniature, revision: main, dtype: float32, quantization: none, image_scale: 0.5,
-  trust_remote_code: false, processor: {do_image_splitting: false, size: {longest_edge: 980}}}
+vlm: {model: miniature, device: 'cuda:1', revision: main, dtype: float32, quantization: none,
+  image_scale: 0.5, trust_remote_code: false,
+  processor: {do_image_splitting: false, size: {longest_edge: 980}}}
 prompts: {train: [a house, a tree], held_out: [a ball]}
 visual_prompts:
   target: {type: line, orientation: horizontal, position: 0.65, thickness: 0.03, color: red}
@@ -41,7 +42,8 @@ questions:
 learn: {where: [noise, weights], steer: {learning_rate: 1.0e-3},
   teach: {steps: 300, batch_size: 16, learning_rate: 1.0e-3, keep_steering: false},
   keep_best: last, validate_every: 50, validation_pictures: 48,
-  steps: 100, batch_size: 4, learning_rate: 5.0e-5, seed: 0, objective: likelihood, gradient_clip: 1.0,
+  steps: 100, batch_size: 4, micro_batch: 2, learning_rate: 5.0e-5, seed: 0,
+  objective: likelihood, gradient_clip: 1.0,
   noise_pool: 100, schedule: constant, optimizer: {betas: [0.9, 0.999], weight_decay: 0.0},
   stop_at: 0.9, checkpoint_every: 25, adapter: {rank: 16, init: gaussian, scale: 2.5, target_modules: [to_q]},
   gradient: {through: x0-jump, steps: 1, step: random, renoise: false},

@@ -16,6 +16,7 @@ from dualproc_cli.bundle.manifest import Manifest
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import digest
 from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, spec_digest
+from dualproc_cli.spec.weights_files import adapter_file
 
 TRUST = "trust_remote_code"  # the key of every model in a spec that lets the model's own code run
 REQUIRED = (ADAPTER, SPEC, README)
@@ -104,8 +105,8 @@ class Bundle:
     def loaded(self) -> LoadedSpec:
         """The resolved spec of the run; presets that have changed since do not affect it.
 
-        Hub models are pinned to the commits of the run. ``trust_remote_code`` is false even if the spec sets
-        it: the person who opens a bundle decides that, not the one who made it.
+        Hub models are pinned to the commits of the run. ``trust_remote_code`` is false and no ``device`` is
+        named even if the spec does: the person who opens a bundle decides that, not the one who made it.
         """
         data = _untrusted(ControlSpec.model_validate(self.manifest.spec).model_dump(mode="json"))
         revisions = self.manifest.revisions
@@ -115,11 +116,19 @@ class Bundle:
             (data["evaluate"]["vlm"], revisions.evaluate_vlm),
         )
         for model, revision in models:
+            if model:
+                model["device"] = None
             if model and revision:
                 model["revision"] = revision
         text = (self.folder / SPEC).read_text("utf-8")
         spec = ControlSpec.model_validate(data)
         return LoadedSpec(spec, self.folder, text, dict(self.manifest.origins), str(self.source))
+
+    @property
+    def stands_on(self) -> list[tuple[str, float]]:
+        """The adapters on top of which it was learned: the digest of each one's file, and its scale."""
+        adapters = self.spec.generator.adapters
+        return [(self.manifest.files[adapter_file(one.path)], one.scale) for one in adapters]
 
     def _check_spec(self) -> None:
         where = f"{self.source}: {MANIFEST}: spec"
@@ -138,6 +147,10 @@ class Bundle:
                 raise UserError(
                     f"{where}: visual_prompts.{name}: {prompt.path} is not in the bundle; learn it again"
                 )
+        for index, adapter in enumerate(spec.generator.adapters):
+            if adapter_file(adapter.path) not in self.manifest.files:
+                at = f"generator.adapters.{index}"
+                raise UserError(f"{where}: {at}: {adapter.path} is not in the bundle; learn it again")
 
 
 def _untrusted(data: Any) -> Any:

@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
-from dualproc_cli.bundle.layout import GRID
+from dualproc_cli.bundle.layout import ADAPTER, GRID
 from dualproc_cli.bundle.manifest import Outcome, Revisions
 from dualproc_cli.metrics import StepMetrics, first_and_last_probability
 from dualproc_cli.spec import ControlSpec, GeneratorSpec
 from dualproc_cli.spec.models import MINIATURE
+from dualproc_cli.spec.weights_files import adapter_file
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -58,8 +59,7 @@ import torch
 from diffusers import {imports}
 device = "cuda" if torch.cuda.is_available() else "cpu"
 pipe = DiffusionPipeline.from_pretrained({source}, dtype={dtype}{revision}{trust}).to(device)
-{scheduler}pipe.load_lora_weights("PATH_OF_THIS_FOLDER")
-image = pipe(
+{scheduler}{load}image = pipe(
     {prompt!r},
 {arguments}
     generator=torch.Generator().manual_seed(0),
@@ -162,6 +162,7 @@ def _code(spec: GeneratorSpec, revision: str | None, prompt: str, arguments: Map
         revision=f", revision={revision!r}" if revision and not miniature else "",
         trust=", trust_remote_code=True" if spec.trust_remote_code else "",
         prompt=prompt,
+        load=_load(spec),
     )
 
 
@@ -172,6 +173,19 @@ def _scheduler(options: Mapping[str, Any]) -> str:
     kind = options.get("class", "type(pipe.scheduler)")
     others = "".join(f", {key}={value!r}" for key, value in options.items() if key != "class")
     return f"pipe.scheduler = {kind}.from_config(pipe.scheduler.config{others})\n"
+
+
+def _load(spec: GeneratorSpec) -> str:
+    """Return the code that loads the control, and before it the adapters that it was learned on top of."""
+    if not spec.adapters:
+        return 'pipe.load_lora_weights("PATH_OF_THIS_FOLDER")\n'
+    files = {f"carried_{index}": adapter_file(one.path) for index, one in enumerate(spec.adapters)}
+    lines = [
+        f'pipe.load_lora_weights("PATH_OF_THIS_FOLDER", weight_name={file!r}, adapter_name={name!r})'
+        for name, file in {**files, "control": ADAPTER}.items()
+    ]
+    scales = [*(one.scale for one in spec.adapters), 1.0]
+    return "\n".join([*lines, f"pipe.set_adapters({[*files, 'control']}, {scales})\n"])
 
 
 def _steering(prompt: str, arguments: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """The names of the files in a bundle."""
 
-ADAPTER = "pytorch_lora_weights.safetensors"
+from dualproc_cli.spec.weights_files import ADAPTER_FILE
+
+ADAPTER = ADAPTER_FILE
 SPEC = "spec.yaml"
 MANIFEST = "bundle.json"
 README = "README.md"

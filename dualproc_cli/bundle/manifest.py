@@ -77,6 +77,7 @@ class Manifest(_Part):
         origins: where each value of the resolved spec came from, by dotted key.
         revisions: the models' revisions.
         memory: names of the memory strategies used while learning, in the order in which they were added.
+        started_from: SHA-256 of the adapter's file that the run went on from; None if it started anew.
         versions: the versions of dualproc, Python and the libraries.
         seed: the seed of everything that was drawn at random.
         outcome: how the run ended.
@@ -93,6 +94,7 @@ class Manifest(_Part):
     origins: dict[str, str]
     revisions: Revisions
     memory: list[str]
+    started_from: str | None = None
     versions: dict[str, str]
     seed: int
     outcome: Outcome

@@ -15,6 +15,7 @@ from dualproc_cli.bundle.manifest import FORMAT, Manifest, Outcome, Revisions, V
 from dualproc_cli.files import digest, folder_atomically
 from dualproc_cli.metrics import StepMetrics
 from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, canonical, spec_digest
+from dualproc_cli.spec.weights_files import adapter_file
 
 
 def write_bundle(
@@ -26,6 +27,7 @@ def write_bundle(
     arguments: Mapping[str, Any],
     revisions: Revisions,
     memory: Sequence[str],
+    started_from: str | None = None,
     metrics: Sequence[StepMetrics],
     outcome: Outcome,
     verdict: VerdictRecord | None,
@@ -42,6 +44,7 @@ def write_bundle(
         arguments: the pipeline's arguments, besides prompt and seed, to draw as dualproc does.
         revisions: the commits that the spec's models were resolved to.
         memory: names of the memory strategies that were used.
+        started_from: the digest of the adapter's file that the run started from.
         metrics: the metrics of every step.
         outcome: how the run ended.
         verdict: what became of the control.
@@ -53,9 +56,9 @@ def write_bundle(
     """
     spec = loaded.spec
     with folder_atomically(output, overwrite=True) as folder:
-        for path in {
-            prompt.path for prompt in spec.visual_prompts.values() if isinstance(prompt, ImagePrompt)
-        }:
+        pictures = [prompt.path for prompt in spec.visual_prompts.values() if isinstance(prompt, ImagePrompt)]
+        adapters = [adapter_file(one.path) for one in spec.generator.adapters]
+        for path in {*pictures, *adapters}:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(loaded.folder / path, folder / path)
         save_adapter(folder)
@@ -77,6 +80,7 @@ def write_bundle(
             origins=loaded.origins,
             revisions=revisions,
             memory=list(memory),
+            started_from=started_from,
             versions=library_versions(),
             seed=spec.learn.seed,
             outcome=outcome,

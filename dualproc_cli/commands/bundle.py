@@ -1,8 +1,8 @@
-"""``dualproc bundle``: show what a bundle holds, and verify its files."""
+"""``dualproc bundle``: show what a bundle holds, verify its files, and export its adapter."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,7 +13,7 @@ from dualproc_cli.bundle import Bundle
 from dualproc_cli.commands.options import AsJson
 from dualproc_cli.metrics import first_and_last_probability
 
-app = typer.Typer(no_args_is_help=True, help="Show adapter bundles and verify them.")
+app = typer.Typer(no_args_is_help=True, help="Show adapter bundles, verify and export them.")
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a .zip of it.")]
 
@@ -36,6 +36,8 @@ def show(bundle: BundlePath, as_json: AsJson = False) -> None:
         "generator": _model(spec.generator.model, manifest.revisions.generator),
         "vlm": _model(spec.vlm.model, manifest.revisions.vlm),
         "adapter": f"rank {spec.learn.adapter.rank}, scale {spec.learn.adapter.scale:g}",
+        "stands on": ", ".join(f"{one.path} at {one.scale:g}" for one in spec.generator.adapters),
+        "started from": f"the adapter sha256 {manifest.started_from[:12]}" if manifest.started_from else "",
         "run": f"{run.step} of {spec.learn.steps} steps in {run.seconds:g} s, ended by {run.reason}",
         "seed": str(manifest.seed),
         "set": ", ".join(f"{key}={value}" for key, value in manifest.overrides.items()),
@@ -69,6 +71,38 @@ def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"bundle": str(bundle), "valid": True, "files": files}, ensure_ascii=False))
     else:
         typer.echo(f"{bundle}: {len(files)} files, all as they were written")
+
+
+@app.command()
+def export(
+    bundle: BundlePath,
+    layout: Annotated[
+        Literal["diffusers", "kohya", "peft"],
+        typer.Option(
+            "--format",
+            help="diffusers: one file for diffusers, and for Flux and SD3 in ComfyUI. kohya: one file for "
+            "ComfyUI, Forge and InvokeAI (Stable Diffusion 1.5, SDXL, Flux). peft: a folder for peft.",
+        ),
+    ] = "diffusers",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="File or folder; by default <the control's name>-<format>."
+        ),
+    ] = None,
+    author: Annotated[
+        str | None, typer.Option("--author", metavar="NAME", help="Who made the control, for the metadata.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a bundle's adapter for other tools. It acts at the same strength in all of them.
+
+    Example: dualproc bundle export horizon-position.dualproc --format kohya
+    """
+    opened = Bundle.open(bundle)
+    from dualproc_cli.exporting import export_bundle  # loads torch
+
+    typer.echo(export_bundle(opened, layout, output, author, overwrite))
 
 
 def _model(name: str, revision: str | None) -> str:

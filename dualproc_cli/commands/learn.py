@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from dualproc_cli.bundle import Bundle
 from dualproc_cli.bundle.layout import GRID
 from dualproc_cli.commands.options import Device, Settings, Strict
 from dualproc_cli.spec import load_spec
@@ -30,6 +31,10 @@ def learn(
         bool,
         typer.Option("--overwrite", help="Replace an existing bundle, or start an interrupted run anew."),
     ] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="BUNDLE", help="Go on from this control: the adapter starts as its."),
+    ] = None,
     strict: Strict = False,
     keep_best: Annotated[
         bool, typer.Option("--keep-best", help="If the run ends early, write a bundle of its best state.")
@@ -42,12 +47,19 @@ def learn(
     Example: dualproc learn specs/horizon-position.yaml --set learn.steps=200
     """
     loaded = load_spec(spec, overrides or ())
+    opened = Bundle.open(start) if start else None
     from dualproc_cli.device import pick_device  # loads torch
     from dualproc_cli.learning import learn as learn_control
 
     target = output or Path(f"{loaded.spec.name}.dualproc")
     verdict = learn_control(
-        loaded, target, device=pick_device(device), resume=resume, overwrite=overwrite, keep_best=keep_best
+        loaded,
+        target,
+        device=pick_device(device),
+        resume=resume,
+        overwrite=overwrite,
+        keep_best=keep_best,
+        start=opened,
     )
     typer.echo(f"Wrote {target}. See {target / GRID}. Next: dualproc sample --control {target}")
     if strict and (verdict is None or verdict.name != "learned"):

@@ -2,9 +2,9 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftConfig, inject_adapter_in_model
@@ -40,6 +40,18 @@ def auto_targets(denoiser: nn.Module) -> list[str]:
         if isinstance(getattr(module, "base_layer", module), nn.Linear)
         and not PARTS.search(name)
         and any(name.startswith(f"{block}.") and not MODULATION.search(name, len(block)) for block in blocks)
+    ]
+
+
+def targets(denoiser: nn.Module, wanted: Literal["auto"] | Sequence[str]) -> list[str]:
+    """Return the full names of the layers that ``learn.adapter.target_modules`` means."""
+    if wanted == "auto":
+        return auto_targets(denoiser)
+    endings = tuple(f".{name}" for name in wanted)
+    return [
+        name
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and f".{name}".endswith(endings)
     ]
 
 
@@ -136,16 +148,26 @@ def _activate(denoiser: nn.Module, names: list[str]) -> None:
 
 
 @contextmanager
-def suspended(denoiser: nn.Module) -> Iterator[None]:
-    """Switch all adapters off inside the block, so that the denoiser is exactly the base model."""
+def suspended(denoiser: nn.Module, keep: Sequence[str] = ()) -> Iterator[None]:
+    """Switch all adapters but ``keep`` off inside the block; without any, it is exactly the base model."""
+    in_force = active(denoiser)
     with _same_requires_grad(denoiser):
         try:
-            for layer in layers(denoiser):
-                layer.enable_adapters(False)
+            if keep:
+                _activate(denoiser, list(keep))
+            else:
+                _enable(denoiser, False)
             yield
         finally:
-            for layer in layers(denoiser):
-                layer.enable_adapters(True)
+            if keep:
+                _activate(denoiser, in_force)
+            else:
+                _enable(denoiser, True)
+
+
+def _enable(denoiser: nn.Module, enabled: bool) -> None:
+    for layer in layers(denoiser):
+        layer.enable_adapters(enabled)
 
 
 @contextmanager

@@ -20,11 +20,13 @@ class AdapterTensor:
         parameter: its name in the model, after the layer's name; ``{}`` stands for the adapter's name.
         shape: its leading dimensions, each ``rank``, or the layer's ``in`` or ``out``. A convolution's
             tensors have more dimensions.
+        scaled: whether the update is proportional to it, so that a factor can be baked into it.
     """
 
     name: str
     parameter: str
     shape: tuple[str, ...]
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class AdapterType:
             **self.options,
         )
 
+    def scaled(self, tensors: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+        """Return ``tensors`` of an adapter file whose update is multiplied by ``factor``."""
+        endings = tuple(f".{part.name}" for part in self.tensors if part.scaled)
+        return {key: value * factor if key.endswith(endings) else value for key, value in tensors.items()}
+
     def layers(self, tensors: Mapping[str, Tensor], rank: int) -> dict[str, tuple[int, int]]:
         """Return the number of inputs and outputs of every layer that ``tensors`` adapt, by its name.
 
@@ -84,7 +91,7 @@ class AdapterType:
 LORA = AdapterType(
     (
         AdapterTensor("lora_A.weight", "lora_A.{}.weight", ("rank", "in")),
-        AdapterTensor("lora_B.weight", "lora_B.{}.weight", ("out", "rank")),
+        AdapterTensor("lora_B.weight", "lora_B.{}.weight", ("out", "rank"), scaled=True),
     )
 )
 ADAPTER_TYPES = {"lora": LORA}

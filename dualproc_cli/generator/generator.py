@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import adapter, self_test
-from dualproc_cli.generator.adapter_file import AdapterFile
+from dualproc_cli.generator.adapter_file import BASE_KEYS, AdapterFile
 from dualproc_cli.generator.adapter_types import ADAPTER_TYPES
 from dualproc_cli.generator.arguments import Arguments
 from dualproc_cli.generator.conventions import Conventions
@@ -40,6 +40,7 @@ class Generator:
         workarounds: the changes that the pipeline needed.
         conventions: how the pipeline returns its pictures.
         saving: makes the context in which tensors are saved for the backward pass.
+        micro_batch: how many of the pictures of a step of learning are drawn at once, from their number.
         strategies: names of the memory strategies that were applied, for error messages.
         steering: what is learned of the steering of its inputs; None without any.
     """
@@ -60,8 +61,10 @@ class Generator:
         self.denoiser: nn.Module = getattr(pipeline, component)
         self._arguments = Arguments(pipeline, spec)
         self._loaded = 0
+        self._carried: list[str] = []
         self._learned = AdapterSpec()
         self.saving: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.micro_batch: Callable[[int], int] = int
         self.strategies: list[str] = []
         self.steering: Steering | None = None
         self._pictures: SteeredPictures | None = None  # inside `steered`
@@ -212,8 +215,8 @@ class Generator:
     def add_adapter(self, spec: AdapterSpec, seed: int) -> None:
         """Add the adapter that learns, and check that gradients reach it.
 
-        It has no effect until it is trained. Its update is multiplied by ``spec.scale``, in the file too, so
-        that plain diffusers draws the same pictures at adapter weight 1.
+        It has no effect until it is trained. Its update is multiplied by ``spec.scale``, which `save_adapter`
+        bakes into its weights.
 
         Raises:
             UserError: ``spec.target_modules`` matches no layer, or a weight that affects the picture gets no
@@ -241,6 +244,15 @@ class Generator:
         for parameter in self.adapter_parameters():
             parameter.requires_grad_(True)
 
+    def start_from(self, file: AdapterFile) -> None:
+        """Make the adapter that learns the same as that of ``file``.
+
+        Raises:
+            UserError: they have other layers, or another rank.
+        """
+        spec = self._learned
+        self.load_adapter_state(ADAPTER_TYPES[spec.type].scaled(file.tensors, 1 / spec.scale))
+
     def adapter_parameters(self) -> list[nn.Parameter]:
         """Return the trainable weights, float32."""
         return list(adapter.tensors(self.denoiser, LEARNED).values())
@@ -258,17 +270,42 @@ class Generator:
         adapter.fill(adapter.tensors(self.denoiser, LEARNED), state, "checkpoint", "adapter")
 
     def without_adapter(self) -> AbstractContextManager[None]:
-        """Switch the adapters off inside the block, where pictures are exactly the base generator's."""
-        return adapter.suspended(self.denoiser)
+        """Switch the adapters off inside the block, where pictures are exactly the base generator's.
+
+        Those that it carries (`carry`) are a part of the base generator, and stay on.
+        """
+        return adapter.suspended(self.denoiser, self._carried)
+
+    def carry(self, adapters: Sequence[tuple[AdapterFile, float]]) -> None:
+        """Make adapters, each at its own scale, a part of the base generator. They must fit it."""
+        for file, scale in adapters:
+            name = f"carried-{len(self._carried)}"
+            self._attach(name, file, scale, "generator.adapters")
+            self._carried.append(name)
+
+    def _attach(self, name: str, file: AdapterFile, scale: float, source: str) -> None:
+        adapter.inject(self.denoiser, name, file.config, seed=0)
+        adapter.fill(adapter.tensors(self.denoiser, name), file.tensors, source, "adapter")
+        for layer in adapter.layers(self.denoiser):
+            layer.set_scale(name, scale)
 
     def call_arguments(self) -> dict[str, Any]:
         """Return the arguments besides prompt and seed with which plain diffusers draws the same pictures."""
         return self._arguments.beside_prompt_and_seed(self.spec)
 
     def save_adapter(self, folder: Path) -> Path:
-        """Write the learned adapter to ``folder`` for plain diffusers, and return the file's path."""
-        spec, state = self._learned, self.adapter_state()
-        return AdapterFile(self.component, spec.type, spec.rank, spec.alpha, state).write(folder)
+        """Write the learned adapter to ``folder`` for plain diffusers, and return the file's path.
+
+        Its scale is baked into its weights: at adapter weight 1 it draws the learned pictures.
+        """
+        spec = self._learned
+        tensors = ADAPTER_TYPES[spec.type].scaled(self.adapter_state(), spec.scale)
+        known = {"base_pipeline": type(self.pipeline).__name__}
+        for key in BASE_KEYS[1:]:
+            value = getattr(self.denoiser.config, key.removeprefix("base_"), None)
+            if isinstance(value, int):  # a flag too
+                known[key] = str(value)
+        return AdapterFile(self.component, spec.type, spec.rank, tensors, known).write(folder)
 
     def load_adapters(self, adapters: Sequence[tuple[Path, float]]) -> None:
         """Load saved adapters, each multiplied by its own scale, in addition to those loaded before.
@@ -288,9 +325,5 @@ class Generator:
         for folder, file, scale in files:
             if scale == 0:
                 continue
-            name = f"loaded-{self._loaded}"
-            adapter.inject(self.denoiser, name, file.config, seed=0)
-            adapter.fill(adapter.tensors(self.denoiser, name), file.tensors, str(folder), "adapter")
-            for layer in adapter.layers(self.denoiser):
-                layer.set_scale(name, scale)
+            self._attach(f"loaded-{self._loaded}", file, scale, str(folder))
             self._loaded += 1

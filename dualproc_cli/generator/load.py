@@ -17,20 +17,21 @@ from transformers.utils import logging as transformers_logging
 
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
+from dualproc_cli.generator.carried import DENOISERS, read_adapters
 from dualproc_cli.generator.compiling import compile_blocks
 from dualproc_cli.generator.conventions import Conventions
 from dualproc_cli.generator.generator import Generator
 from dualproc_cli.generator.schedulers import changed_scheduler, scheduler_class
 from dualproc_cli.generator.self_test import count_idle_timesteps
+from dualproc_cli.generator.single_file import from_single_file
 from dualproc_cli.generator.text_embedding_cache import cache_text_embeddings
 from dualproc_cli.generator.workarounds import apply_workarounds
 from dualproc_cli.models.build import LEFT_OUT, Weights, build_pipeline, shape_of
 from dualproc_cli.models.load_errors import advice
-from dualproc_cli.models.quantization import for_pipeline, quantization, quantize
+from dualproc_cli.models.quantization import Quantization, for_pipeline, quantization, quantize
 from dualproc_cli.models.source import ModelSource, find_model
 from dualproc_cli.spec import GeneratorSpec
 
-DENOISERS = ("transformer", "unet")
 TEXT_ENCODERS = ("text_encoder", *(f"text_encoder_{index}" for index in range(2, 5)))
 # Loggers that warn when the hub does not answer but the cache does, when a pipeline has a tiny VAE, and when
 # float32 is used with weights of 8 bits.
@@ -57,25 +58,34 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
     try:
         with _quiet(CHATTY):
             source = find_model(spec)
-            folder = _downloaded(source, spec)
-            index: Any = DiffusionPipeline.load_config(folder)
-            _check_kind(spec, index)
-            left_out = {name: None for name in LEFT_OUT if name in index}
-            pipeline = DiffusionPipeline.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=spec.trust_remote_code,
-                quantization_config=for_pipeline(found, dtype, DENOISERS, TEXT_ENCODERS) if found else None,
-                **left_out,
-            )
+            carried = read_adapters(spec)
+            if source.file:
+                pipeline = from_single_file(source, source.file, spec, dtype)
+            else:
+                folder = _downloaded(source, spec)
+                index: Any = DiffusionPipeline.load_config(folder)
+                _check_kind(spec, index)
+                pipeline = DiffusionPipeline.from_pretrained(
+                    folder,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    trust_remote_code=spec.trust_remote_code,
+                    quantization_config=for_pipeline(found, dtype, DENOISERS, TEXT_ENCODERS)
+                    if found
+                    else None,
+                    **{name: None for name in LEFT_OUT if name in index},
+                )
     except UserError:
         raise
     except Exception as error:
         # Many libraries read files here and raise many types of errors; in every case, the model is at fault.
         problem = advice(error, "generator", spec.model, spec.revision, EXPECTED)
         raise UserError(f"generator.model: {spec.model}: {problem}") from error
-    return prepare_generator(pipeline, spec, device, source.revision)
+    if source.file and found:
+        _quantize(pipeline, found)
+    generator = prepare_generator(pipeline, spec, device, source.revision)
+    generator.carry(carried)
+    return generator
 
 
 def build_generator(
@@ -99,13 +109,14 @@ def build_generator(
         size = Conventions(width=spec.width, height=spec.height)
         plain = spec.model_copy(update={"compile": False})
         generator = prepare_generator(pipeline, plain, CPU, conventions=size)
+        generator.carry(read_adapters(spec))
         generator.conventions = replace(size, idle_timesteps=count_idle_timesteps(generator))
         return generator
     if found := quantization(spec.quantization, device, "generator"):
-        for name in (*DENOISERS, *TEXT_ENCODERS):
-            if (part := getattr(pipeline, name, None)) is not None:
-                quantize(part, found)
-    return prepare_generator(pipeline, spec, device)
+        _quantize(pipeline, found)
+    generator = prepare_generator(pipeline, spec, device)
+    generator.carry(read_adapters(spec))
+    return generator
 
 
 def prepare_generator(
@@ -137,6 +148,12 @@ def prepare_generator(
     if spec.compile:
         compile_blocks(generator.denoiser)
     return generator
+
+
+def _quantize(pipeline: DiffusionPipeline, found: Quantization) -> None:
+    for name in (*DENOISERS, *TEXT_ENCODERS):
+        if (part := getattr(pipeline, name, None)) is not None:
+            quantize(part, found)
 
 
 def _downloaded(source: ModelSource, spec: GeneratorSpec) -> Path:

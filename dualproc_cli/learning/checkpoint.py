@@ -34,9 +34,23 @@ class _Header(BaseModel):
     best: tuple[int, float] | None
 
 
-def run_digest(spec: ControlSpec) -> str:
-    """Return the digest of a run's spec without ``memory``, which may change when the run is resumed."""
-    return spec_digest(spec.model_copy(update={"memory": "auto"}))
+def run_digest(spec: ControlSpec, started_from: str | None = None) -> str:
+    """Return the digest of a run: of its spec without devices and ``memory``, which may change on resuming.
+
+    Args:
+        spec: of the run.
+        started_from: the digest of the adapter's file that the run started from.
+    """
+    found = spec_digest(
+        spec.model_copy(
+            update={
+                "memory": "auto",
+                "generator": spec.generator.model_copy(update={"device": None}),
+                "vlm": spec.vlm.model_copy(update={"device": None}),
+            }
+        )
+    )
+    return f"{found}-{started_from}" if started_from else found
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class Checkpoint:
     """The state of a run after ``len(metrics)`` steps, on the CPU.
 
     Attributes:
-        spec_digest: of the spec that is learned.
+        spec_digest: of the run, see `run_digest`.
         metrics: of every step so far.
         validations: what was found so far.
         rng: state of the run's random numbers, uint8.

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from dualproc_cli.bundle import Outcome, Revisions, VerdictRecord, write_bundle
+from dualproc_cli.bundle import Bundle, Outcome, Revisions, VerdictRecord, write_bundle
+from dualproc_cli.bundle.layout import ADAPTER
 from dualproc_cli.compiler import CompositeLoss, compile_loss
 from dualproc_cli.device import deterministic
 from dualproc_cli.drawing import validation_seeds
@@ -20,6 +21,7 @@ from dualproc_cli.learning.learner import Learner
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
 from dualproc_cli.learning.run import Ending, run
+from dualproc_cli.learning.start import read_start
 from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
@@ -35,6 +37,7 @@ def learn(
     resume: bool = False,
     overwrite: bool = False,
     keep_best: bool = False,
+    start: Bundle | None = None,
     console: Console | None = None,
 ) -> VerdictRecord | None:
     """Learn the control of ``loaded`` and write its bundle to the folder ``output``.
@@ -51,6 +54,7 @@ def learn(
         resume: go on from the checkpoint of the same spec.
         overwrite: replace a bundle, or the checkpoint of an interrupted run.
         keep_best: if the run ends early, write a bundle of the state with the lowest recent loss.
+        start: a bundle whose adapter the new one starts as.
         console: where progress is shown; standard output by default.
 
     Returns:
@@ -65,7 +69,9 @@ def learn(
     console = console or Console()
     place, started = Output(output), time.monotonic()
     check_measures(loaded)
-    checkpoint = place.prepare(loaded.spec, resume=resume, overwrite=overwrite)
+    started_from = start.manifest.files[ADAPTER] if start else None
+    checkpoint = place.prepare(loaded.spec, resume=resume, overwrite=overwrite, started_from=started_from)
+    first = read_start(start, loaded) if start else None
     with deterministic():
         console.print(
             f"loading {loaded.spec.generator.model} and {loaded.spec.vlm.model} on {device}", markup=False
@@ -77,11 +83,13 @@ def learn(
             console.print(plan.reason, markup=False, soft_wrap=True)
         generator, vlm = plan.load_generator(), plan.load_vlm()
         generator.add_adapter(loaded.spec.learn.adapter, loaded.spec.learn.seed)
+        if first:
+            generator.start_from(first)
         if loaded.spec.steered:
             generator.add_steering(loaded.spec.steered, loaded.spec.learn.seed)
         size = loaded.spec.generator.height, loaded.spec.generator.width
         criterion = compile_loss(loaded, vlm, *size)
-        learner = Learner(loaded.spec, generator, criterion, keep_best=keep_best)
+        learner = Learner(loaded.spec, generator, criterion, keep_best=keep_best, started_from=started_from)
         if checkpoint:
             learner.restore(checkpoint)
             console.print(f"resuming after step {checkpoint.step}", markup=False)
@@ -89,7 +97,7 @@ def learn(
             ending = run(learner, place.checkpoint, progress, plan.next())
         if not ending.early:
             console.print(ending.message, markup=False, soft_wrap=True)
-            verdict = _finish(loaded, place, plan, generator, vlm, learner, ending, started)
+            verdict = _finish(loaded, place, plan, generator, vlm, learner, ending, started, started_from)
             place.checkpoint.unlink(missing_ok=True)
             if verdict:
                 console.print(f"verdict: {verdict.name}: {verdict.reason}", markup=False, soft_wrap=True)
@@ -97,7 +105,7 @@ def learn(
         message = ending.message
         if keep_best and learner.best and learner.phase is learner.phases[-1]:
             generator.load_adapter_state(learner.best.adapter)
-            _finish(loaded, place, plan, generator, vlm, learner, ending, started)
+            _finish(loaded, place, plan, generator, vlm, learner, ending, started, started_from)
             message += f"; {output} holds the best state so far, of step {learner.best.step}"
         elif keep_best:
             message += "; there is no best state yet"
@@ -113,6 +121,7 @@ def _finish(
     learner: Learner,
     ending: Ending,
     started: float,
+    started_from: str | None,
 ) -> VerdictRecord | None:
     """Draw the pictures, judge, and write the bundle of the adapter in its present state."""
     pictures = draw_before_after(generator, loaded.spec)
@@ -135,6 +144,7 @@ def _finish(
             ),
             metrics=learner.metrics,
             memory=plan.names,
+            started_from=started_from,
             outcome=outcome,
             verdict=verdict,
             grid=pictures.grid(),

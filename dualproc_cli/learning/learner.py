@@ -7,8 +7,9 @@ import torch
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.drawing import draw_seeds, seed_pool
 from dualproc_cli.generator import Generator
+from dualproc_cli.jitter import MicroBatchRandom
 from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
-from dualproc_cli.learning.phases import Phase, phases_of
+from dualproc_cli.learning.phases import Phase, PhaseLoss, phases_of
 from dualproc_cli.learning.validation import Validation, Validator, is_best, settled
 from dualproc_cli.metrics import WINDOW, StepMetrics, holds_above, recent_loss
 from dualproc_cli.spec import ControlSpec
@@ -49,7 +50,13 @@ class Learner:
     """
 
     def __init__(
-        self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss, *, keep_best: bool = False
+        self,
+        spec: ControlSpec,
+        generator: Generator,
+        criterion: CompositeLoss,
+        *,
+        keep_best: bool = False,
+        started_from: str | None = None,
     ) -> None:
         """Prepare the first step.
 
@@ -58,6 +65,7 @@ class Learner:
             generator: with its adapter, and the steering that ``spec.where`` names.
             criterion: the spec's loss, compiled for the size of the generator's pictures.
             keep_best: whether the state with the lowest recent loss of the last phase is kept.
+            started_from: the digest of the adapter's file that ``generator`` was given to start from.
         """
         self.spec, self.generator, self.criterion = spec, generator, criterion
         self.phases = phases_of(spec, generator, criterion)
@@ -65,6 +73,7 @@ class Learner:
         self.best: Best | None = None
         self.validations: list[Validation] = []
         self._keep_best = keep_best
+        self._digest = run_digest(spec, started_from)
         self._validates = spec.learn.keep_best == "verdict"
         self._validator: Validator | None = None
         self._rng = torch.Generator().manual_seed(spec.learn.seed)
@@ -125,14 +134,13 @@ class Learner:
         """
         phase = self.phase
         prompts, seeds = self._draw(phase.batch_size)
-        found = phase.loss(prompts, seeds, self._rng)
         self._optimizer.zero_grad()
-        (found.loss + found.keep).backward()
+        found = self._differentiate(prompts, seeds)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.spec.learn.gradient_clip)
 
         # A single transfer, because each transfer from the device waits until it has finished computing.
         probabilities = [values.mean() for values in found.probabilities.values()]
-        scalars = [found.loss.detach(), found.keep.detach(), norm, *found.losses.values(), *probabilities]
+        scalars = [found.loss, found.keep, norm, *found.losses.values(), *probabilities]
         values = torch.stack([scalar.float() for scalar in scalars]).tolist()
         asked = len(found.losses)
         entry = StepMetrics(
@@ -160,6 +168,24 @@ class Learner:
         if self._phase_is_over:
             self._end_phase()
         return entry
+
+    def _differentiate(self, prompts: list[str], seeds: list[int]) -> PhaseLoss:
+        """Return the loss of a batch, whose gradient is added up micro-batch by micro-batch.
+
+        Losses are means over pictures, so a micro-batch counts by its share of them.
+        """
+        count, wanted = len(seeds), self.spec.learn.micro_batch
+        size = min(count, self.generator.micro_batch(count) if wanted == "auto" else wanted)
+        state, found = self._rng.get_state(), []
+        for start in range(0, count, size):
+            rows = range(count)[start : start + size]
+            rng = MicroBatchRandom.part(state, rows, count)
+            part = self.phase.loss(prompts[start : rows.stop], seeds[start : rows.stop], rng)
+            share = len(rows) / count
+            ((part.loss + part.keep) * share).backward()
+            found.append((share, part.detached()))
+        self._rng.set_state(rng.get_state())
+        return PhaseLoss.of_parts(found)
 
     def _validate(self) -> None:
         """Every few steps and at the phase's end, judge the state, and remember it if it is the best."""
@@ -196,7 +222,7 @@ class Learner:
             if (state := self._optimizer.state.get(parameter))
         ]
         return Checkpoint(
-            spec_digest=run_digest(self.spec),
+            spec_digest=self._digest,
             metrics=list(self.metrics),
             validations=list(self.validations),
             rng=self._rng.get_state(),

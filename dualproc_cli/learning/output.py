@@ -25,8 +25,12 @@ class Output:
         """The path of the checkpoint, ``BUNDLE.checkpoint.safetensors``."""
         return self.bundle.with_name(f"{self.bundle.name}.checkpoint.safetensors")
 
-    def prepare(self, spec: ControlSpec, *, resume: bool, overwrite: bool) -> Checkpoint | None:
+    def prepare(
+        self, spec: ControlSpec, *, resume: bool, overwrite: bool, started_from: str | None = None
+    ) -> Checkpoint | None:
         """Make sure that the run can write; with ``resume``, return the checkpoint that it resumes from.
+
+        ``started_from`` is the digest of the adapter's file that the run started from.
 
         Raises:
             UserError: the output exists already, its folder cannot be written to, or there is no checkpoint
@@ -38,10 +42,10 @@ class Output:
             self._check_replaceable(resume or overwrite)
         if resume:
             checkpoint = Checkpoint.read(self.checkpoint)
-            if checkpoint.spec_digest != run_digest(spec):
+            if checkpoint.spec_digest != run_digest(spec, started_from):
                 raise UserError(
-                    f"{self.checkpoint}: was made with another spec; resume with that spec and its --set, "
-                    "or pass --overwrite instead of --resume to start anew"
+                    f"{self.checkpoint}: was made with another spec; resume with that spec, its --set and "
+                    "--from, or pass --overwrite instead of --resume to start anew"
                 )
         elif self.checkpoint.exists() and not overwrite:
             raise UserError(

@@ -1,9 +1,9 @@
 """What every phase of learning has: what it moves, and what it minimises."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,27 @@ class PhaseLoss:
     keep: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
     probabilities: dict[str, Tensor] = field(default_factory=dict)
+
+    def detached(self) -> "PhaseLoss":
+        """Return it without its graph."""
+        return replace(self, loss=self.loss.detach(), keep=self.keep.detach())
+
+    @staticmethod
+    def of_parts(parts: Sequence[tuple[float, "PhaseLoss"]]) -> "PhaseLoss":
+        """Return the loss of a batch from those of its parts, each with its share of the pictures."""
+        if len(parts) == 1:
+            return parts[0][1]
+
+        def mean(values: Iterable[Tensor]) -> Tensor:
+            return sum(share * value for (share, _), value in zip(parts, values, strict=True))  # type: ignore[return-value]
+
+        found, first = [part for _, part in parts], parts[0][1]
+        return PhaseLoss(
+            mean(part.loss for part in found),
+            mean(part.keep for part in found),
+            {name: mean(part.losses[name] for part in found) for name in first.losses},
+            {name: torch.cat([part.probabilities[name] for part in found]) for name in first.probabilities},
+        )
 
 
 class Phase(ABC):

@@ -1,6 +1,6 @@
 """How much memory a run will take, found by running it once on models without weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -55,7 +55,7 @@ def estimate_learning(
     """
     spec = loaded.spec
     with Ledger().counting() as ledger:
-        generator, parts = _generator(ledger, spec.generator, spec.prompts.all, device, strategies)
+        generator, parts = _generator(ledger, loaded.generator, spec.prompts.all, device, strategies)
         vlm = _vlm(ledger, parts, "vlm", spec.vlm, loaded, device, strategies)
         _attach_adapter(ledger, parts, generator, spec)
         parts["optimizer"] = (1 + OPTIMIZER_COPIES) * parts["adapter"]
@@ -64,7 +64,7 @@ def estimate_learning(
             _learn_step(loaded, generator, vlm, ledger, strategies)
     # Gradients are made in the step, but they are counted with the optimizer.
     parts["activations"] = max(ledger.peak - weights - parts["adapter"], 0)
-    return _adjusted(parts, strategies)
+    return _adjusted(_without_other_devices(parts, {"vlm": spec.vlm}, device), strategies)
 
 
 def estimate_evaluation(
@@ -76,10 +76,11 @@ def estimate_evaluation(
     """
     spec = loaded.spec
     with Ledger().counting() as ledger:
-        generator, parts = _generator(ledger, spec.generator, spec.prompts.all, device, strategies)
-        vlms = [_vlm(ledger, parts, "vlm", spec.vlm, loaded, device, strategies)]
+        generator, parts = _generator(ledger, loaded.generator, spec.prompts.all, device, strategies)
+        asked = {"vlm": spec.vlm}
         if spec.evaluate.vlm is not None:
-            vlms.append(_vlm(ledger, parts, "second vlm", spec.evaluate.vlm, loaded, device, strategies))
+            asked["second vlm"] = spec.evaluate.vlm
+        vlms = [_vlm(ledger, parts, name, one, loaded, device, strategies) for name, one in asked.items()]
         _attach_adapter(ledger, parts, generator, spec)
         weights = ledger.live
         with _explained(f"{spec.generator.model} with {spec.vlm.model}"), torch.no_grad():
@@ -87,7 +88,7 @@ def estimate_evaluation(
             for vlm in vlms:
                 _ask(loaded, vlm, _real(images))
     parts["activations"] = ledger.peak - weights
-    return _adjusted(parts, strategies)
+    return _adjusted(_without_other_devices(parts, asked, device), strategies)
 
 
 def estimate_drawing(
@@ -121,6 +122,7 @@ def _generator(
     generator = build_generator(change_generator(spec, strategies), device, "none", prompts)
     for strategy in strategies:
         strategy.simulate(generator)
+    to_meta(generator.denoiser, torch.float32)  # the adapters that it carries: the rest already has no data
     parts = {"denoiser": 0, "text encoders": 0, "decoder": 0}
     for name, module in generator.pipeline.components.items():
         if isinstance(module, torch.nn.Module):
@@ -141,6 +143,14 @@ def _vlm(
     vlm = build_vlm(change_vlm(spec, strategies), device, "none", loaded.spec.question_texts)
     parts[name] = ledger.live - sum(parts.values())
     return vlm
+
+
+def _without_other_devices(
+    parts: dict[str, int], vlms: Mapping[str, VlmSpec], device: torch.device
+) -> dict[str, int]:
+    """Return ``parts`` without the VLMs that the spec puts on another device."""
+    elsewhere = {name for name, spec in vlms.items() if spec.device and torch.device(spec.device) != device}
+    return {name: 0 if name in elsewhere else size for name, size in parts.items()}
 
 
 def _attach_adapter(ledger: Ledger, parts: dict[str, int], generator: Generator, spec: ControlSpec) -> None:
@@ -190,10 +200,17 @@ def _learn_step(
         whole = "noise" in spec.steered and learn.gradient.through == "last-steps"
         gradient = GradientSpec(steps=spec.generator.steps) if whole else one
         _ask_about(loaded, generator, vlm, gradient, strategies)
-        latents = _record(loaded, generator, learn.teach.batch_size, one, strategies, decode=False)
+        taught = _at_once(loaded, generator, learn.teach.batch_size)
+        latents = _record(loaded, generator, taught, one, strategies, decode=False)
         latents.backward(empty(latents))
     if "weights" in spec.where:
         _ask_about(loaded, generator, vlm, one, strategies)
+
+
+def _at_once(loaded: LoadedSpec, generator: Generator, count: int) -> int:
+    """Return how many of the ``count`` pictures of a step are drawn at once."""
+    wanted = loaded.spec.learn.micro_batch
+    return min(count, generator.micro_batch(count) if wanted == "auto" else wanted)
 
 
 def _ask_about(
@@ -205,7 +222,7 @@ def _ask_about(
 ) -> None:
     """Draw pictures, ask about them, and go back to what they were drawn with."""
     learn = loaded.spec.learn
-    images = _record(loaded, generator, learn.batch_size, gradient, strategies)
+    images = _record(loaded, generator, _at_once(loaded, generator, learn.batch_size), gradient, strategies)
     pictures = _real(images).repeat(learn.jitter.views, 1, 1, 1).requires_grad_()
     report = _ask(loaded, vlm, pictures)
     if learn.keep.matters and "weights" in loaded.spec.where:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from dualproc_cli.device import free_bytes
+from dualproc_cli.device import free_bytes, pick_device
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator, build_generator, load_generator
 from dualproc_cli.memory.estimate import (
@@ -18,7 +18,9 @@ from dualproc_cli.memory.estimate import (
 )
 from dualproc_cli.memory.strategies import (
     STRATEGIES,
+    MicroBatches,
     Strategy,
+    TwoDevices,
     change_generator,
     change_vlm,
     named,
@@ -108,6 +110,7 @@ class MemoryPlan:
         spec, device = change_vlm(self.vlms[index], self.strategies), self.device
         for strategy in self.strategies:
             device = strategy.vlm_device(device)
+        device = pick_device(spec.device, "vlm.device") if spec.device else device
         if spec.model in random:
             return build_vlm(spec, device, "random", self.texts)
         return load_vlm(spec, device)
@@ -123,10 +126,15 @@ def plan_learning(loaded: LoadedSpec, device: torch.device) -> MemoryPlan:
         UserError: the device does not support the quantization in the spec.
     """
     plan = _plan(loaded, (loaded.spec.vlm,), device)
+    learn = loaded.spec.learn
+    largest = max(learn.batch_size, learn.teach.batch_size if loaded.spec.steered else 1)
+    if learn.micro_batch != "auto" or largest == 1:
+        others = tuple(one for one in plan.available if not isinstance(one, MicroBatches))
+        plan = replace(plan, available=others)
     if not isinstance(loaded.spec.memory, str):
         reason = f"memory: {', '.join(loaded.spec.memory) or 'no strategy'}, as the spec says"
         return replace(_checked(plan), strategies=named(loaded.spec.memory), reason=reason)
-    return _fitted(plan, (), lambda taken: estimate_learning(loaded, device, taken))
+    return _fitted(plan, (), lambda taken: estimate_learning(loaded, plan.device, taken))
 
 
 def plan_evaluation(loaded: LoadedSpec, taken: Sequence[str], batch: int, device: torch.device) -> MemoryPlan:
@@ -146,7 +154,9 @@ def plan_evaluation(loaded: LoadedSpec, taken: Sequence[str], batch: int, device
     plan = _plan(loaded, tuple(vlms), device)
     if not isinstance(loaded.spec.memory, str):
         return replace(_checked(plan), strategies=_usable(taken, plan))
-    return _fitted(plan, taken, lambda strategies: estimate_evaluation(loaded, batch, device, strategies))
+    return _fitted(
+        plan, taken, lambda strategies: estimate_evaluation(loaded, batch, plan.device, strategies)
+    )
 
 
 def plan_drawing(
@@ -179,9 +189,14 @@ def plan_drawing(
 
 def _plan(loaded: LoadedSpec, vlms: tuple[VlmSpec, ...], device: torch.device) -> MemoryPlan:
     spec = loaded.spec
+    if spec.generator.device:
+        device = pick_device(spec.generator.device, "generator.device")
+    for vlm in vlms:
+        if vlm.device:
+            pick_device(vlm.device, "vlm.device")  # refused before anything is loaded
     return MemoryPlan(
         device=device,
-        generator=spec.generator,
+        generator=loaded.generator,
         vlms=vlms,
         prompts=spec.prompts.all,
         texts=spec.question_texts,
@@ -193,9 +208,14 @@ def _available(
     generator: GeneratorSpec, vlms: Sequence[VlmSpec], device: torch.device
 ) -> tuple[Strategy, ...]:
     """Return the strategies that ``device`` supports; what the user quantised is not quantised again."""
+    apart = any(vlm.device for vlm in vlms)
     quantized = {generator.quantization, *(vlm.quantization for vlm in vlms)} != {"none"}
     return tuple(
-        one for one in STRATEGIES if one.available(device) and not (quantized and one.changes_weights)
+        one
+        for one in STRATEGIES
+        if one.available(device)
+        and not (quantized and one.changes_weights)
+        and not (apart and isinstance(one, TwoDevices))
     )
 
 
@@ -265,10 +285,6 @@ def _is_new(one: Strategy, taken: Sequence[Strategy]) -> bool:
 def _bytes_on_disk(specs: Sequence[GeneratorSpec | VlmSpec]) -> float:
     """Return the size of the weights of ``specs``; infinite if they are not all in local folders."""
     try:
-        folders = [find_model(spec).folder for spec in specs]
+        return sum(find_model(spec).bytes for spec in specs)
     except FileNotFoundError:
         return math.inf
-    return sum(
-        math.inf if folder is None else sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-        for folder in folders
-    )

@@ -5,7 +5,7 @@ To add one, write a class here, put it into `STRATEGIES`, and add its name to th
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -108,6 +108,21 @@ class FreeTextEncoders(Strategy):
 
     def parts(self, parts: dict[str, int]) -> dict[str, int]:
         return {**parts, "text encoders": 0}
+
+
+class MicroBatches(Strategy):
+    """Draws and differentiates the pictures of a step in parts, and adds up their gradients."""
+
+    cost = "smaller kernels, which use a large device less well"
+
+    def __init__(self, name: str, does: str, pictures: Callable[[int], int]) -> None:
+        self.name, self.does, self.pictures = name, does, pictures
+
+    def excludes(self, other: Strategy) -> bool:
+        return isinstance(other, MicroBatches)
+
+    def apply(self, generator: Generator, prompts: Sequence[str]) -> None:
+        generator.micro_batch = self.pictures
 
 
 class CheckpointVae(Strategy):
@@ -229,6 +244,8 @@ class HalfImage(Strategy):
 # In the order in which they are tried: exact ones first, starting with the cheapest.
 STRATEGIES: tuple[Strategy, ...] = (
     FreeTextEncoders(),
+    MicroBatches("half-batches", "half of a step's pictures are drawn at once", lambda count: -(-count // 2)),
+    MicroBatches("single-pictures", "one of a step's pictures is drawn at once", lambda count: 1),
     CheckpointVae(),
     CheckpointDenoiser(),
     TwoDevices(),

@@ -1,14 +1,18 @@
 """Finding the model that a spec names: inside the package, in a folder, or on the Hugging Face hub."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import snapshot_download, try_to_load_from_cache
+from safetensors import safe_open
 
 from dualproc_cli import miniature
+from dualproc_cli.errors import UserError
 from dualproc_cli.spec import GeneratorSpec, VlmSpec
 from dualproc_cli.spec.models import MINIATURE
+from dualproc_cli.spec.weights_files import weights_fault
 
 Part = Literal["generator", "vlm"]
 # Everything in a repository except its weights.
@@ -25,6 +29,7 @@ class ModelSource:
         wanted: the revision in the spec; None for the newest.
         kind: ``miniature`` (embedded), ``folder`` (on this machine) or ``hub`` (a repository).
         folder: the folder with its files; None for a repository.
+        file: the single file with its weights. What else is said is then about its ``base``.
     """
 
     part: Part
@@ -32,6 +37,7 @@ class ModelSource:
     wanted: str | None
     kind: Literal["miniature", "folder", "hub"]
     folder: Path | None
+    file: Path | None = None
 
     @property
     def location(self) -> str:
@@ -39,14 +45,22 @@ class ModelSource:
         return self.model if self.folder is None else str(self.folder)
 
     @property
+    def bytes(self) -> float:
+        """The size of its weights; infinite if they are not all on this machine."""
+        if self.folder is None:
+            return math.inf
+        files = [*self.folder.rglob("*.safetensors"), *([self.file] if self.file else [])]
+        return sum(file.stat().st_size for file in files)
+
+    @property
     def revision(self) -> str | None:
         """The revision of the weights: a repository's commit, or a digest of the miniature's weights.
 
-        It is None for a folder, and for a repository that is not in the local cache.
+        It is None for a folder or a file, and for a repository that is not in the local cache.
         """
         if self.kind == "miniature":
             return miniature.revision(self.part)
-        if self.kind == "folder":
+        if self.kind == "folder" or self.file:
             return None
         index = "model_index.json" if self.part == "generator" else "config.json"
         cached = try_to_load_from_cache(self.model, index, revision=self.wanted)
@@ -67,18 +81,41 @@ def find_model(spec: GeneratorSpec | VlmSpec) -> ModelSource:
     """Find the model of a part of a spec; nothing is downloaded.
 
     Raises:
-        UserError: the miniature is damaged, or its revision is not the one in the spec.
+        UserError: the miniature is damaged, or its revision is not the one in the spec; or a single file is
+            not one of safetensors.
         FileNotFoundError: the name is a path, and there is no such folder.
     """
     part: Part = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
     if spec.model == MINIATURE:
         return ModelSource(part, spec.model, spec.revision, "miniature", _embedded(part, spec.revision))
     local = Path(spec.model).expanduser()
+    if isinstance(spec, GeneratorSpec) and local.is_file():
+        return _single_file(spec, local)
     if local.is_dir():
         return ModelSource(part, spec.model, spec.revision, "folder", local)
     if spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1:
         raise FileNotFoundError("no such folder")
     return ModelSource(part, spec.model, spec.revision, "hub", None)
+
+
+def _single_file(spec: GeneratorSpec, file: Path) -> ModelSource:
+    if problem := weights_fault(file):
+        raise UserError(
+            f"generator.model: {file}: {problem}; expected a diffusers model, or one .safetensors file"
+        )
+    base = spec.base or _base(file)
+    return replace(find_model(spec.model_copy(update={"model": base})), file=file)
+
+
+def _base(file: Path) -> str:
+    """Return the repository in which diffusers looks for a single file's configuration, by its tensors."""
+    import torch  # slow, and needed for single files alone
+    from diffusers.loaders.single_file_utils import fetch_diffusers_config
+
+    with safe_open(file, framework="pt") as weights:
+        names = weights.keys()
+        shapes = {name: torch.empty(weights.get_slice(name).get_shape(), device="meta") for name in names}
+    return fetch_diffusers_config(shapes)["pretrained_model_name_or_path"]
 
 
 def _embedded(part: Part, revision: str | None) -> Path:

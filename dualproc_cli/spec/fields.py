@@ -18,11 +18,13 @@ from pydantic_core import PydanticCustomError
 NAME = "^[a-z0-9][a-z0-9-]*$"
 SOME_TEXT = r"\S"
 COLOR = "^(#[0-9a-fA-F]{3}|#[0-9a-fA-F]{6}|[a-zA-Z]+)$"
+DEVICE = r"^(cpu|mps|cuda(:\d{1,3})?)$"
 MAX_TEXT = 4000  # characters
 
 EXPECTED_OF_PATTERN = {
     NAME: "lower-case letters, digits and hyphens, such as horizon-low",
     SOME_TEXT: "some text",
+    DEVICE: "cpu, cuda, cuda:1 or mps",
     COLOR: 'a CSS colour name, or hex in quotes such as "#bc4749"',
 }
 
@@ -80,6 +82,7 @@ def _known_color(color: str) -> str:
 
 Text = Annotated[str, Field(pattern=SOME_TEXT, max_length=MAX_TEXT)]
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Device = Annotated[str, Field(pattern=DEVICE)]
 Color = Annotated[str, Field(pattern=COLOR), AfterValidator(_known_color)]
 Flag = Annotated[bool, Field(strict=True)]
 Fraction = Annotated[float, number(ge=0, le=1)]  # of the picture's width or height

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from dualproc_cli.spec.fields import (
     AUTO_OR_NAMES,
@@ -16,6 +16,10 @@ from dualproc_cli.spec.fields import (
     whole,
 )
 
+MicroBatch = Annotated[
+    Auto | Annotated[int, whole(ge=1, le=1024), Tag("number")],
+    Discriminator(lambda value: "auto" if isinstance(value, str) else "number"),
+]
 Objective = Literal["likelihood", "choice", "choice-per-token"]
 NEED_ALTERNATIVES: tuple[Objective, ...] = ("choice", "choice-per-token")
 TargetModules = Annotated[
@@ -212,6 +216,11 @@ class LearnSpec(SpecModel):
         default="fresh",
         description="From how many noises pictures are drawn, in turn: a number, or steps, as many as "
         "optimizer steps. 1 gives subtle changes of one picture. fresh: each picture has its own." + PRESET,
+    )
+    micro_batch: MicroBatch = Field(
+        default="auto",
+        description="Pictures of a step that are drawn and differentiated at once; their gradients are added "
+        "up, so the step is the same. auto: all of them, or fewer if memory is short.",
     )
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
         default=5e-5, description="AdamW's learning rate." + PRESET

@@ -13,11 +13,13 @@ from pydantic import ValidationError
 
 from dualproc_cli.spec.control import ControlSpec
 from dualproc_cli.spec.faults import Fault, KeyPath, Place, SpecError, dotted, shown
+from dualproc_cli.spec.models import GeneratorSpec
 from dualproc_cli.spec.overrides import override
 from dualproc_cli.spec.presets import Preset, fill_in
 from dualproc_cli.spec.relations import relations
 from dualproc_cli.spec.source import Tree, read_yaml
 from dualproc_cli.spec.translate import translate
+from dualproc_cli.spec.weights_files import adapter_file
 
 MAX_BYTES = 256 * 1024
 
@@ -44,6 +46,16 @@ class LoadedSpec:
     source: str = ""
     places: Mapping[KeyPath, Place] = field(default_factory=dict)
     presets: Mapping[str, Preset] = field(default_factory=dict)
+
+    @property
+    def generator(self) -> GeneratorSpec:
+        """The spec's generator, with the paths of its adapters' files where they lie."""
+        generator = self.spec.generator
+        placed = tuple(
+            one.model_copy(update={"path": str(self.folder / adapter_file(one.path))})
+            for one in generator.adapters
+        )
+        return generator.model_copy(update={"adapters": placed})
 
     def fault(self, path: KeyPath, problem: str, expected: str) -> Fault:
         """Return a fault of the value at ``path``, placed there or at the nearest enclosing value."""

@@ -8,6 +8,7 @@ from dualproc_cli.spec.fields import (
     AUTO_OR_NAMES,
     PRESET,
     Auto,
+    Device,
     Flag,
     Options,
     Side,
@@ -23,6 +24,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "int8", "nf4"]
 MemoryStrategy = Literal[
     "free-text-encoders",
+    "half-batches",
+    "single-pictures",
     "checkpoint-vae",
     "checkpoint-denoiser",
     "two-devices",
@@ -35,11 +38,29 @@ MemoryStrategy = Literal[
 Memory = Annotated[Auto | Annotated[tuple[MemoryStrategy, ...], Tag("names")], AUTO_OR_NAMES]
 
 
+class LoadedAdapterSpec(SpecModel):
+    """An adapter that the generator already carries."""
+
+    path: Text = Field(
+        description="A LoRA's .safetensors file, or a folder that holds one, such as another control's "
+        "bundle; relative to the spec and inside its folder."
+    )
+    scale: Annotated[float, number(ge=-100, le=100)] = Field(
+        default=1.0, description="Its strength; 1 is as it was made."
+    )
+
+
 class GeneratorSpec(SpecModel):
     """The text-to-image generator that learns, and how it draws."""
 
     model: Text = Field(
-        default=MINIATURE, description="Hub id, local directory, or miniature (the embedded default)."
+        default=MINIATURE,
+        description="Hub id, local directory, single .safetensors file, or miniature (the embedded default).",
+    )
+    base: Text | None = Field(
+        default=None,
+        description="For a single file: the hub id or local directory that gives its configuration, and the "
+        "parts that it lacks; null is what diffusers takes for such a file.",
     )
     revision: Text | None = Field(
         default=None, description="Branch, tag or commit on the hub; null is the newest."
@@ -61,6 +82,14 @@ class GeneratorSpec(SpecModel):
         description="Options of the pipeline's scheduler that differ from its own, such as "
         "use_dynamic_shifting; class replaces the scheduler by another of diffusers, such as DDIMScheduler."
         + PRESET,
+    )
+    adapters: tuple[LoadedAdapterSpec, ...] = Field(
+        default=(),
+        description="Adapters that the generator already carries, such as a turbo LoRA or another control: "
+        "the new one is learned on top of them.",
+    )
+    device: Device | None = Field(
+        default=None, description="Where it runs: cpu, cuda, cuda:1 or mps; null is what --device says."
     )
     compile: Flag = Field(
         default=False,
@@ -84,6 +113,9 @@ class VlmSpec(SpecModel):
         default="auto", description="Precision; auto is bfloat16 on CUDA and float32 elsewhere."
     )
     quantization: Quantization = Field(default="none", description="Quantization of the weights.")
+    device: Device | None = Field(
+        default=None, description="Where it runs: cpu, cuda, cuda:1 or mps; null is the generator's device."
+    )
     image_scale: Annotated[float, number(gt=0, le=1)] = Field(
         default=1.0,
         description="Scale of the picture that the VLM is shown, as a fraction of its width and height.",

@@ -13,6 +13,7 @@ from dualproc_cli.spec.faults import KeyPath, did_you_mean, shown
 from dualproc_cli.spec.learn import NEED_ALTERNATIVES
 from dualproc_cli.spec.models import GeneratorSpec
 from dualproc_cli.spec.pictures import picture_fault
+from dualproc_cli.spec.weights_files import adapter_fault
 
 Finding: TypeAlias = tuple[KeyPath, str, str]  # path, problem, expected
 
@@ -31,6 +32,7 @@ def relations(data: dict[str, Any], folder: Path) -> Iterator[Finding]:
     for name, prompt in data.get("visual_prompts", {}).items():
         if "type" in prompt:  # otherwise its other values cannot be interpreted
             yield from _visual_prompt(("visual_prompts", name), prompt, folder)
+    yield from _adapters(data, folder)
     yield from _learning(data)
     yield from _measures(data)
 
@@ -84,6 +86,15 @@ def _edges(path: KeyPath, edges: dict[str, Any]) -> Iterator[Finding]:
     for near, far in (("left", "right"), ("top", "bottom")):
         if near in edges and far in edges and not edges[near] < edges[far]:
             yield (*path, far), f"is {shown(edges[far])}", f"more than {near}, {shown(edges[near])}"
+
+
+def _adapters(data: dict[str, Any], folder: Path) -> Iterator[Finding]:
+    adapters = data.get("generator", {}).get("adapters", [])
+    for index, adapter in _items(adapters):
+        fault = adapter_fault(adapter["path"], folder) if "path" in adapter else None
+        if fault:
+            yield ("generator", "adapters", index, "path"), *fault
+    yield from _repeated(("generator", "adapters"), [one and one.get("path") for one in adapters], "path")
 
 
 def _learning(data: dict[str, Any]) -> Iterator[Finding]:

@@ -36,6 +36,7 @@ _UNIONS: dict[KeyPath, int] = {
     ("learn", "where"): 1,
     ("learn", "noise_pool"): 1,
     ("learn", "gradient", "step"): 1,
+    ("learn", "micro_batch"): 1,
     ("memory",): 1,
     ("evaluate", "measures", "*"): 2,
 }
