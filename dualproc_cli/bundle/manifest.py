@@ -94,7 +94,7 @@ class Manifest(_Part):
     origins: dict[str, str]
     revisions: Revisions
     memory: list[str]
-    started_from: str | None = None
+    started_from: str | None
     versions: dict[str, str]
     seed: int
     outcome: Outcome
