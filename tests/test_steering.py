@@ -183,14 +183,14 @@ def test_latents_are_what_the_pipeline_would_decode(generator):
 
 
 def test_noise_that_a_pipeline_draws_without_a_method_is_steered(generator, monkeypatch):
-    monkeypatch.setattr(noise_draw, "NOISE", "prepare_something_else")
+    monkeypatch.setattr(noise_draw, "METHOD", "prepare_something_else")
     plain = generator.render(PROMPTS, SEEDS)
     generator.add_steering(["noise"], seed=0)
     disturb(generator.steering)
     with generator.steered():
         assert (generator.render(PROMPTS, SEEDS) - plain).abs().max() > 1e-3
     assert torch.equal(generator.render(PROMPTS, SEEDS), plain)
-    monkeypatch.setattr(noise_draw, "RANDOM", "draw_something_else")
+    monkeypatch.setattr(noise_draw, "FUNCTION", "draw_something_else")
     with pytest.raises(UserError, match=r"learn\.where: noise: FluxPipeline .* leave noise out"):
         generator.add_steering(["noise"], seed=0)
     generator.add_steering(["conditioning"], seed=0)
