@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -13,25 +15,34 @@ from typer.core import TyperGroup
 from dualproc_cli import __version__
 from dualproc_cli.commands import bench, bundle, check, evaluate, init, learn, models, sample, schema, score
 from dualproc_cli.errors import RunFailed, UserError
+from dualproc_cli.printable import printable
+from dualproc_cli.terminal import echo
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+USAGE: Any = typer.BadParameter.__base__  # UsageError of click, which newer versions of Typer contain
 LIBRARIES = "torch|torchvision|diffusers|transformers|peft|accelerate|huggingface_hub"
 
 
 class _Commands(TyperGroup):
     """Ends a command that failed for a known reason with one line and its exit status, never a traceback."""
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _printable_usage():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _printable_usage():
+                return super().invoke(ctx)
         except (UserError, RunFailed) as error:
-            _fail(str(error), error.exit_status)
+            _fail("\n".join(map(printable, error.lines)), error.exit_status)
         except KeyboardInterrupt:
             _fail("interrupted", 130)
+        except BrokenPipeError:  # the reader of a pipe has gone
+            raise
         except OSError as error:
-            if error.errno not in DISK_FULL:
-                raise
-            _fail(f"{error.filename or 'output'}: {error.strerror}; make room and run the command again", 1)
+            advice = "make room and run the command again" if error.errno in DISK_FULL else "check the path"
+            _fail(printable(f"{error.filename or 'output'}: {error.strerror or error}; {advice}"), 1)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -63,7 +74,7 @@ app.command()(schema.schema)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"dualproc {__version__}")
+        echo(f"dualproc {__version__}")
         raise typer.Exit
 
 
@@ -89,11 +100,21 @@ class _Echo(logging.Handler):
     """Prints the package's own warnings as lines on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+        echo(printable(f"{record.levelname.lower()}: {record.getMessage()}"), err=True)
+
+
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """Escape what Typer's messages about a command's arguments repeat of them."""
+    try:
+        yield
+    except USAGE as error:
+        error.message = printable(error.message)
+        raise
 
 
 def _fail(message: str, status: int) -> None:
-    typer.echo(message, err=True)
+    echo(message, err=True)
     raise typer.Exit(status)
 
 

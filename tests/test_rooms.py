@@ -11,7 +11,9 @@ PACKAGE = Path(__file__).parent.parent / "dualproc_cli"
 ROOMS = (
     "__init__",
     "errors",
+    "printable",
     "files",
+    "terminal",
     "device",
     "spec",
     "metrics",

@@ -149,7 +149,7 @@ PICTURE = SHORTEST.replace("type: line, position: 0.65", "type: image, path: PAT
         (["name.first=x"], "name: is not a mapping and has no key first"),
         (["questions.-1.weight=2"], "questions: is a list without an item -1"),
         (["learn.steps=[1"], "--set learn.steps=[1: "),
-        (["prompts.\x1b[2J=1"], "prompts.\\x1b[2J: unknown key"),
+        (["prompts.\x1b[2J=1"], "prompts.\\u001b[2J: unknown key"),
     ],
 )
 def test_settings_are_checked_like_the_file(faults, settings, fault):

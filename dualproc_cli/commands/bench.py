@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dualproc_cli.commands.options import AsJson, Device, Settings
 from dualproc_cli.spec import load_spec
+from dualproc_cli.terminal import Console, echo
 
 if TYPE_CHECKING:  # these load torch
     from dualproc_cli.bench import BenchReport
@@ -66,7 +66,7 @@ def bench(
         loaded, device=pick_device(device), counts=counts, rounds=steps, random_weights=random_weights or ()
     )
     if as_json:
-        typer.echo(json.dumps(report.as_json()))
+        echo(json.dumps(report.as_json()))
     else:
         _print(report)
 

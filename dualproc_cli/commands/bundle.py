@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.commands.options import AsJson
 from dualproc_cli.metrics import first_and_last_probability
+from dualproc_cli.terminal import Console, Text, echo
 
 app = typer.Typer(no_args_is_help=True, help="Show adapter bundles and verify them.")
 
@@ -26,7 +25,7 @@ def show(bundle: BundlePath, as_json: AsJson = False) -> None:
     """
     opened = Bundle.open(bundle)
     if as_json:
-        typer.echo(opened.manifest.to_json(), nl=False)
+        echo(opened.manifest.to_json(), nl=False)
         return
     manifest, spec = opened.manifest, opened.spec
     run = manifest.outcome
@@ -66,9 +65,9 @@ def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
     """
     files = Bundle.open(bundle).manifest.files
     if as_json:
-        typer.echo(json.dumps({"bundle": str(bundle), "valid": True, "files": files}, ensure_ascii=False))
+        echo(json.dumps({"bundle": str(bundle), "valid": True, "files": files}, ensure_ascii=False))
     else:
-        typer.echo(f"{bundle}: {len(files)} files, all as they were written")
+        echo(f"{bundle}: {len(files)} files, all as they were written")
 
 
 def _model(name: str, revision: str | None) -> str:

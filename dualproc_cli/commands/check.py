@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from dualproc_cli.commands.options import AsJson, Device, Settings
 from dualproc_cli.measures import check_measures
 from dualproc_cli.spec import Fault, LoadedSpec, SpecError, load_spec, spec_digest
+from dualproc_cli.terminal import Console, Text, echo
 
 if TYPE_CHECKING:  # this loads torch
     from dualproc_cli.compiler import PlannedView
@@ -52,7 +51,7 @@ def check(
             report |= _plan(spec) if plan else {}
             report |= _memory(spec, device) if memory else {}
     if as_json:
-        typer.echo(
+        echo(
             json.dumps(
                 {"specs": reports, "errors": [_error(fault) for fault in faults]},
                 ensure_ascii=False,

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Column, Table
 
 from dualproc_cli.commands.options import AsJson, Device, Strict
+from dualproc_cli.terminal import Console, echo
 
 if TYPE_CHECKING:
     from dualproc_cli.evaluation import Comparison
@@ -53,7 +53,7 @@ def evaluate(
         )
     verdict = verdict_of(result)
     if as_json:
-        typer.echo(json.dumps({"verdict": verdict.as_json(), **result.as_json()}))
+        echo(json.dumps({"verdict": verdict.as_json(), **result.as_json()}))
     else:
         _print(result)
         Console(highlight=False).print(f"[bold]{verdict.name}[/bold]: {verdict.reason}", soft_wrap=True)
@@ -96,7 +96,7 @@ def _print(result: "Comparison") -> None:
         kept.add_row(f"  {label}", *map(_shown, (spread.base, spread.learned, spread.ratio)))
     console.print(kept)
     for line in _models(result):
-        console.print(line, style="dim")
+        console.print(line, style="dim", markup=False)
     console.print(f"{result.seeds} held-out seeds per prompt", style="dim")
 
 

@@ -8,6 +8,7 @@ import typer
 from dualproc_cli.commands.schema import write_schema
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
+from dualproc_cli.terminal import echo
 
 STARTER = Path(__file__).with_name("starter.yaml")
 SCHEMA = "control.schema.json"  # the name that the starter's first line refers to
@@ -24,4 +25,4 @@ def init(
         raise UserError(f"{path}: already exists (choose another name, or remove it first)")
     write_schema(path.parent / SCHEMA)
     write_atomically(path, STARTER.read_text("utf-8").replace("control.yaml", str(path)))
-    typer.echo(f"Wrote {path} and {path.parent / SCHEMA}. Next: dualproc check {path}")
+    echo(f"Wrote {path} and {path.parent / SCHEMA}. Next: dualproc check {path}")

@@ -8,6 +8,7 @@ import typer
 from dualproc_cli.bundle.layout import GRID
 from dualproc_cli.commands.options import Device, Settings, Strict
 from dualproc_cli.spec import load_spec
+from dualproc_cli.terminal import echo
 
 
 def learn(
@@ -49,6 +50,6 @@ def learn(
     verdict = learn_control(
         loaded, target, device=pick_device(device), resume=resume, overwrite=overwrite, keep_best=keep_best
     )
-    typer.echo(f"Wrote {target}. See {target / GRID}. Next: dualproc sample --control {target}")
+    echo(f"Wrote {target}. See {target / GRID}. Next: dualproc sample --control {target}")
     if strict and (verdict is None or verdict.name != "learned"):
         raise typer.Exit(1)

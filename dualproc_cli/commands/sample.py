@@ -9,6 +9,7 @@ from dualproc_cli.commands.options import Device
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import require_writable
 from dualproc_cli.spec.models import MINIATURE
+from dualproc_cli.terminal import echo
 
 PICTURES = Path("pictures")
 
@@ -85,7 +86,7 @@ def sample(
     learned_with = [name for control in chosen for name in control.bundle.manifest.memory]
     plan = plan_drawing(spec, wanted, learned_with, min(count, BATCH), place, more)
     if plan.estimate and plan.strategies:
-        typer.echo(plan.reason, err=True)
+        echo(plan.reason, err=True)
     generator = plan.load_generator()
     if spec.model == MINIATURE:
         _warn_of_unknown_words(wanted)
@@ -97,12 +98,12 @@ def sample(
         for number, image in zip(seeds, draw_pictures(generator, prompt, seeds, BATCH, steps), strict=True):
             path = folder / f"{names[prompt]}-{number}.png"
             save_png(image, path)
-            typer.echo(path)
+            echo(path)
             drawn[prompt].append(image.cpu())
     if grid:
         sections = [Section(prompt, [Strip("", torch.stack(images))]) for prompt, images in drawn.items()]
         save_png(labelled_grid(sections), folder / "grid.png")
-        typer.echo(folder / "grid.png")
+        echo(folder / "grid.png")
 
 
 def _warn_of_unknown_words(prompts: list[str]) -> None:
@@ -110,4 +111,4 @@ def _warn_of_unknown_words(prompts: list[str]) -> None:
 
     for prompt in prompts:
         if words := unknown_words(prompt):
-            typer.echo(f"warning: {prompt!r}: the miniature does not know: {', '.join(words)}", err=True)
+            echo(f"warning: {prompt!r}: the miniature does not know: {', '.join(words)}", err=True)

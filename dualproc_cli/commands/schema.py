@@ -9,6 +9,7 @@ import typer
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
 from dualproc_cli.spec import json_schema
+from dualproc_cli.terminal import echo
 
 
 def schema(
@@ -22,7 +23,7 @@ def schema(
     Example: dualproc schema -o control.schema.json
     """
     if output is None:
-        typer.echo(_text(), nl=False)
+        echo(_text(), nl=False)
     else:
         write_schema(output)
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from dualproc_cli.commands.options import AsJson, Device, Settings
 from dualproc_cli.spec import load_spec
+from dualproc_cli.terminal import Console, Text, echo
 
 if TYPE_CHECKING:
     from dualproc_cli.scoring import Measured
@@ -44,7 +43,7 @@ def score(
             }
             for path, found in zip(images, scores, strict=True)
         ]
-        typer.echo(json.dumps({"spec": loaded.spec.name, "images": rows}, ensure_ascii=False))
+        echo(json.dumps({"spec": loaded.spec.name, "images": rows}, ensure_ascii=False))
         return
     questions = [f"P({name})" for name in scores[0].probabilities]
     measures = [

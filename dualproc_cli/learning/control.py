@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from dualproc_cli.bundle import Outcome, Revisions, VerdictRecord, write_bundle
 from dualproc_cli.compiler import CompositeLoss, compile_loss
@@ -24,6 +23,7 @@ from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
 from dualproc_cli.spec import ControlSpec, LoadedSpec
+from dualproc_cli.terminal import Console
 from dualproc_cli.vlm import Vlm
 
 

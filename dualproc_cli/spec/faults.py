@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from dualproc_cli.errors import UserError
+from dualproc_cli.printable import printable
 
 KeyPath: TypeAlias = tuple[str | int, ...]  # ("questions", 0, "weight"); dotted when shown
 
@@ -47,9 +48,7 @@ class Fault:
 
     def __str__(self) -> str:
         parts = [str(self.place), self.key, f"{self.problem} (expected {self.expected})"]
-        line = ": ".join(part for part in parts if part)
-        # A file may hold any character. Escaped, they cannot break the line or control the terminal.
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        return printable(": ".join(part for part in parts if part))
 
 
 class SpecError(UserError):
@@ -62,6 +61,11 @@ class SpecError(UserError):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = sorted(set(faults), key=lambda fault: (not fault.place.line, fault))
         super().__init__("\n".join(map(str, self.faults)))
+
+    @property
+    def lines(self) -> list[str]:
+        """The mistakes, one a line."""
+        return list(map(str, self.faults))
 
 
 def dotted(path: KeyPath) -> str:
