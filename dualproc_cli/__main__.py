@@ -41,8 +41,10 @@ class _Commands(TyperGroup):
         except BrokenPipeError:  # the reader of a pipe has gone
             raise
         except OSError as error:
-            advice = "make room and run the command again" if error.errno in DISK_FULL else "check the path"
-            _fail(printable(f"{error.filename or 'output'}: {error.strerror or error}; {advice}"), 1)
+            full = error.errno in DISK_FULL
+            advice = "make room and run the command again" if full else "choose another file or folder"
+            line = f"{error.filename or 'output'}: {error.strerror or error}; {advice}"
+            _fail(printable(line), 1 if full else 2)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise

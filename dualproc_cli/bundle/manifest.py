@@ -7,10 +7,12 @@ from platform import python_version
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from dualproc_cli import __version__
 from dualproc_cli.bundle.layout import MANIFEST
 from dualproc_cli.errors import UserError
+from dualproc_cli.files import require_regular
 from dualproc_cli.metrics import StepMetrics
 
 FORMAT = 1
@@ -117,7 +119,8 @@ class Manifest(_Part):
         """
         path = folder / MANIFEST
         try:
-            data = json.loads(path.read_bytes())
+            require_regular(path)
+            data = from_json(path.read_bytes(), allow_inf_nan=False)
         except FileNotFoundError as error:
             raise UserError(f"{folder}: not a bundle (expected a folder with {MANIFEST})") from error
         except (OSError, ValueError) as error:

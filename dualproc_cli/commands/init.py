@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dualproc_cli.commands.schema import write_schema
+from dualproc_cli.commands.schema import is_schema, write_schema
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
 from dualproc_cli.terminal import echo
@@ -19,10 +19,16 @@ def init(
 ) -> None:
     """Write a commented starter spec, and beside it the schema that editors use to complete and check it.
 
+    Nothing that is there is replaced.
+
     Example: dualproc init horizon.yaml
     """
     if path.exists() or path.is_symlink():
         raise UserError(f"{path}: already exists (choose another name, or remove it first)")
-    write_schema(path.parent / SCHEMA)
+    schema = path.parent / SCHEMA
+    if (schema.exists() or schema.is_symlink()) and not is_schema(schema):
+        echo(f"kept {schema}, which is another; to replace it: dualproc schema -o {schema}", err=True)
+    else:
+        write_schema(schema)
     write_atomically(path, STARTER.read_text("utf-8").replace("control.yaml", str(path)))
-    echo(f"Wrote {path} and {path.parent / SCHEMA}. Next: dualproc check {path}")
+    echo(f"Wrote {path}. Next: dualproc check {path}")

@@ -80,7 +80,7 @@ def sample(
 
     place = pick_device(device)
     folder = output or PICTURES / ("+".join(control.label for control in chosen) or "base")
-    require_writable(folder)
+    require_writable(folder / "grid.png")
     spec = spec.model_copy(update={"compile": False})  # compiling pays off after hundreds of pictures only
     more = all(control.bundle.spec.memory == "auto" for control in chosen)
     learned_with = [name for control in chosen for name in control.bundle.manifest.memory]

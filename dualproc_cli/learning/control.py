@@ -65,8 +65,10 @@ def learn(
     console = console or Console()
     place, started = Output(output), time.monotonic()
     check_measures(loaded)
-    checkpoint = place.prepare(loaded.spec, resume=resume, overwrite=overwrite)
-    with deterministic():
+    with place.owned() as removed, deterministic():
+        for line in removed:
+            console.print(line, markup=False, soft_wrap=True)
+        checkpoint = place.prepare(loaded.spec, resume=resume, overwrite=overwrite)
         console.print(
             f"loading {loaded.spec.generator.model} and {loaded.spec.vlm.model} on {device}", markup=False
         )

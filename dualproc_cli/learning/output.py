@@ -1,11 +1,13 @@
 """Where a run writes. An output that cannot be written or would replace other files is refused at once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dualproc_cli.bundle import MANIFEST
 from dualproc_cli.errors import UserError
-from dualproc_cli.files import require_writable
+from dualproc_cli.files import clear_leftovers, locked, require_writable
 from dualproc_cli.learning.checkpoint import Checkpoint, run_digest
 from dualproc_cli.spec import ControlSpec
 
@@ -25,15 +27,30 @@ class Output:
         """The path of the checkpoint, ``BUNDLE.checkpoint.safetensors``."""
         return self.bundle.with_name(f"{self.bundle.name}.checkpoint.safetensors")
 
-    def prepare(self, spec: ControlSpec, *, resume: bool, overwrite: bool) -> Checkpoint | None:
-        """Make sure that the run can write; with ``resume``, return the checkpoint that it resumes from.
+    @contextmanager
+    def owned(self) -> Iterator[list[str]]:
+        """Own the output: nobody else writes it meanwhile, and what killed runs left of it is removed.
+
+        Yields:
+            a line about each thing that was removed.
 
         Raises:
-            UserError: the output exists already, its folder cannot be written to, or there is no checkpoint
-                of this spec to resume from.
+            UserError: its folder cannot be written to, or another run owns it.
         """
         if not self.bundle.name:
             raise UserError(f"{self.bundle}: expected the name of a new folder for the bundle")
+        require_writable(self.checkpoint)
+        with locked(self.bundle):
+            yield clear_leftovers(self.bundle) + clear_leftovers(self.checkpoint)
+
+    def prepare(self, spec: ControlSpec, *, resume: bool, overwrite: bool) -> Checkpoint | None:
+        """Make sure that nothing foreign is replaced; with ``resume``, return the checkpoint to go on from.
+
+        Raises:
+            UserError: the output exists already, or there is no checkpoint of this spec to resume from.
+        """
+        if self.bundle.is_symlink() and not self.bundle.exists():
+            raise UserError(f"{self.bundle}: a link to nothing; remove it, or choose another output with -o")
         if self.bundle.exists():
             self._check_replaceable(resume or overwrite)
         if resume:
@@ -50,7 +67,6 @@ class Output:
             )
         else:
             checkpoint = None
-        require_writable(self.bundle.parent)
         return checkpoint
 
     def _check_replaceable(self, allowed: bool) -> None:

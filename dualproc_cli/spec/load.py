@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from dualproc_cli.files import require_regular
 from dualproc_cli.spec.control import ControlSpec
 from dualproc_cli.spec.faults import Fault, KeyPath, Place, SpecError, dotted, shown
 from dualproc_cli.spec.overrides import override
@@ -90,6 +91,7 @@ def _read(path: Path) -> str:
         return SpecError([Fault(Place(str(path), line, column), "", problem, expected)])
 
     try:
+        require_regular(path)
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
