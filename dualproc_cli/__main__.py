@@ -1,6 +1,5 @@
 """The command line: ``dualproc``, or ``python -m dualproc_cli``."""
 
-import errno
 import logging
 import os
 import sys
@@ -15,10 +14,10 @@ from typer.core import TyperGroup
 from dualproc_cli import __version__
 from dualproc_cli.commands import bench, bundle, check, evaluate, init, learn, models, sample, schema, score
 from dualproc_cli.errors import RunFailed, UserError
+from dualproc_cli.files import DISK_FULL
 from dualproc_cli.printable import printable
 from dualproc_cli.terminal import echo
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 USAGE: Any = typer.BadParameter.__base__  # UsageError of click, which newer versions of Typer contain
 LIBRARIES = "torch|torchvision|diffusers|transformers|peft|accelerate|huggingface_hub"
 

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from dualproc_cli.errors import UserError
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 PARTIAL, OLD = ".partial", ".old"  # endings of what is being written, and of a folder that is being replaced
 PROBE = 2**20  # bytes

@@ -4,11 +4,16 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from dualproc_cli.bundle.layout import MANIFEST
 from dualproc_cli.errors import UserError
+from dualproc_cli.files import DISK_FULL
 
+# What Python's zipfile raises for damaged files; OSError: for names that no file can have.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others can ask for gigabytes of memory
 MAX_FILES = 1000
 MAX_BYTES = 8 * 2**30  # unpacked; an adapter of rank 128 for the largest generators is about 2 GiB
 
@@ -34,21 +39,10 @@ def unpack(archive: Path) -> Path:
                 # Reading stops at the declared size, which was checked above.
                 with file.open(entry) as source, target.open("xb") as sink:
                     shutil.copyfileobj(source, sink)
-    except UserError:
+    except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    except (
-        zipfile.BadZipFile,
-        FileExistsError,
-        NotADirectoryError,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-    ) as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise UserError(f"{archive}: not a readable zip file ({error}); copy it again") from error
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, DAMAGED) and getattr(error, "errno", None) not in DISK_FULL:
+            raise UserError(f"{archive}: not a readable zip file ({error}); copy it again") from error
         raise
     return scratch
 
@@ -65,6 +59,11 @@ def _check(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
     for entry in entries:
         if not is_inside(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
             raise UserError(f"{archive}: {entry.filename!r} leads out of the bundle; do not use it")
+        if entry.compress_type not in COMPRESSIONS:
+            raise UserError(
+                f"{archive}: {entry.filename!r} is compressed by method {entry.compress_type} "
+                "(expected deflate or none, as usual); zip the folder again"
+            )
     if len(entries) > MAX_FILES or sum(entry.file_size for entry in entries) > MAX_BYTES:
         raise UserError(
             f"{archive}: too large (expected at most {MAX_FILES} files and {MAX_BYTES // 2**30} GiB)"

@@ -16,6 +16,8 @@ from dualproc_cli.bundle.manifest import Manifest
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import digest
 from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, spec_digest
+from dualproc_cli.spec.faults import dotted
+from dualproc_cli.spec.relations import relations
 
 TRUST = "trust_remote_code"  # the key of every model in a spec that lets the model's own code run
 REQUIRED = (ADAPTER, SPEC, README)
@@ -89,7 +91,7 @@ class Bundle:
                 f"{self.source}: {extra[0]} does not belong to the bundle; remove it, or get the bundle again"
             )
         for path, expected in sorted(listed.items()):
-            if digest(self.folder / path) != expected:
+            if self._digest(path) != expected:
                 raise UserError(
                     f"{self.source}: {path} was changed since the bundle was written; copy or learn it again"
                 )
@@ -117,9 +119,15 @@ class Bundle:
         for model, revision in models:
             if model and revision:
                 model["revision"] = revision
-        text = (self.folder / SPEC).read_text("utf-8")
+        text = (self.folder / SPEC).read_text("utf-8", errors="replace")
         spec = ControlSpec.model_validate(data)
         return LoadedSpec(spec, self.folder, text, dict(self.manifest.origins), str(self.source))
+
+    def _digest(self, path: str) -> str:
+        try:
+            return digest(self.folder / path)
+        except OSError as error:
+            raise UserError(f"{self.source}: {path}: {error.strerror}; do not use the bundle") from error
 
     def _check_spec(self) -> None:
         where = f"{self.source}: {MANIFEST}: spec"
@@ -133,11 +141,20 @@ class Bundle:
             raise UserError(
                 f"{where}: does not have the digest {self.manifest.spec_digest[:12]}; the file was changed"
             )
+        if spec.name != self.manifest.name:
+            raise UserError(f"{where}: name: is {spec.name}, not {self.manifest.name}; the file was changed")
+        asked = {name for entry in self.manifest.metrics for name in entry.probabilities}
+        if unasked := [question.name for question in spec.questions if question.name not in asked]:
+            raise UserError(
+                f"{self.source}: {MANIFEST}: metrics: nothing about the question {unasked[0]}; learn it again"
+            )
         for name, prompt in spec.visual_prompts.items():
             if isinstance(prompt, ImagePrompt) and _normal(prompt.path) not in self.manifest.files:
                 raise UserError(
                     f"{where}: visual_prompts.{name}: {prompt.path} is not in the bundle; learn it again"
                 )
+        for path, problem, expected in relations(spec.model_dump(mode="json"), self.folder):
+            raise UserError(f"{where}: {dotted(path)}: {problem} (expected {expected}); learn it again")
 
 
 def _untrusted(data: Any) -> Any:

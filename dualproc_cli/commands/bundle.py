@@ -14,6 +14,8 @@ from dualproc_cli.terminal import Console, Text, echo
 
 app = typer.Typer(no_args_is_help=True, help="Show adapter bundles and verify them.")
 
+UNCHANGED = "all as they were written"
+
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a .zip of it.")]
 
 
@@ -39,7 +41,8 @@ def show(bundle: BundlePath, as_json: AsJson = False) -> None:
         "seed": str(manifest.seed),
         "set": ", ".join(f"{key}={value}" for key, value in manifest.overrides.items()),
         "spec": f"sha256 {manifest.spec_digest[:12]}",
-        "files": f"{len(manifest.files)}, all as they were written",
+        "files": f"{len(manifest.files)}, {UNCHANGED}",
+        "bundle": f"sha256 {manifest.digest}",
     }
     console = Console(highlight=False)
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -59,15 +62,19 @@ def show(bundle: BundlePath, as_json: AsJson = False) -> None:
 
 @app.command()
 def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
-    """Verify that the files of a bundle are unchanged, by their digests.
+    """Verify that a bundle is as it was written, by the digests of its files and of bundle.json.
+
+    This shows changes, not who made the bundle: compare the digest of the whole, which is printed, with one
+    that its maker published, or check the maker's signature of bundle.json.
 
     Example: dualproc bundle verify horizon-position.zip
     """
-    files = Bundle.open(bundle).manifest.files
+    manifest = Bundle.open(bundle).manifest
     if as_json:
-        echo(json.dumps({"bundle": str(bundle), "valid": True, "files": files}, ensure_ascii=False))
+        found = {"bundle": str(bundle), "valid": True, "digest": manifest.digest, "files": manifest.files}
+        echo(json.dumps(found, ensure_ascii=False))
     else:
-        echo(f"{bundle}: {len(files)} files, all as they were written")
+        echo(f"{bundle}: {len(manifest.files)} files, {UNCHANGED}; sha256 {manifest.digest}")
 
 
 def _model(name: str, revision: str | None) -> str:
