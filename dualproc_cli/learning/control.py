@@ -10,7 +10,7 @@ from dualproc_cli.bundle import Outcome, Revisions, VerdictRecord, write_bundle
 from dualproc_cli.compiler import CompositeLoss, compile_loss
 from dualproc_cli.device import deterministic
 from dualproc_cli.drawing import validation_seeds
-from dualproc_cli.errors import RunFailed
+from dualproc_cli.errors import RunFailed, UserError
 from dualproc_cli.evaluation import compare_with_base, verdict_of
 from dualproc_cli.generator import Generator, write_steering
 from dualproc_cli.learning.before_after import draw_before_after
@@ -83,7 +83,12 @@ def learn(
         criterion = compile_loss(loaded, vlm, *size)
         learner = Learner(loaded.spec, generator, criterion, keep_best=keep_best)
         if checkpoint:
-            learner.restore(checkpoint)
+            try:
+                learner.restore(checkpoint)
+            except ValueError as error:
+                raise UserError(
+                    f"{place.checkpoint}: {error}; pass --overwrite instead of --resume to start anew"
+                ) from error
             console.print(f"resuming after step {checkpoint.step}", markup=False)
         with LearningProgress(console, learner.steps, len(learner.metrics)) as progress:
             ending = run(learner, place.checkpoint, progress, plan.next())
