@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import GeneratorSpec
+from dualproc_cli.spec.faults import shortened
 from dualproc_cli.spec.models import MINIATURE
 from dualproc_cli.spec.presets import presets
 
@@ -59,11 +62,17 @@ def generator_for(controls: Sequence[Control], model: str | None) -> GeneratorSp
     Without controls it is ``model``, by default the miniature, with the values of its preset.
 
     Raises:
-        UserError: the controls were learned for different generators, or for another one than ``model``.
+        UserError: ``model`` cannot be a model's name, or the controls were learned for different
+            generators, or for another one than ``model``.
     """
     if not controls:
         model = model or MINIATURE
-        return GeneratorSpec(model=model, **presets().get(model, {}).get("generator", {}))
+        try:
+            return GeneratorSpec(model=model, **presets().get(model, {}).get("generator", {}))
+        except ValidationError as error:
+            raise UserError(
+                f"--model {shortened(model)}: expected a hub id, a folder or miniature"
+            ) from error
     first, *others = controls
     spec = first.bundle.spec.generator
     if model not in (None, spec.model):

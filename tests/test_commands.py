@@ -220,9 +220,15 @@ def test_sample_refuses_what_it_cannot_use(home, tmp_path):
     assert "no such bundle" in refused("sample", "--control", tmp_path / "none")
     assert "made for another generator" in refused("sample", "--control", small, "--model", "miniature")
     assert "no prompt" in refused("sample")
+    assert "not UTF-8" in refused("sample", "a house \udcff", "--control", small)
+    assert r"--model a\udcff: expected" in refused("sample", "a house", "--model", "a\udcff")
     assert "empty prompt" in refused("sample", " ", "--control", small)
     (tmp_path / "file").write_text("")
     assert "cannot be written to" in refused("sample", "--control", small, "-o", tmp_path / "file" / "out")
+    (tmp_path / "empty").mkdir()
+    for model in ("empty", "." * 300):
+        line = refused("sample", "a house", "--model", tmp_path / model, "-o", tmp_path / "out")
+        assert str(tmp_path / model) in line
     assert "no such folder" in refused(
         "sample", "a house", "--model", "./no-such-model", "-o", tmp_path / "out"
     )

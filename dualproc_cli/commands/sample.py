@@ -70,6 +70,8 @@ def sample(
     wanted = list(dict.fromkeys(prompts or default_prompts(chosen)))
     if any(not prompt.strip() for prompt in wanted):
         raise UserError("an empty prompt (expected a few words, such as 'a house in a field')")
+    if any("\ud800" <= character <= "\udfff" for prompt in wanted for character in prompt):
+        raise UserError("a prompt that is not UTF-8 (expected text in the encoding of your terminal)")
 
     import torch  # slow, so after the arguments are checked
 

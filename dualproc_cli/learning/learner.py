@@ -221,10 +221,8 @@ class Learner:
         self.generator.load_steering_state(checkpoint.steering)
         self._enter(next(phase for phase in self.phases if phase.name == checkpoint.phase))
         if checkpoint.moments:
-            shapes = [parameter.shape for parameter in self._parameters]
-            if any(
-                [tensor.shape for tensor in part] != shapes for part in zip(*checkpoint.moments, strict=True)
-            ):
+            shapes = [(parameter.shape, parameter.shape) for parameter in self._parameters]
+            if [(mean.shape, square.shape) for mean, square in checkpoint.moments] != shapes:
                 raise ValueError("its moments have other shapes than what they belong to")
             state = self._optimizer.state_dict()
             state["state"] = {
