@@ -1,4 +1,4 @@
-"""Text from files and command lines, made harmless for a terminal."""
+"""Text from files and command lines: whether it is text, and how it is made harmless for a terminal."""
 
 import json
 
@@ -17,3 +17,8 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else json.dumps(c)[1:-1] for c in text)
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether an argument was UTF-8. Python keeps other bytes as halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -150,6 +150,7 @@ PICTURE = SHORTEST.replace("type: line, position: 0.65", "type: image, path: PAT
         (["questions.-1.weight=2"], "questions: is a list without an item -1"),
         (["learn.steps=[1"], "--set learn.steps=[1: "),
         (["a." * 5000 + "b=1"], "is nested more than 24 levels deep"),
+        (["\udcff=1"], "is not UTF-8"),
         (["prompts.\x1b[2J=1"], "prompts.\\u001b[2J: unknown key"),
     ],
 )

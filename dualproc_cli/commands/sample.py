@@ -8,6 +8,7 @@ import typer
 from dualproc_cli.commands.options import Device
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import require_writable
+from dualproc_cli.printable import is_utf8
 from dualproc_cli.spec.models import MINIATURE
 from dualproc_cli.terminal import echo
 
@@ -70,7 +71,7 @@ def sample(
     wanted = list(dict.fromkeys(prompts or default_prompts(chosen)))
     if any(not prompt.strip() for prompt in wanted):
         raise UserError("an empty prompt (expected a few words, such as 'a house in a field')")
-    if any("\ud800" <= character <= "\udfff" for prompt in wanted for character in prompt):
+    if not all(map(is_utf8, wanted)):
         raise UserError("a prompt that is not UTF-8 (expected text in the encoding of your terminal)")
 
     import torch  # slow, so after the arguments are checked
