@@ -13,7 +13,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -83,9 +83,7 @@ def folder_atomically(path: Path, overwrite: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
     except OSError as error:
-        raise UserError(
-            f"{path.parent}: cannot be written to ({error.strerror}); choose another output"
-        ) from error
+        raise _unwritable(path, error) from error
     scratch.chmod(0o777 & ~_umask())
     try:
         yield scratch
@@ -112,35 +110,38 @@ def require_writable(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise UserError(
-            f"{path.parent}: cannot be written to ({error.strerror}); choose another output with -o"
-        ) from error
+        raise _unwritable(path, error) from error
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of ``path``, which says that this process writes it.
 
-    It is the operating system's: it is open again when the process ends, however it ends.
+    It is the operating system's: it is open again when the process ends, however it ends. The folder of
+    ``path`` is made if it is not there.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or the folder cannot be written to.
     """
     file = path.with_name(f".{path.name}.lock")
     lock = FileLock(file)
     while not lock.is_locked:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout as error:
             raise UserError(
                 f"{path}: another run is writing it; wait until it ends, or choose another output with -o"
             ) from error
+        except OSError as error:
+            raise _unwritable(path, error) from error
         if not file.exists():  # its last owner removed it after it was opened here
             lock.release()
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be gone, and Windows removes it later
+            file.unlink()
         lock.release()
 
 
@@ -180,6 +181,11 @@ def digest(path: Path) -> str:
     require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    reason = f"cannot be written to ({error.strerror})"
+    return UserError(f"{path.parent}: {reason}; choose another output with -o")
 
 
 def _replace_folder(scratch: Path, path: Path) -> None:

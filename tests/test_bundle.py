@@ -470,6 +470,25 @@ def test_damaged_zip_leaves_nothing(bundle, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["painted"]
 
 
+def test_what_a_killed_process_unpacked_is_removed_by_the_next(bundle, tmp_path, monkeypatch):
+    target = zipped(bundle, tmp_path / "painted.zip")
+    (tmp_path / "temporary").mkdir()
+    code = (
+        "import os, sys, signal, pathlib, dualproc_cli.bundle as bundle\n"
+        "opened = bundle.Bundle.open(pathlib.Path(sys.argv[1]))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    subprocess.run([sys.executable, "-c", code, target], env=environment, check=False)
+    (left,) = (tmp_path / "temporary").glob("dualproc-bundle-*")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    one, two = Bundle.open(target), Bundle.open(target)
+    assert not left.exists()
+    assert one.folder.exists()
+    del one, two
+    assert os.listdir(tmp_path / "temporary") == []
+
+
 def test_failed_write_leaves_the_old_bundle(bundle, loaded):
     def no_room(folder):
         raise OSError(28, "No space left on device")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -445,6 +446,22 @@ def test_pictures_that_no_spec_may_name_are_refused(tmp_path, name, size, proble
     Image.new("RGB", size).save(tmp_path / name)
     with pytest.raises(UserError, match=rf"{name}: {problem} .*expected"):
         load_picture(tmp_path / name)
+
+
+def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
+    def started(*arguments, **options):
+        raise AssertionError("Ghostscript")
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "p.png", "EPS")
+    monkeypatch.setattr(subprocess, "Popen", started)
+    with pytest.raises(UserError, match="is not a picture of a known format"):
+        load_picture(tmp_path / "p.png")
+
+
+def test_pictures_are_opened_in_one_place():
+    package = Path(__file__).parent.parent / "dualproc_cli"
+    opening = {path.name for path in package.rglob("*.py") if "Image.open(" in path.read_text("utf-8")}
+    assert opening == {"pictures.py"}
 
 
 def test_names_of_prompts_differ():

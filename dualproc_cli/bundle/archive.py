@@ -1,50 +1,69 @@
 """Unpacking zipped bundles, which may come from strangers."""
 
+import secrets
 import shutil
 import stat
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from dualproc_cli.bundle.layout import MANIFEST
 from dualproc_cli.errors import UserError
-from dualproc_cli.files import DISK_FULL
+from dualproc_cli.files import DISK_FULL, locked
 
 # What Python's zipfile raises for damaged files; OSError: for names that no file can have.
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others can ask for gigabytes of memory
+PREFIX = "dualproc-bundle-"  # of temporary folders
 MAX_FILES = 1000
 MAX_BYTES = 8 * 2**30  # unpacked; an adapter of rank 128 for the largest generators is about 2 GiB
 
 
-def unpack(archive: Path) -> Path:
-    """Unpack a zipped bundle into a new temporary folder, which the caller removes.
+@contextmanager
+def unpacked(archive: Path) -> Iterator[Path]:
+    """Unpack a zipped bundle into a temporary folder, which is removed after the block.
 
-    Returns:
-        The temporary folder, in which `bundle_root` finds the bundle.
+    What processes left that were killed meanwhile is removed too.
+
+    Yields:
+        the temporary folder, in which `bundle_root` finds the bundle.
 
     Raises:
         UserError: the file is not a zip file or is damaged, or it would write outside the folder, link
             elsewhere or fill the disk.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="dualproc-bundle-"))
+    home = Path(tempfile.gettempdir())
+    for folder in home.glob(f"{PREFIX}*"):
+        with suppress(UserError, OSError), locked(folder):  # it is in use, or another user's
+            shutil.rmtree(folder)
+    scratch = home / f"{PREFIX}{secrets.token_hex(8)}"
+    with locked(scratch):
+        scratch.mkdir(0o700)
+        try:
+            _unpack(archive, scratch)
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as file:
             entries = [entry for entry in file.infolist() if not entry.is_dir()]
             _check(archive, entries)
             for entry in entries:
-                target = scratch / entry.filename
+                target = folder / entry.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
                 # Reading stops at the declared size, which was checked above.
                 with file.open(entry) as source, target.open("xb") as sink:
                     shutil.copyfileobj(source, sink)
-    except BaseException as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if isinstance(error, DAMAGED) and getattr(error, "errno", None) not in DISK_FULL:
-            raise UserError(f"{archive}: not a readable zip file ({error}); copy it again") from error
-        raise
-    return scratch
+    except DAMAGED as error:
+        if getattr(error, "errno", None) in DISK_FULL:
+            raise
+        raise UserError(f"{archive}: not a readable zip file ({error}); copy it again") from error
 
 
 def bundle_root(folder: Path) -> Path:

@@ -1,8 +1,8 @@
 """Opening a bundle, and verifying it before anything in it is used."""
 
 import os
-import shutil
 import weakref
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dualproc_cli.bundle.archive import bundle_root, is_inside, unpack
+from dualproc_cli.bundle.archive import bundle_root, is_inside, unpacked
 from dualproc_cli.bundle.layout import ADAPTER, MANIFEST, README, SPEC
 from dualproc_cli.bundle.manifest import Manifest
 from dualproc_cli.errors import UserError
@@ -56,14 +56,10 @@ class Bundle:
         if path.is_dir():
             bundle = cls(path, path, Manifest.read(path))
         elif path.is_file():
-            scratch = unpack(path)
-            try:
-                folder = bundle_root(scratch)
+            with ExitStack() as stack:
+                folder = bundle_root(stack.enter_context(unpacked(path)))
                 bundle = cls(path, folder, Manifest.read(folder))
-            except BaseException:
-                shutil.rmtree(scratch, ignore_errors=True)
-                raise
-            weakref.finalize(bundle, shutil.rmtree, scratch, ignore_errors=True)
+                weakref.finalize(bundle, stack.pop_all().close)
         else:
             raise UserError(
                 f"{path}: no such bundle (expected a folder that `dualproc learn` wrote, or a .zip of it)"

@@ -39,8 +39,8 @@ class Output:
         """
         if not self.bundle.name:
             raise UserError(f"{self.bundle}: expected the name of a new folder for the bundle")
-        require_writable(self.checkpoint)
         with locked(self.bundle):
+            require_writable(self.checkpoint)
             yield clear_leftovers(self.bundle) + clear_leftovers(self.checkpoint)
 
     def prepare(self, spec: ControlSpec, *, resume: bool, overwrite: bool) -> Checkpoint | None:
