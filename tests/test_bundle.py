@@ -407,6 +407,13 @@ def test_files_that_never_end(bundle, kind):
     assert "a-house-0.png: Not a regular file" in refusal(bundle)
 
 
+def test_files_that_are_too_large(bundle):
+    os.truncate(bundle / "README.md", 2**40)  # its bytes are not on the disk
+    assert "too large" in refusal(bundle)
+    os.truncate(bundle / "bundle.json", 2**40)
+    assert "larger than 256 MiB" in refusal(bundle)
+
+
 def test_no_bundle(tmp_path):
     assert "no such bundle" in refusal(tmp_path / "none")
     assert "not a bundle" in refusal(tmp_path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dualproc_cli.bundle.archive import bundle_root, is_inside, unpacked
+from dualproc_cli.bundle.archive import MAX_BYTES, bundle_root, is_inside, unpacked
 from dualproc_cli.bundle.layout import ADAPTER, MANIFEST, README, SPEC
 from dualproc_cli.bundle.manifest import Manifest
 from dualproc_cli.errors import UserError
@@ -121,6 +121,10 @@ class Bundle:
 
     def _digest(self, path: str) -> str:
         try:
+            if (self.folder / path).stat().st_size > MAX_BYTES:
+                raise UserError(
+                    f"{self.source}: {path} is too large (expected at most {MAX_BYTES // 2**30} GiB)"
+                )
             return digest(self.folder / path)
         except OSError as error:
             raise UserError(f"{self.source}: {path}: {error.strerror}; do not use the bundle") from error

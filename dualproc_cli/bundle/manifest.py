@@ -24,6 +24,7 @@ from dualproc_cli.metrics import StepMetrics
 from dualproc_cli.spec.fields import Name, Text
 
 FORMAT = 2
+MAX_BYTES = 256 * 2**20  # the metrics of half a million steps
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors")
 
 
@@ -136,6 +137,8 @@ class Manifest(_Part):
         path = folder / MANIFEST
         try:
             require_regular(path)
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
             data = from_json(path.read_bytes(), allow_inf_nan=False)
         except FileNotFoundError as error:
             raise UserError(f"{folder}: not a bundle (expected a folder with {MANIFEST})") from error

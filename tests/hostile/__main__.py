@@ -5,9 +5,12 @@ control character, ran anything, or took a changed checkpoint for the one that w
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is imported: no case may use the network
 
 from hostile.campaign import campaign
 
