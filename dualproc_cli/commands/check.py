@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dualproc_cli.commands.options import AsJson, Device, Settings
 from dualproc_cli.measures import check_measures
+from dualproc_cli.models.source import require_models
 from dualproc_cli.spec import Fault, LoadedSpec, SpecError, load_spec, spec_digest
 
 if TYPE_CHECKING:  # this loads torch
@@ -76,6 +77,7 @@ def _report(path: Path, loaded: LoadedSpec) -> dict[str, Any]:
 
 
 def _plan(loaded: LoadedSpec) -> dict[str, Any]:
+    require_models(loaded.spec.vlm)
     from dualproc_cli.compiler import plan  # loads torch
 
     return {"plan": plan(loaded)}

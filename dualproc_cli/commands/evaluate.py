@@ -11,6 +11,7 @@ from rich.progress import Progress
 from rich.table import Column, Table
 
 from dualproc_cli.commands.options import AsJson, Device, Strict
+from dualproc_cli.models.source import require_models
 
 if TYPE_CHECKING:
     from dualproc_cli.evaluation import Comparison
@@ -39,10 +40,12 @@ def evaluate(
     Example: dualproc evaluate horizon-position.dualproc --seeds 64
     """
     from dualproc_cli.bundle import Bundle
-    from dualproc_cli.device import pick_device
-    from dualproc_cli.evaluation import evaluate_bundle, verdict_of
 
     opened = Bundle.open(bundle)
+    require_models(opened.spec.generator, opened.spec.vlm, opened.spec.evaluate.vlm)
+    from dualproc_cli.device import pick_device  # loads torch
+    from dualproc_cli.evaluation import evaluate_bundle, verdict_of
+
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("pictures", total=None)
         result = evaluate_bundle(

@@ -7,6 +7,7 @@ import typer
 
 from dualproc_cli.bundle.layout import GRID
 from dualproc_cli.commands.options import Device, Settings, Strict
+from dualproc_cli.models.source import require_models
 from dualproc_cli.spec import load_spec
 
 
@@ -42,6 +43,7 @@ def learn(
     Example: dualproc learn specs/horizon-position.yaml --set learn.steps=200
     """
     loaded = load_spec(spec, overrides or ())
+    require_models(loaded.spec.generator, loaded.spec.vlm)
     from dualproc_cli.device import pick_device  # loads torch
     from dualproc_cli.learning import learn as learn_control
 

@@ -8,6 +8,7 @@ import typer
 from dualproc_cli.commands.options import Device
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import require_writable
+from dualproc_cli.models.source import require_models
 from dualproc_cli.spec.models import MINIATURE
 
 PICTURES = Path("pictures")
@@ -69,6 +70,8 @@ def sample(
     wanted = list(dict.fromkeys(prompts or default_prompts(chosen)))
     if any(not prompt.strip() for prompt in wanted):
         raise UserError("an empty prompt (expected a few words, such as 'a house in a field')")
+
+    require_models(spec)
 
     import torch  # slow, so after the arguments are checked
 

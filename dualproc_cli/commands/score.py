@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dualproc_cli.commands.options import AsJson, Device, Settings
+from dualproc_cli.models.source import require_models
 from dualproc_cli.spec import load_spec
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def score(
     Example: dualproc score pictures/base/*.png --spec specs/horizon-position.yaml
     """
     loaded = load_spec(spec, overrides or ())
+    require_models(loaded.spec.vlm)
     from dualproc_cli.device import pick_device  # loads torch
     from dualproc_cli.scoring import score_pictures
 

@@ -141,7 +141,11 @@ def _downloaded(source: ModelSource, spec: GeneratorSpec) -> Path:
     if source.folder is not None:
         return source.folder
     folder = DiffusionPipeline.download(
-        spec.model, revision=spec.revision, use_safetensors=True, trust_remote_code=spec.trust_remote_code
+        spec.model,
+        revision=spec.revision,
+        use_safetensors=True,
+        trust_remote_code=spec.trust_remote_code,
+        local_files_only=source.local_only,
     )
     return Path(folder)
 

@@ -177,7 +177,11 @@ def _read(spec: VlmSpec, source: ModelSource, from_pretrained: Any, **options: A
     """Call a ``from_pretrained``, turning whatever goes wrong with the files into one line."""
     try:
         return from_pretrained(
-            source.location, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
+            source.location,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            local_files_only=source.local_only,
+            **options,
         )
     except Exception as error:
         found = advice(error, "vlm", spec.model, spec.revision, EXPECTED)
