@@ -1,5 +1,6 @@
 """Tensors as PNG files, and labelled grids of pictures."""
 
+import bisect
 import io
 import itertools
 import re
@@ -63,14 +64,14 @@ def save_png(picture: Tensor | Image.Image, path: Path) -> None:
 
 def slugs(prompts: Sequence[str]) -> list[str]:
     """Return a different file name for each prompt, such as ``a-house-in-a-field``."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     for prompt in prompts:
         words = re.sub(r"\W+", "-", prompt.lower()).strip("-")
         # At most 200 bytes of a prompt: file names may have 255, and the seed follows.
         slug = words.encode()[:200].decode(errors="ignore").strip("-") or "picture"
         names = itertools.chain([slug], (f"{slug}-{count}" for count in itertools.count(2)))
-        found.append(next(name for name in names if name not in found))
-    return found
+        found[next(name for name in names if name not in found)] = None
+    return list(found)
 
 
 def labelled_grid(sections: Sequence[Section]) -> Image.Image:
@@ -124,6 +125,6 @@ def _fitted(text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.Im
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
+    lengths = range(len(text))
+    cut = bisect.bisect_right(lengths, width, key=lambda length: font.getlength(text[:length] + "..."))
+    return text[: max(cut - 1, 0)] + "..."

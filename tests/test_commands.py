@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -445,6 +446,15 @@ def test_names_of_prompts_differ():
     prompts = ["A house!", "a house", "a house 2", "???", "x" * 300, "ä" * 300]
     assert slugs(prompts)[:4] == ["a-house", "a-house-2", "a-house-2-2", "picture"]
     assert all(len(f"{slug}-{2**62}.png".encode()) < 256 for slug in slugs(prompts))
+
+
+def test_a_caption_as_long_as_a_book_is_cut_at_once():
+    strip = Strip("", torch.zeros(1, 3, 64, 64))
+    started = time.monotonic()
+    sheet = labelled_grid([Section("a house " * 5000, [strip])])
+    assert time.monotonic() - started < 5
+    cut = labelled_grid([Section("a house a house a house", [strip])])
+    assert np.array_equal(np.asarray(sheet), np.asarray(cut))  # the same words fit
 
 
 def test_grid_enlarges_small_pictures_and_shrinks_large_ones():

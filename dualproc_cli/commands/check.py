@@ -41,12 +41,14 @@ def check(
     """
     loaded: dict[Path, LoadedSpec] = {}
     faults: list[Fault] = []
+    more = 0  # faults that are not listed
     for path in specs:
         try:
             loaded[path] = load_spec(path, settings or ())
             check_measures(loaded[path])
         except SpecError as error:
             faults += error.faults
+            more += error.more
     reports = [_report(path, spec) for path, spec in loaded.items()]
     if not faults:  # these take seconds, so they wait until all specs are valid
         for report, spec in zip(reports, loaded.values(), strict=True):
@@ -55,7 +57,7 @@ def check(
     if as_json:
         typer.echo(
             json.dumps(
-                {"specs": reports, "errors": [_error(fault) for fault in faults]},
+                {"specs": reports, "errors": [_error(fault) for fault in faults], "more_errors": more},
                 ensure_ascii=False,
                 default=asdict,  # of dataclasses
             )
@@ -64,7 +66,7 @@ def check(
         for report in reports:
             _show(report)
     if faults:
-        raise SpecError(faults)
+        raise SpecError(faults, more)
 
 
 def _report(path: Path, loaded: LoadedSpec) -> dict[str, Any]:

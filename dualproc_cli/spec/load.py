@@ -76,11 +76,12 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     _take_answers_as_written(tree)
 
     spec, wrong = _validate(tree)
-    faults += [fault for _, fault in wrong]
+    faults += [fault for _, fault in wrong if fault]
+    more = sum(fault is None for _, fault in wrong)
     for at, problem, expected in relations(_without([at for at, _ in wrong], tree.data), path.parent):
         faults.append(Fault(tree.entry(at).value, dotted(at), problem, expected))
     if spec is None or faults:
-        raise SpecError(faults)
+        raise SpecError(faults, more)
     places = {at: entry.value for at, entry in tree.entries.items()}
     return LoadedSpec(spec, path.parent, text, _origins(spec, tree), str(path), places)
 
@@ -116,7 +117,7 @@ def _take_answers_as_written(tree: Tree) -> None:
             _at(path[:-1], tree.data)[path[-1]] = entry.text
 
 
-def _validate(tree: Tree) -> tuple[ControlSpec | None, list[tuple[KeyPath, Fault]]]:
+def _validate(tree: Tree) -> tuple[ControlSpec | None, list[tuple[KeyPath, Fault | None]]]:
     try:
         return ControlSpec.model_validate(tree.data), []
     except ValidationError as error:
