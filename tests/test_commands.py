@@ -1,6 +1,7 @@
 """The command line: learning, drawing and scoring on small models, and what bad input gets."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -21,9 +22,10 @@ from typer.testing import CliRunner
 from dualproc_cli import __version__
 from dualproc_cli.__main__ import app
 from dualproc_cli.errors import UserError
+from dualproc_cli.file_names import slugs
 from dualproc_cli.generator import load_generator
 from dualproc_cli.picture_files import load_picture
-from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png, slugs
+from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png
 from dualproc_cli.spec import GeneratorSpec
 
 COMMANDS = [
@@ -132,15 +134,16 @@ def test_ctrl_c_saves_and_says_how_to_go_on(small_spec, tmp_path):
         "cpu",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
+        for line in process.stderr:
             if line.startswith("weights 1/"):
                 process.send_signal(signal.SIGINT)
                 break
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    (line,) = errors.splitlines()
+    *_, line = errors.splitlines()
     assert "interrupted after step" in line
     assert "--resume" in line
+    assert "Traceback" not in errors
     assert (tmp_path / "out.checkpoint.safetensors").exists()
 
 
@@ -176,7 +179,7 @@ def test_scale_zero_is_the_base_exactly(home, generator_folder, tmp_path):
     spec = GeneratorSpec(model=str(generator_folder), width=64, height=64, steps=1)
     base = load_generator(spec, torch.device("cpu")).render(["a house"], [0])[0]
     save_png(base, tmp_path / "base.png")
-    assert (tmp_path / "base.png").read_bytes() == (tmp_path / "zero" / "a-house-0.png").read_bytes()
+    assert (pixels(tmp_path / "base.png") == pixels(tmp_path / "zero" / "a-house-0.png")).all()
 
 
 def test_controls_add_up(home, tmp_path):
@@ -204,7 +207,12 @@ def test_sample_defaults_and_grid(home, tmp_path, monkeypatch):
     assert result.stdout.splitlines() == [f"pictures/small@2/{name}" for name in written]
     assert sorted(os.listdir("pictures/small@2")) == written
     for name in written[:-1]:
-        assert Image.open(f"pictures/small@2/{name}").size == (64, 64)
+        picture = Image.open(f"pictures/small@2/{name}")
+        assert picture.size == (64, 64)
+        (control,) = json.loads(picture.text["dualproc"])["controls"]
+        assert (control["name"], control["scale"]) == ("small", 2)
+        adapter = home / "small" / "pytorch_lora_weights.safetensors"
+        assert control["adapter"] == hashlib.sha256(adapter.read_bytes()).hexdigest()
 
 
 def test_steps_are_the_callers(home, tmp_path):

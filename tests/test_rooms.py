@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "dualproc_cli"
 ROOMS = (
     "__init__",
     "errors",
+    "interrupts",
+    "stages",
     "files",
+    "file_names",
     "device",
     "spec",
     "metrics",

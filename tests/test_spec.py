@@ -273,8 +273,13 @@ def test_schema_prints_or_writes(run, tmp_path):
 def test_check_shows_origins_and_all_faults_of_all_files(run, tmp_path):
     (tmp_path / "good.yaml").write_text(SHORTEST)
     (tmp_path / "bad.yaml").write_text("nam: x")
-    table = run("check", "good.yaml", "--set", "learn.steps=7")
+    table = run("check", "good.yaml", "--values", "--set", "learn.steps=7")
     assert table.exit_code == 0
+    summary, *_ = table.stdout.splitlines()
+    assert run("check", "good.yaml", "--set", "learn.steps=7").stdout == summary + "\n"
+    assert summary.startswith(
+        "good.yaml: valid: horizon-low, 1 question(s) to miniature about miniature at 64"
+    )
     assert re.search(r"learn.steps +7 +--set", table.stdout)
     assert re.search(r"generator.width +64 +preset", table.stdout)
 
