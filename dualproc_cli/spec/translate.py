@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from dualproc_cli.spec.core_schema import in_yaml_1_1
 from dualproc_cli.spec.faults import MOST, Fault, KeyPath, did_you_mean, dotted, shown
 from dualproc_cli.spec.fields import EXPECTED_OF_PATTERN
 from dualproc_cli.spec.source import Tree
@@ -100,7 +101,7 @@ def _describe(detail: ErrorDetails, path: KeyPath, tree: Tree) -> tuple[str, str
         case "too_short" | "too_long":
             problem = f"has {limits['actual_length']} items"
         case _:
-            problem = f"is {shown(value)}"
+            problem = f"is {shown(value)}{_remark(value)}"
     return problem, _EXPECTED.get(detail["type"], detail["msg"].removeprefix("Input should be ")).format(
         **limits
     )
@@ -109,6 +110,12 @@ def _describe(detail: ErrorDetails, path: KeyPath, tree: Tree) -> tuple[str, str
 def _none_of(value: object, choices: tuple[str, ...]) -> tuple[str, str]:
     near = did_you_mean(value, choices) if isinstance(value, str) else ""
     return f"is {shown(value)}{near}", ("one of " if len(choices) > 1 else "") + ", ".join(choices)
+
+
+def _remark(value: object) -> str:
+    """Return what to know about a text that would have been something else in YAML 1.1, such as ``no``."""
+    before = in_yaml_1_1(value) if isinstance(value, str) else value
+    return "" if before == value else f", which is text in YAML 1.2 and was {shown(before)} in YAML 1.1"
 
 
 def _phrase(description: str) -> str:
