@@ -114,8 +114,9 @@ def _none_of(value: object, choices: tuple[str, ...]) -> tuple[str, str]:
 
 def _remark(value: object) -> str:
     """Return what to know about a text that would have been something else in YAML 1.1, such as ``no``."""
-    before = in_yaml_1_1(value) if isinstance(value, str) else value
-    return "" if before == value else f", which is text in YAML 1.2 and was {shown(before)} in YAML 1.1"
+    if not isinstance(value, str) or (before := in_yaml_1_1(value)) == value:
+        return ""
+    return f", which is text in YAML 1.2 and was {shown(before)} in YAML 1.1"
 
 
 def _phrase(description: str) -> str:
