@@ -19,6 +19,7 @@ with quiet_interrupts():  # these take half a second
         bench,
         bundle,
         check,
+        diff,
         evaluate,
         init,
         learn,
@@ -82,6 +83,7 @@ app = typer.Typer(
 )
 app.command()(init.init)
 app.command()(check.check)
+app.command()(diff.diff)
 app.command()(learn.learn)
 app.command()(sample.sample)
 app.command()(score.score)

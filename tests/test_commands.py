@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +41,8 @@ COMMANDS = [
     "bench",
     "bundle show",
     "bundle verify",
+    "bundle diff",
+    "diff",
 ]
 
 
@@ -376,6 +379,31 @@ def test_bundle_show_and_verify(home, tmp_path):
     checked = json.loads(succeeds("bundle", "verify", home / "small", "--json").stdout)
     assert checked["valid"] is True
     assert "all as they were written" in succeeds("bundle", "verify", home / "small").stdout
+
+
+def test_bundles_are_compared(home, small_spec, tmp_path):
+    changes = {"name": "other", "learn": {"steps": 1, "seed": 3}}
+    succeeds("learn", small_spec(tmp_path, changes), "-o", tmp_path / "other", "--device", "cpu")
+    both = tmp_path / "both.png"
+    arguments = ("bundle", "diff", home / "small", tmp_path / "other", "-o", both, "-n", 2, "--device", "cpu")
+    lines = succeeds(*arguments).stdout.splitlines()
+    assert lines[:2] == ['name: "small" -> "other"', "learn.steps: 10 -> 1"]
+    assert "learn.seed: 0 -> 3" in lines
+    assert lines[-1] == f"Wrote {both}"
+    prompts = ["a house in the field", "a tree", "a ball in the snow"]
+    rows = {}
+    for name in (home / "small", tmp_path / "other"):
+        seeds = ("--seed", 2**31, "-n", 2, "-o", tmp_path / f"pictures-{name.name}", "--device", "cpu")
+        drawn = succeeds("sample", *prompts, "--control", name, *seeds).stdout.splitlines()
+        rows[name.name] = torch.stack([load_picture(path) for path in map(Path, drawn)]).split(2)
+    sections = [
+        Section(prompt, [Strip(label, rows[label][number]) for label in rows])
+        for number, prompt in enumerate(prompts)
+    ]
+    assert (np.asarray(labelled_grid(sections)) == pixels(both)).all()
+    assert "already exists" in refused(*arguments).splitlines()[-1]
+    same = succeeds("bundle", "diff", home / "small", home / "small", "-n", 0)
+    assert same.stdout == "the specs are equal\n"
 
 
 # What goes wrong on the way

@@ -36,6 +36,7 @@ ROOMS = (
     "bundle",
     "sampling",
     "scoring",
+    "side_by_side",
     "evaluation",
     "learning",
     "bench",
