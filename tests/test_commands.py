@@ -382,8 +382,10 @@ def test_bundle_show_and_verify(home, tmp_path):
 
 
 def test_bundles_are_compared(home, small_spec, tmp_path):
-    changes = {"name": "other", "learn": {"steps": 1, "seed": 3}}
-    succeeds("learn", small_spec(tmp_path, changes), "-o", tmp_path / "other", "--device", "cpu")
+    changes = {"name": "other", "learn": {"steps": 1, "seed": 3, "validation_pictures": 6}}
+    learned = succeeds("learn", small_spec(tmp_path, changes), "-o", tmp_path / "other", "--device", "cpu")
+    verdict = json.loads(succeeds("bundle", "show", tmp_path / "other", "--json").stdout)["verdict"]
+    assert learned.stdout.splitlines()[0] == f"verdict: {verdict['name']}: {verdict['reason']}"
     both = tmp_path / "both.png"
     arguments = ("bundle", "diff", home / "small", tmp_path / "other", "-o", both, "-n", 2, "--device", "cpu")
     lines = succeeds(*arguments).stdout.splitlines()
