@@ -3,20 +3,38 @@
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperGroup
+from dualproc_cli.interrupts import quiet_interrupts
 
-from dualproc_cli import __version__
-from dualproc_cli.commands import bench, bundle, check, evaluate, init, learn, models, sample, schema, score
-from dualproc_cli.errors import RunFailed, UserError
-from dualproc_cli.files import DISK_FULL
-from dualproc_cli.printable import printable
-from dualproc_cli.terminal import echo
+with quiet_interrupts():  # these take half a second
+    import typer
+    from typer.core import TyperGroup
+
+    from dualproc_cli import __version__
+    from dualproc_cli.commands import (
+        bench,
+        bundle,
+        check,
+        diff,
+        evaluate,
+        init,
+        learn,
+        libraries,
+        models,
+        sample,
+        schema,
+        score,
+    )
+    from dualproc_cli.commands.stage_line import show_stages
+    from dualproc_cli.errors import RunFailed, UserError
+    from dualproc_cli.files import DISK_FULL
+    from dualproc_cli.printable import printable
+    from dualproc_cli.terminal import echo
 
 USAGE: Any = typer.BadParameter.__base__  # UsageError of click, which newer versions of Typer contain
 LIBRARIES = "torch|torchvision|diffusers|transformers|peft|accelerate|huggingface_hub"
@@ -30,39 +48,54 @@ class _Commands(TyperGroup):
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
+        stages = show_stages(quiet=ctx.params["quiet"])
         try:
             with _printable_usage():
                 return super().invoke(ctx)
-        except (UserError, RunFailed) as error:
-            _fail("\n".join(map(printable, error.lines)), error.exit_status)
-        except KeyboardInterrupt:
-            _fail("interrupted", 130)
-        except BrokenPipeError:  # the reader of a pipe has gone
-            raise
-        except OSError as error:
+        except (KeyboardInterrupt, Exception) as error:
+            known = _known(error)
+            if known is None:
+                raise
+            lines, status = known
+            stages.stop()
+            if ctx.params["debug"]:
+                echo(traceback.format_exc(), err=True, nl=False)
+            echo("\n".join(map(printable, lines)), err=True)
+            raise typer.Exit(status) from error
+        finally:
+            stages.stop()
+
+
+def _known(error: BaseException) -> tuple[list[str], int] | None:
+    """Return the lines and the exit status of a command that ends with ``error``; None if it is unknown."""
+    match error:
+        case UserError() | RunFailed():
+            return error.lines, error.exit_status
+        case KeyboardInterrupt():
+            return ["interrupted"], 130
+        case BrokenPipeError():  # the reader of a pipe has gone, which Typer ends quietly
+            return None
+        case OSError():
             full = error.errno in DISK_FULL
             advice = "make room and run the command again" if full else "choose another file or folder"
-            line = f"{error.filename or 'output'}: {error.strerror or error}; {advice}"
-            _fail(printable(line), 1 if full else 2)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            _fail(
-                "the device ran out of memory; try a smaller learn.batch_size, quantization, or --device cpu",
-                1,
-            )
+            return [f"{error.filename or 'output'}: {error.strerror or error}; {advice}"], 1 if full else 2
+        case RuntimeError() if _is_out_of_memory(error):
+            advice = "try a smaller learn.batch_size, quantization, or --device cpu"
+            return [f"the device ran out of memory; {advice}"], 1
+    return None
 
 
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Teach a text-to-image generator a visual control by asking a vision-language model "
     "about its pictures.",
 )
 app.command()(init.init)
 app.command()(check.check)
+app.command()(diff.diff)
 app.command()(learn.learn)
 app.command()(sample.sample)
 app.command()(score.score)
@@ -84,6 +117,12 @@ def _start(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print results and errors alone: no progress, no warnings.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="If the command fails, print the traceback as well.")
+    ] = False,
 ) -> None:
     """Silence what the libraries print for their developers, and print the package's own warnings."""
     for library in ("TRANSFORMERS", "DIFFUSERS"):
@@ -95,6 +134,7 @@ def _start(
     logger = logging.getLogger("dualproc_cli")
     if not any(isinstance(handler, _Echo) for handler in logger.handlers):
         logger.addHandler(_Echo(logging.WARNING))
+    logger.setLevel(logging.ERROR if quiet else logging.NOTSET)
 
 
 class _Echo(logging.Handler):
@@ -114,11 +154,6 @@ def _printable_usage() -> Iterator[None]:
         raise
 
 
-def _fail(message: str, status: int) -> None:
-    echo(message, err=True)
-    raise typer.Exit(status)
-
-
 def _is_out_of_memory(error: RuntimeError) -> bool:
     if "torch" not in sys.modules:  # if torch raised the error, it is already imported
         return False
@@ -129,6 +164,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def main() -> None:
     """Run the command line."""
+    libraries.owns_process = True
     app(prog_name="dualproc")
 
 

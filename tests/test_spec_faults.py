@@ -28,7 +28,7 @@ def test_all_mistakes_at_once(faults):
 name: Horizon Low
 learning_rate: 3
 generator: {widht: 64, width: 60, dtype: flaot32, revision: 12345}
-prompts: {train: [a house, No], held_out: [A  House]}
+prompts: {train: [a house, 12], held_out: [A  House]}
 visual_prompts:
   area: {type: box, left: 0.5, right: 0.4, top: .nan, bottom: 2, color: rde}
   curve: {type: lin}
@@ -53,7 +53,7 @@ evaluate: {measures: [horizn]}
         ":3:31: generator.width: is 60 (expected a multiple of 8)",
         ":3:42: generator.dtype: is \"flaot32\"; did you mean 'float32'?",
         ":3:61: generator.revision: is 12345, which is not text in YAML (expected quotes around it: ",
-        ":4:28: prompts.train.1: is No, ",
+        ":4:28: prompts.train.1: is 12, ",
         ':4:44: prompts.held_out.0: "A House" is a training prompt too',
         ":6:39: visual_prompts.area.right: is 0.4 (expected more than left, 0.5)",
         ":6:49: visual_prompts.area.top: is NaN (expected a finite number)",

@@ -46,6 +46,9 @@ def test_a_console_escapes_texts_and_keeps_its_own_codes():
     [
         ["bundle", "show", HOSTILE],
         ["check", HOSTILE],
+        ["--debug", "check", HOSTILE],
+        ["diff", "control.yaml", HOSTILE],
+        ["init", "--from", HOSTILE],
         ["learn", "control.yaml", "--set", f"name={HOSTILE}"],
         ["score", "p.png", "--spec", HOSTILE],
         ["sample", "--control", HOSTILE],

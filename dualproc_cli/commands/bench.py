@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from dualproc_cli.commands.options import AsJson, Device, Settings
+from dualproc_cli.commands.tables import print_table
 from dualproc_cli.spec import load_spec
 from dualproc_cli.terminal import Console, echo
 
@@ -86,9 +87,9 @@ def _print(report: "BenchReport") -> None:
         console.print(f"Memory strategies: {', '.join(report.memory)}.", markup=False, soft_wrap=True)
     if report.compile:
         console.print(_compiling(report.compile), markup=False, soft_wrap=True)
-    console.print(_steps(report.rows))
+    print_table(_steps(report.rows))
     for row in report.rows:
-        console.print(_parts(row))
+        print_table(_parts(row))
 
 
 def _compiling(cost: "CompilingCost") -> str:

@@ -23,6 +23,7 @@ from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
 from dualproc_cli.spec import ControlSpec, LoadedSpec
+from dualproc_cli.stages import stage
 from dualproc_cli.terminal import Console
 from dualproc_cli.vlm import Vlm
 
@@ -51,7 +52,7 @@ def learn(
         resume: go on from the checkpoint of the same spec.
         overwrite: replace a bundle, or the checkpoint of an interrupted run.
         keep_best: if the run ends early, write a bundle of the state with the lowest recent loss.
-        console: where progress is shown; standard output by default.
+        console: where progress is shown; standard error by default.
 
     Returns:
         The verdict; None if ``learn.validation_pictures`` is 0.
@@ -62,7 +63,7 @@ def learn(
         Interrupted: Ctrl-C or SIGTERM; the state is in the checkpoint.
         RunFailed: the loss or its gradient is not finite, memory ran out, or a file could not be written.
     """
-    console = console or Console()
+    console = console or Console(stderr=True)
     place, started = Output(output), time.monotonic()
     check_measures(loaded)
     with place.owned() as removed, deterministic():
@@ -96,8 +97,6 @@ def learn(
             console.print(ending.message, markup=False, soft_wrap=True)
             verdict = _finish(loaded, place, plan, generator, vlm, learner, ending, started)
             place.checkpoint.unlink(missing_ok=True)
-            if verdict:
-                console.print(f"verdict: {verdict.name}: {verdict.reason}", markup=False, soft_wrap=True)
             return verdict
         message = ending.message
         if keep_best and learner.best and learner.phase is learner.phases[-1]:
@@ -120,13 +119,16 @@ def _finish(
     started: float,
 ) -> VerdictRecord | None:
     """Draw the pictures, judge, and write the bundle of the adapter in its present state."""
+    stage("drawing pictures before and after")
     pictures = draw_before_after(generator, loaded.spec)
+    stage("judging pictures of other seeds")
     verdict = _judge(loaded.spec, generator, learner.criterion)
     outcome = Outcome(
         reason=ending.reason,
         step=learner.best.step if ending.early and learner.best else len(learner.metrics),
         seconds=round(time.monotonic() - started, 1),
     )
+    stage("writing the bundle")
     keeps, steering = loaded.spec.learn.teach.keep_steering, generator.steering
     try:
         write_bundle(

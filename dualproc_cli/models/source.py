@@ -7,6 +7,8 @@ from typing import Literal
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 
 from dualproc_cli import miniature
+from dualproc_cli.errors import UserError
+from dualproc_cli.models.hub import hub_reachable
 from dualproc_cli.spec import GeneratorSpec, VlmSpec
 from dualproc_cli.spec.models import MINIATURE
 
@@ -52,6 +54,11 @@ class ModelSource:
         cached = try_to_load_from_cache(self.model, index, revision=self.wanted)
         return Path(cached).parent.name if isinstance(cached, str) else None  # snapshots/COMMIT/FILE
 
+    @property
+    def local_only(self) -> bool:
+        """The argument ``local_files_only`` of ``from_pretrained``: the hub cannot be reached."""
+        return self.kind == "hub" and not hub_reachable()
+
     def configuration(self) -> Path:
         """Return the folder with the model's configuration; a repository's is downloaded without its weights.
 
@@ -60,7 +67,14 @@ class ModelSource:
         """
         if self.folder is not None:
             return self.folder
-        return Path(snapshot_download(self.model, revision=self.wanted, allow_patterns=CONFIGURATION))
+        return Path(
+            snapshot_download(
+                self.model,
+                revision=self.wanted,
+                allow_patterns=CONFIGURATION,
+                local_files_only=self.local_only,
+            )
+        )
 
 
 def find_model(spec: GeneratorSpec | VlmSpec) -> ModelSource:
@@ -79,6 +93,31 @@ def find_model(spec: GeneratorSpec | VlmSpec) -> ModelSource:
     if spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1:
         raise FileNotFoundError("no such folder")
     return ModelSource(part, spec.model, spec.revision, "hub", None)
+
+
+def require_models(*specs: GeneratorSpec | VlmSpec | None) -> None:
+    """Check that each model is in a folder, in the local cache or on a hub that can be reached.
+
+    It takes about a second at most, and imports no torch: ask before anything is loaded.
+
+    Raises:
+        UserError: a model is nowhere.
+    """
+    for spec in specs:
+        if spec is None:
+            continue
+        part = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
+        try:
+            source = find_model(spec)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{part}.model: {spec.model}: no such folder (expected a hub id, a folder or {MINIATURE})"
+            ) from error
+        if source.local_only and source.revision is None:
+            raise UserError(
+                f"{part}.model: {spec.model}: the hub cannot be reached and the local cache has no copy; "
+                "connect, or name a folder"
+            )
 
 
 def _embedded(part: Part, revision: str | None) -> Path:

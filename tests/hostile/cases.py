@@ -266,6 +266,9 @@ def arguments(material: Material, watch: Watch, rng: random.Random) -> None:
             ("evaluate", word),
             ("learn", word),
             ("init", "spec.yaml"),
+            ("init", "new.yaml", "--from", word),
+            ("diff", "spec.yaml", word),
+            ("bundle", "diff", word, word),
             (word,),
             ("check", f"--{word}"),
         ]
