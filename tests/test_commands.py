@@ -241,9 +241,8 @@ def test_sample_refuses_what_it_cannot_use(home, tmp_path):
     for model in ("empty", "." * 300):
         line = refused("sample", "a house", "--model", tmp_path / model, "-o", tmp_path / "out")
         assert str(tmp_path / model) in line
-    assert "no such folder" in refused(
-        "sample", "a house", "--model", "./no-such-model", "-o", tmp_path / "out"
-    )
+    for model in ("./no-such-model", "~nobody-x/y", "two..dots"):
+        assert "no such folder" in refused("sample", "a house", "--model", model, "-o", tmp_path / "out")
 
 
 def test_words_that_the_miniature_does_not_know_are_named(tmp_path):

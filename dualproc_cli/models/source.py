@@ -1,10 +1,13 @@
 """Finding the model that a spec names: inside the package, in a folder, or on the Hugging Face hub."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from dualproc_cli import miniature
 from dualproc_cli.errors import UserError
@@ -82,16 +85,18 @@ def find_model(spec: GeneratorSpec | VlmSpec) -> ModelSource:
 
     Raises:
         UserError: the miniature is damaged, or its revision is not the one in the spec.
-        FileNotFoundError: the name is a path, and there is no such folder.
+        FileNotFoundError: the name cannot be a repository's, and there is no such folder.
     """
     part: Part = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
     if spec.model == MINIATURE:
         return ModelSource(part, spec.model, spec.revision, "miniature", _embedded(part, spec.revision))
-    local = Path(spec.model).expanduser()
+    local = Path(os.path.expanduser(spec.model))  # Path's own raises an error for an unknown user
     if local.is_dir():
         return ModelSource(part, spec.model, spec.revision, "folder", local)
-    if spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1:
-        raise FileNotFoundError("no such folder")
+    try:
+        validate_repo_id(spec.model)
+    except HFValidationError as error:
+        raise FileNotFoundError("no such folder") from error
     return ModelSource(part, spec.model, spec.revision, "hub", None)
 
 
