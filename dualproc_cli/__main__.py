@@ -1,56 +1,101 @@
 """The command line: ``dualproc``, or ``python -m dualproc_cli``."""
 
-import errno
 import logging
 import os
 import sys
+import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperGroup
+from dualproc_cli.interrupts import quiet_interrupts
 
-from dualproc_cli import __version__
-from dualproc_cli.commands import bench, bundle, check, evaluate, init, learn, models, sample, schema, score
-from dualproc_cli.errors import RunFailed, UserError
+with quiet_interrupts():  # these take half a second
+    import typer
+    from typer.core import TyperGroup
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+    from dualproc_cli import __version__
+    from dualproc_cli.commands import (
+        bench,
+        bundle,
+        check,
+        diff,
+        evaluate,
+        init,
+        learn,
+        libraries,
+        models,
+        sample,
+        schema,
+        score,
+    )
+    from dualproc_cli.commands.stage_line import show_stages
+    from dualproc_cli.errors import RunFailed, UserError
+    from dualproc_cli.files import DISK_FULL
+    from dualproc_cli.printable import printable
+    from dualproc_cli.terminal import echo
+
+USAGE: Any = typer.BadParameter.__base__  # UsageError of click, which newer versions of Typer contain
 LIBRARIES = "torch|torchvision|diffusers|transformers|peft|accelerate|huggingface_hub"
 
 
 class _Commands(TyperGroup):
     """Ends a command that failed for a known reason with one line and its exit status, never a traceback."""
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _printable_usage():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
+        stages = show_stages(quiet=ctx.params["quiet"])
         try:
-            return super().invoke(ctx)
-        except (UserError, RunFailed) as error:
-            _fail(str(error), error.exit_status)
-        except KeyboardInterrupt:
-            _fail("interrupted", 130)
-        except OSError as error:
-            if error.errno not in DISK_FULL:
+            with _printable_usage():
+                return super().invoke(ctx)
+        except (KeyboardInterrupt, Exception) as error:
+            known = _known(error)
+            if known is None:
                 raise
-            _fail(f"{error.filename or 'output'}: {error.strerror}; make room and run the command again", 1)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            _fail(
-                "the device ran out of memory; try a smaller learn.batch_size, quantization, or --device cpu",
-                1,
-            )
+            lines, status = known
+            stages.stop()
+            if ctx.params["debug"]:
+                echo(traceback.format_exc(), err=True, nl=False)
+            echo("\n".join(map(printable, lines)), err=True)
+            raise typer.Exit(status) from error
+        finally:
+            stages.stop()
+
+
+def _known(error: BaseException) -> tuple[list[str], int] | None:
+    """Return the lines and the exit status of a command that ends with ``error``; None if it is unknown."""
+    match error:
+        case UserError() | RunFailed():
+            return error.lines, error.exit_status
+        case KeyboardInterrupt():
+            return ["interrupted"], 130
+        case BrokenPipeError():  # the reader of a pipe has gone, which Typer ends quietly
+            return None
+        case OSError():
+            full = error.errno in DISK_FULL
+            advice = "make room and run the command again" if full else "choose another file or folder"
+            return [f"{error.filename or 'output'}: {error.strerror or error}; {advice}"], 1 if full else 2
+        case RuntimeError() if _is_out_of_memory(error):
+            advice = "try a smaller learn.batch_size, quantization, or --device cpu"
+            return [f"the device ran out of memory; {advice}"], 1
+    return None
 
 
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Teach a text-to-image generator a visual control by asking a vision-language model "
     "about its pictures.",
 )
 app.command()(init.init)
 app.command()(check.check)
+app.command()(diff.diff)
 app.command()(learn.learn)
 app.command()(sample.sample)
 app.command()(score.score)
@@ -63,7 +108,7 @@ app.command()(schema.schema)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"dualproc {__version__}")
+        echo(f"dualproc {__version__}")
         raise typer.Exit
 
 
@@ -71,6 +116,12 @@ def _version(wanted: bool) -> None:
 def _start(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print results and errors alone: no progress, no warnings.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="If the command fails, print the traceback as well.")
     ] = False,
 ) -> None:
     """Silence what the libraries print for their developers, and print the package's own warnings."""
@@ -83,18 +134,24 @@ def _start(
     logger = logging.getLogger("dualproc_cli")
     if not any(isinstance(handler, _Echo) for handler in logger.handlers):
         logger.addHandler(_Echo(logging.WARNING))
+    logger.setLevel(logging.ERROR if quiet else logging.NOTSET)
 
 
 class _Echo(logging.Handler):
     """Prints the package's own warnings as lines on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+        echo(printable(f"{record.levelname.lower()}: {record.getMessage()}"), err=True)
 
 
-def _fail(message: str, status: int) -> None:
-    typer.echo(message, err=True)
-    raise typer.Exit(status)
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """Escape what Typer's messages about a command's arguments repeat of them."""
+    try:
+        yield
+    except USAGE as error:
+        error.message = printable(error.message)
+        raise
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -107,6 +164,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def main() -> None:
     """Run the command line."""
+    libraries.owns_process = True
     app(prog_name="dualproc")
 
 

@@ -19,6 +19,7 @@ from dualproc_cli.spec import (
     RegionSpec,
     VisualPromptSpec,
 )
+from dualproc_cli.stages import stage
 from dualproc_cli.visual_prompt import Window, composite, draw_layer, window
 from dualproc_cli.vlm import AnswerScorer, Vlm, load_processor
 
@@ -132,6 +133,7 @@ def compile_loss(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Compo
         UserError: a visual prompt cannot be drawn, or the VLM cannot be learned from.
     """
     found = list(views(loaded, vlm, height, width))
+    stage(f"self-test of {loaded.spec.vlm.model}")
     for view in found:
         view.scorer.prepare(*view.size, view.beside)
     return CompositeLoss(found, loaded.spec.learn)

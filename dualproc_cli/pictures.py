@@ -1,14 +1,15 @@
 """Tensors as PNG files, and labelled grids of pictures."""
 
+import bisect
 import io
-import itertools
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from dualproc_cli.files import write_atomically
@@ -50,27 +51,24 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-def save_png(picture: Tensor | Image.Image, path: Path) -> None:
+def save_png(
+    picture: Tensor | Image.Image, path: Path, texts: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Write a picture ([3, H, W] in [0, 1], or PIL's) as PNG, atomically.
+
+    Args:
+        picture: what to write.
+        path: the file.
+        texts: what the file says of the picture, by keyword, in its text chunks (UTF-8).
 
     Raises:
         OSError: the disk is full or the folder cannot be written to.
     """
-    data = io.BytesIO()
-    (to_pil(picture) if isinstance(picture, Tensor) else picture).save(data, "PNG")
+    data, info = io.BytesIO(), PngInfo()
+    for keyword, text in texts.items():
+        info.add_itxt(keyword, text)
+    (to_pil(picture) if isinstance(picture, Tensor) else picture).save(data, "PNG", pnginfo=info)
     write_atomically(path, data.getvalue())
-
-
-def slugs(prompts: Sequence[str]) -> list[str]:
-    """Return a different file name for each prompt, such as ``a-house-in-a-field``."""
-    found: list[str] = []
-    for prompt in prompts:
-        words = re.sub(r"\W+", "-", prompt.lower()).strip("-")
-        # At most 200 bytes of a prompt: file names may have 255, and the seed follows.
-        slug = words.encode()[:200].decode(errors="ignore").strip("-") or "picture"
-        names = itertools.chain([slug], (f"{slug}-{count}" for count in itertools.count(2)))
-        found.append(next(name for name in names if name not in found))
-    return found
 
 
 def labelled_grid(sections: Sequence[Section]) -> Image.Image:
@@ -124,6 +122,6 @@ def _fitted(text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.Im
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
+    lengths = range(len(text))
+    cut = bisect.bisect_right(lengths, width, key=lambda length: font.getlength(text[:length] + "..."))
+    return text[: max(cut - 1, 0)] + "..."

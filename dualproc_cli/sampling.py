@@ -1,13 +1,21 @@
 """What to draw, with which learned controls. No torch is imported: a mistyped bundle is reported at once."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from dualproc_cli import __version__
 from dualproc_cli.bundle import Bundle
+from dualproc_cli.bundle.layout import ADAPTER
 from dualproc_cli.errors import UserError
+from dualproc_cli.file_names import slugs
 from dualproc_cli.spec import GeneratorSpec
+from dualproc_cli.spec.faults import shortened
 from dualproc_cli.spec.models import MINIATURE
 from dualproc_cli.spec.presets import generator_settings
 
@@ -53,17 +61,83 @@ class Control:
         return name if self.scale == 1 else f"{name}@{self.scale:g}"
 
 
+@dataclass(frozen=True)
+class Job:
+    """Pictures to draw.
+
+    Attributes:
+        spec: the generator.
+        controls: the learned controls that act.
+        prompts: what to draw, each once.
+        seeds: one picture of every prompt for each.
+        steps: denoising steps.
+        folder: where the pictures go.
+    """
+
+    spec: GeneratorSpec
+    controls: Sequence[Control]
+    prompts: Sequence[str]
+    seeds: range
+    steps: int
+    folder: Path
+
+    @cached_property
+    def files(self) -> dict[tuple[str, int], Path]:
+        """The file of each prompt and seed."""
+        names = dict(zip(self.prompts, slugs(self.prompts), strict=True))
+        return {
+            (prompt, seed): self.folder / f"{names[prompt]}-{seed}.png"
+            for prompt in self.prompts
+            for seed in self.seeds
+        }
+
+    def metadata(self, prompt: str, seed: int, revision: str | None) -> dict[str, str]:
+        """Return what a picture's file says of it: texts by keyword.
+
+        ``dualproc`` is JSON: prompt, seed, steps, the generator with its revision, and each control with its
+        scale, the digest of its spec and that of its adapter.
+        """
+        controls = [
+            {
+                "name": control.bundle.manifest.name,
+                "scale": control.scale,
+                "spec": control.bundle.manifest.spec_digest,
+                "adapter": control.bundle.manifest.files[ADAPTER],
+            }
+            for control in self.controls
+        ]
+        facts = {
+            "prompt": prompt,
+            "seed": seed,
+            "steps": self.steps,
+            "guidance_scale": self.spec.guidance_scale,
+            "generator": {"model": self.spec.model, "revision": revision},
+            "controls": controls,
+        }
+        return {
+            "Software": f"dualproc {__version__}",
+            "Description": prompt,
+            "dualproc": json.dumps(facts, ensure_ascii=False),
+        }
+
+
 def generator_for(controls: Sequence[Control], model: str | None) -> GeneratorSpec:
     """Return the generator that ``controls`` were learned for, drawing as the first one's spec says.
 
     Without controls it is ``model``, by default the miniature, with the values of its preset.
 
     Raises:
-        UserError: the controls were learned for different generators, or for another one than ``model``.
+        UserError: ``model`` cannot be a model's name, or the controls were learned for different
+            generators, or for another one than ``model``.
     """
     if not controls:
         model = model or MINIATURE
-        return GeneratorSpec(model=model, **generator_settings(model))
+        try:
+            return GeneratorSpec(model=model, **generator_settings(model))
+        except ValidationError as error:
+            raise UserError(
+                f"--model {shortened(model)}: expected a hub id, a folder or miniature"
+            ) from error
     first, *others = controls
     spec = first.bundle.loaded.generator
     if model not in (None, spec.model):

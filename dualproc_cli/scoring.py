@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from dualproc_cli.compiler import CompositeLoss, compile_loss
 from dualproc_cli.measures import Evidence, Measure, check_measures, measures_of
 from dualproc_cli.picture_files import load_picture
 from dualproc_cli.spec import ControlSpec, LoadedSpec
+from dualproc_cli.stages import stage
 from dualproc_cli.vlm import load_vlm
 
 
@@ -60,12 +60,12 @@ def score_pictures(paths: Sequence[Path], loaded: LoadedSpec, device: torch.devi
     """
     check_measures(loaded)
     pictures = [load_picture(path) for path in paths]
-    transformers_logging.disable_progress_bar()
     vlm = load_vlm(loaded.spec.vlm, device)
     measures = [measure for measure in measures_of(loaded.spec) if measure.role != "variety"]
     compiled: dict[tuple[int, int], CompositeLoss] = {}
     scores = []
-    for picture in pictures:
+    for number, picture in enumerate(pictures, 1):
+        stage(f"asking about picture {number} of {len(pictures)}")
         height, width = picture.shape[-2:]
         if (height, width) not in compiled:
             compiled[height, width] = compile_loss(loaded, vlm, height, width)

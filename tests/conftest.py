@@ -13,6 +13,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may use the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are fastest on one thread
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=100, help="runs to kill in test_kill_and_resume.py")
+
+
 @pytest.fixture(scope="session")
 def generator_folder(tmp_path_factory):
     """A tiny FluxPipeline for 64x64 pictures, of random weights."""

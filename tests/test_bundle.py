@@ -1,6 +1,7 @@
 """Bundles: what is written, and what is refused when a bundle is read."""
 
 import json
+import os
 import re
 import shutil
 import stat
@@ -21,12 +22,13 @@ from typer.testing import CliRunner
 from dualproc_cli.__main__ import app
 from dualproc_cli.bundle import Bundle, Manifest, Outcome, Revisions, archive, write_bundle
 from dualproc_cli.bundle.card import model_card
+from dualproc_cli.bundle.manifest import whole_digest
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import digest
 from dualproc_cli.generator import load_generator, write_steering
 from dualproc_cli.metrics import StepMetrics
 from dualproc_cli.pictures import to_pil
-from dualproc_cli.spec import canonical, load_spec
+from dualproc_cli.spec import ControlSpec, canonical, load_spec, spec_digest
 from dualproc_cli.vlm import load_vlm
 
 CPU = torch.device("cpu")
@@ -118,8 +120,10 @@ def zipped(folder, target, prefix=""):
 
 
 def edit_manifest(bundle, **changes):
+    """Change values as somebody would who computes the digest of the whole anew."""
     path = bundle / "bundle.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    data = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(data | {"digest": whole_digest(data)}))
 
 
 def refusal(path):
@@ -313,11 +317,11 @@ def test_foreign_path_in_the_manifest(bundle, path):
 
 
 def test_newer_format(bundle):
-    edit_manifest(bundle, format=2, new_key=1)
-    assert "format 2 is newer" in refusal(bundle)
+    edit_manifest(bundle, format=3, new_key=1)
+    assert "format 3 is newer" in refusal(bundle)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": "1"}', '{"format": 1}', "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": "1"}', '{"format": 2}', "\x00"])
 def test_malformed_manifest(bundle, text):
     (bundle / "bundle.json").write_text(text)
     assert "bundle.json" in refusal(bundle)
@@ -343,12 +347,72 @@ def test_changed_spec_in_the_manifest(bundle):
 
 
 def test_spec_may_not_read_pictures_outside_the_bundle(bundle, loaded):
-    from dualproc_cli.spec import ControlSpec, spec_digest
-
     spec = json.loads((bundle / "bundle.json").read_text())["spec"]
     spec["visual_prompts"]["painting"]["path"] = "/etc/hostname"
     edit_manifest(bundle, spec=spec, spec_digest=spec_digest(ControlSpec.model_validate(spec)))
     assert "/etc/hostname is not in the bundle" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "other"},
+        {"outcome": {"reason": "steps", "step": 21, "seconds": 1.5}},
+        {"verdict": {"name": "learned", "reason": "all is well", "figures": {}}},
+        {"digest": "0" * 64},
+    ],
+)
+def test_changed_manifest(bundle, changes):
+    path = bundle / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    assert "bundle.json: was changed since the bundle was written" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"name": "../../evil"}, "name: String should match pattern"),
+        ({"name": "/tmp/evil"}, "name: String should match pattern"),
+        ({"name": "other"}, "spec: name: is painted, not other"),
+        ({"metrics": []}, "metrics: List should have at least 1 item"),
+        ({"metrics": [metrics(1, "another")[0].model_dump()]}, "nothing about the question alike"),
+        ({"metrics": [metrics(1)[0].model_dump() | {"loss": "nan"}]}, "was changed"),
+        ({"revisions": {"generator": " ", "vlm": None, "evaluate_vlm": None}}, "revisions.generator: "),
+    ],
+)
+def test_manifest_that_no_run_would_write(bundle, changes, problem):
+    edit_manifest(bundle, **changes)
+    assert problem in refusal(bundle)
+
+
+def test_manifest_that_is_nested_deeply(bundle):
+    (bundle / "bundle.json").write_text('{"format": 2, "spec": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    assert "cannot be read (recursion limit" in refusal(bundle)
+
+
+def test_spec_that_contradicts_itself(bundle):
+    spec = json.loads((bundle / "bundle.json").read_text())["spec"]
+    spec["questions"][0]["visual_prompt"] = "none"
+    edit_manifest(bundle, spec=spec, spec_digest=spec_digest(ControlSpec.model_validate(spec)))
+    assert 'questions.0.visual_prompt: no visual prompt "none"' in refusal(bundle)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_files_that_never_end(bundle, kind):
+    path = bundle / "samples" / "a-house-0.png"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    assert "a-house-0.png: Not a regular file" in refusal(bundle)
+
+
+def test_files_that_are_too_large(bundle):
+    os.truncate(bundle / "README.md", 2**40)  # its bytes are not on the disk
+    assert "too large" in refusal(bundle)
+    os.truncate(bundle / "bundle.json", 2**40)
+    assert "larger than 256 MiB" in refusal(bundle)
 
 
 def test_no_bundle(tmp_path):
@@ -376,6 +440,28 @@ def test_zip_with_a_link(tmp_path):
     assert "leads out of the bundle" in refusal(tmp_path / "link.zip")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_of_an_unusual_method(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w", method) as file:
+        file.writestr("bundle.json", "{}")
+    assert "zip the folder again" in refusal(tmp_path / "odd.zip")
+
+
+def test_zip_with_a_name_that_no_file_can_have(tmp_path):
+    with zipfile.ZipFile(tmp_path / "long.zip", "w") as file:
+        file.writestr("n" * 300, "")
+    assert "not a readable zip file" in refusal(tmp_path / "long.zip")
+
+
+def test_zip_whose_deflated_data_are_damaged(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("bundle.json", os.urandom(1000).hex())
+    data = bytearray((tmp_path / "bad.zip").read_bytes())
+    data[41:60] = b"\xff" * 19  # the deflate stream begins after a header of 30 bytes and the name
+    (tmp_path / "bad.zip").write_bytes(data)
+    assert "not a readable zip file" in refusal(tmp_path / "bad.zip")
+
+
 def test_zip_that_is_too_large(bundle, tmp_path, monkeypatch):
     target = zipped(bundle, tmp_path / "painted.zip")
     monkeypatch.setattr(archive, "MAX_BYTES", 100)
@@ -390,6 +476,25 @@ def test_damaged_zip_leaves_nothing(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "out"))
     refusal(target)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["painted"]
+
+
+def test_what_a_killed_process_unpacked_is_removed_by_the_next(bundle, tmp_path, monkeypatch):
+    target = zipped(bundle, tmp_path / "painted.zip")
+    (tmp_path / "temporary").mkdir()
+    code = (
+        "import os, sys, signal, pathlib, dualproc_cli.bundle as bundle\n"
+        "opened = bundle.Bundle.open(pathlib.Path(sys.argv[1]))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    subprocess.run([sys.executable, "-c", code, target], env=environment, check=False)
+    (left,) = (tmp_path / "temporary").glob("dualproc-bundle-*")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    one, two = Bundle.open(target), Bundle.open(target)
+    assert not left.exists()
+    assert one.folder.exists()
+    del one, two
+    assert os.listdir(tmp_path / "temporary") == []
 
 
 def test_failed_write_leaves_the_old_bundle(bundle, loaded):

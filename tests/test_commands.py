@@ -1,12 +1,15 @@
 """The command line: learning, drawing and scoring on small models, and what bad input gets."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +23,10 @@ from typer.testing import CliRunner
 from dualproc_cli import __version__
 from dualproc_cli.__main__ import app
 from dualproc_cli.errors import UserError
+from dualproc_cli.file_names import slugs
 from dualproc_cli.generator import load_generator
 from dualproc_cli.picture_files import load_picture
-from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png, slugs
+from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png
 from dualproc_cli.spec import GeneratorSpec
 
 COMMANDS = [
@@ -37,6 +41,8 @@ COMMANDS = [
     "bench",
     "bundle show",
     "bundle verify",
+    "bundle diff",
+    "diff",
 ]
 
 
@@ -131,15 +137,16 @@ def test_ctrl_c_saves_and_says_how_to_go_on(small_spec, tmp_path):
         "cpu",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
+        for line in process.stderr:
             if line.startswith("weights 1/"):
                 process.send_signal(signal.SIGINT)
                 break
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    (line,) = errors.splitlines()
+    *_, line = errors.splitlines()
     assert "interrupted after step" in line
     assert "--resume" in line
+    assert "Traceback" not in errors
     assert (tmp_path / "out.checkpoint.safetensors").exists()
 
 
@@ -175,7 +182,7 @@ def test_scale_zero_is_the_base_exactly(home, generator_folder, tmp_path):
     spec = GeneratorSpec(model=str(generator_folder), width=64, height=64, steps=1)
     base = load_generator(spec, torch.device("cpu")).render(["a house"], [0])[0]
     save_png(base, tmp_path / "base.png")
-    assert (tmp_path / "base.png").read_bytes() == (tmp_path / "zero" / "a-house-0.png").read_bytes()
+    assert (pixels(tmp_path / "base.png") == pixels(tmp_path / "zero" / "a-house-0.png")).all()
 
 
 def test_controls_add_up(home, tmp_path):
@@ -203,7 +210,12 @@ def test_sample_defaults_and_grid(home, tmp_path, monkeypatch):
     assert result.stdout.splitlines() == [f"pictures/small@2/{name}" for name in written]
     assert sorted(os.listdir("pictures/small@2")) == written
     for name in written[:-1]:
-        assert Image.open(f"pictures/small@2/{name}").size == (64, 64)
+        picture = Image.open(f"pictures/small@2/{name}")
+        assert picture.size == (64, 64)
+        (control,) = json.loads(picture.text["dualproc"])["controls"]
+        assert (control["name"], control["scale"]) == ("small", 2)
+        adapter = home / "small" / "pytorch_lora_weights.safetensors"
+        assert control["adapter"] == hashlib.sha256(adapter.read_bytes()).hexdigest()
 
 
 def test_steps_are_the_callers(home, tmp_path):
@@ -220,12 +232,17 @@ def test_sample_refuses_what_it_cannot_use(home, tmp_path):
     assert "no such bundle" in refused("sample", "--control", tmp_path / "none")
     assert "made for another generator" in refused("sample", "--control", small, "--model", "miniature")
     assert "no prompt" in refused("sample")
+    assert "not UTF-8" in refused("sample", "a house \udcff", "--control", small)
+    assert r"--model a\udcff: expected" in refused("sample", "a house", "--model", "a\udcff")
     assert "empty prompt" in refused("sample", " ", "--control", small)
     (tmp_path / "file").write_text("")
     assert "cannot be written to" in refused("sample", "--control", small, "-o", tmp_path / "file" / "out")
-    assert "no such folder" in refused(
-        "sample", "a house", "--model", "./no-such-model", "-o", tmp_path / "out"
-    )
+    (tmp_path / "empty").mkdir()
+    for model in ("empty", "." * 300):
+        line = refused("sample", "a house", "--model", tmp_path / model, "-o", tmp_path / "out")
+        assert str(tmp_path / model) in line
+    for model in ("./no-such-model", "~nobody-x/y", "two..dots"):
+        assert "no such folder" in refused("sample", "a house", "--model", model, "-o", tmp_path / "out")
 
 
 def test_words_that_the_miniature_does_not_know_are_named(tmp_path):
@@ -369,6 +386,33 @@ def test_bundle_show_and_verify(home, tmp_path):
     assert "all as they were written" in succeeds("bundle", "verify", home / "small").stdout
 
 
+def test_bundles_are_compared(home, small_spec, tmp_path):
+    changes = {"name": "other", "learn": {"steps": 1, "seed": 3, "validation_pictures": 6}}
+    learned = succeeds("learn", small_spec(tmp_path, changes), "-o", tmp_path / "other", "--device", "cpu")
+    verdict = json.loads(succeeds("bundle", "show", tmp_path / "other", "--json").stdout)["verdict"]
+    assert learned.stdout.splitlines()[0] == f"verdict: {verdict['name']}: {verdict['reason']}"
+    both = tmp_path / "both.png"
+    arguments = ("bundle", "diff", home / "small", tmp_path / "other", "-o", both, "-n", 2, "--device", "cpu")
+    lines = succeeds(*arguments).stdout.splitlines()
+    assert lines[:2] == ['name: "small" -> "other"', "learn.steps: 10 -> 1"]
+    assert "learn.seed: 0 -> 3" in lines
+    assert lines[-1] == f"Wrote {both}"
+    prompts = ["a house in the field", "a tree", "a ball in the snow"]
+    rows = {}
+    for name in (home / "small", tmp_path / "other"):
+        seeds = ("--seed", 2**31, "-n", 2, "-o", tmp_path / f"pictures-{name.name}", "--device", "cpu")
+        drawn = succeeds("sample", *prompts, "--control", name, *seeds).stdout.splitlines()
+        rows[name.name] = torch.stack([load_picture(path) for path in map(Path, drawn)]).split(2)
+    sections = [
+        Section(prompt, [Strip(label, rows[label][number]) for label in rows])
+        for number, prompt in enumerate(prompts)
+    ]
+    assert (np.asarray(labelled_grid(sections)) == pixels(both)).all()
+    assert "already exists" in refused(*arguments).splitlines()[-1]
+    same = succeeds("bundle", "diff", home / "small", home / "small", "-n", 0)
+    assert same.stdout == "the specs are equal\n"
+
+
 # What goes wrong on the way
 
 
@@ -441,10 +485,35 @@ def test_pictures_that_no_spec_may_name_are_refused(tmp_path, name, size, proble
         load_picture(tmp_path / name)
 
 
+def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
+    def started(*arguments, **options):
+        raise AssertionError("Ghostscript")
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "p.png", "EPS")
+    monkeypatch.setattr(subprocess, "Popen", started)
+    with pytest.raises(UserError, match="is not a picture of a known format"):
+        load_picture(tmp_path / "p.png")
+
+
+def test_pictures_are_opened_in_one_place():
+    package = Path(__file__).parent.parent / "dualproc_cli"
+    opening = {path.name for path in package.rglob("*.py") if "Image.open(" in path.read_text("utf-8")}
+    assert opening == {"pictures.py"}
+
+
 def test_names_of_prompts_differ():
     prompts = ["A house!", "a house", "a house 2", "???", "x" * 300, "ä" * 300]
     assert slugs(prompts)[:4] == ["a-house", "a-house-2", "a-house-2-2", "picture"]
     assert all(len(f"{slug}-{2**62}.png".encode()) < 256 for slug in slugs(prompts))
+
+
+def test_a_caption_as_long_as_a_book_is_cut_at_once():
+    strip = Strip("", torch.zeros(1, 3, 64, 64))
+    started = time.monotonic()
+    sheet = labelled_grid([Section("a house " * 5000, [strip])])
+    assert time.monotonic() - started < 5
+    cut = labelled_grid([Section("a house a house a house", [strip])])
+    assert np.array_equal(np.asarray(sheet), np.asarray(cut))  # the same words fit
 
 
 def test_grid_enlarges_small_pictures_and_shrinks_large_ones():

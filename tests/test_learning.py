@@ -5,6 +5,7 @@ import io
 import math
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -157,6 +158,16 @@ def test_checkpoint_comes_back_bit_for_bit(tmp_path):
 def test_damaged_checkpoint_is_refused(tmp_path, damage):
     checkpoint().write(tmp_path / "c")
     (tmp_path / "c").write_bytes(damage((tmp_path / "c").read_bytes()))
+    with pytest.raises(UserError, match="damaged checkpoint"):
+        Checkpoint.read(tmp_path / "c")
+
+
+@pytest.mark.parametrize("eighth", range(8))
+def test_a_flipped_byte_is_noticed(tmp_path, eighth):
+    checkpoint().write(tmp_path / "c")
+    data = bytearray((tmp_path / "c").read_bytes())
+    data[len(data) * eighth // 8 + 1] ^= 1
+    (tmp_path / "c").write_bytes(data)
     with pytest.raises(UserError, match="damaged checkpoint"):
         Checkpoint.read(tmp_path / "c")
 
@@ -447,9 +458,9 @@ def test_no_bundle_of_an_untaught_adapter_is_written(run, tmp_path, monkeypatch)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_ends_with_a_verdict(run, quiet):
+def test_a_run_ends_with_a_verdict(run):
     verdict = Bundle.open(run(changes=["learn.validation_pictures=6"])).manifest.verdict
-    assert f"verdict: {verdict.name}: {verdict.reason}" in quiet.file.getvalue()
+    assert verdict.reason
     assert Bundle.open(run("none", ["learn.validation_pictures=0"])).manifest.verdict is None
 
 
@@ -482,6 +493,43 @@ def test_checkpoints_in_the_way(run, tmp_path, monkeypatch):
         run()
     with pytest.raises(UserError, match="another spec"):
         run(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"rng": torch.zeros(3, dtype=torch.uint8)}, "not those of this run"),
+        ({"rng": torch.zeros(3)}, "not those of this run"),
+        ({"adapter": {}}, "checkpoint: "),
+        ({"phase": "steer"}, "not those of this run"),
+        ({"moments": [(torch.zeros(1), torch.zeros(1))]}, "moments have other shapes"),
+    ],
+)
+def test_checkpoints_of_another_run_are_refused(run, tmp_path, monkeypatch, changes, problem):
+    with monkeypatch.context() as patch:
+        after_step(patch, 1, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            run()
+    path = Output(tmp_path / "out").checkpoint
+    replace(Checkpoint.read(path), **changes).write(path)
+    with pytest.raises(UserError, match=problem):
+        run(resume=True)
+
+
+def test_a_first_checkpoint_that_fails_leaves_nothing_to_resume(run, monkeypatch):
+    def no_room(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    after_step(monkeypatch, 1, lambda: monkeypatch.setattr(os, "replace", no_room))
+    with pytest.raises(RunFailed, match="there is no checkpoint yet; make room and start again"):
+        run(changes=["learn.checkpoint_every=1"])
+
+
+def test_what_a_killed_run_left_is_removed_and_told(run, tmp_path, quiet):
+    (tmp_path / ".out.checkpoint.safetensors.abcd_123.partial").write_bytes(bytes(2**20))
+    run(changes=["learn.steps=1"])
+    assert "removed, left by a killed run (1.0 MiB)" in quiet.file.getvalue()
+    assert sorted(os.listdir(tmp_path)) == ["out", "spec.yaml"]
 
 
 def test_overwrite_replaces_a_bundle(run):

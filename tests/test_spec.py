@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -235,6 +236,7 @@ def run(tmp_path, monkeypatch):
 def test_init_writes_a_spec_that_checks(run, tmp_path):
     assert run("init", "horizon.yaml").exit_code == 0
     loaded = load_spec(tmp_path / "horizon.yaml")
+    assert loaded.spec.name == "horizon"
     assert "dualproc learn horizon.yaml" in loaded.text
     schema = re.match("# yaml-language-server: .schema=(.+)", loaded.text)[1]
     jsonschema.Draft202012Validator(json.loads((tmp_path / schema).read_text())).validate(
@@ -244,6 +246,31 @@ def test_init_writes_a_spec_that_checks(run, tmp_path):
     assert again.exit_code == 2
     assert "horizon.yaml: already exists" in again.stderr
     assert run("init", "nowhere/horizon.yaml").exit_code == 2
+
+
+def test_init_starts_from_a_ready_spec(run, tmp_path):
+    listed = run("init", "--list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == [path.stem for path in SPECS]
+    assert "horizon-position         Put the horizon where the red line is, at 65 % of the height." in listed
+    assert run("init", "My Lamp_2.yaml", "--from", "commonsense-night-lamp").exit_code == 0
+    made = load_spec(tmp_path / "My Lamp_2.yaml")
+    ready = load_spec(ROOT / "specs" / "commonsense-night-lamp.yaml").spec
+    assert made.spec == ready.model_copy(update={"name": "my-lamp-2"})
+    assert "$schema=control.schema.json\n" in made.text
+    assert "#   dualproc learn My Lamp_2.yaml\n" in made.text
+    assert run("init", "--from", "line-weight").exit_code == 0
+    assert load_spec(tmp_path / "line-weight.yaml").spec.name == "line-weight"
+    assert "did you mean 'line-weight'?" in run("init", "--from", "line-wight").stderr
+
+
+def test_ready_specs_are_in_the_wheel(tmp_path):
+    build = "from hatchling.build import build_wheel; print(build_wheel(__import__('sys').argv[1]))"
+    pytest.importorskip("hatchling")
+    done = subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    with zipfile.ZipFile(tmp_path / done.stdout.split()[-1]) as wheel:
+        assert {f"dualproc_cli/specs/{path.name}" for path in SPECS} <= set(wheel.namelist())
 
 
 def test_schema_prints_or_writes(run, tmp_path):
@@ -256,8 +283,13 @@ def test_schema_prints_or_writes(run, tmp_path):
 def test_check_shows_origins_and_all_faults_of_all_files(run, tmp_path):
     (tmp_path / "good.yaml").write_text(SHORTEST)
     (tmp_path / "bad.yaml").write_text("nam: x")
-    table = run("check", "good.yaml", "--set", "learn.steps=7")
+    table = run("check", "good.yaml", "--values", "--set", "learn.steps=7")
     assert table.exit_code == 0
+    summary, *_ = table.stdout.splitlines()
+    assert run("check", "good.yaml", "--set", "learn.steps=7").stdout == summary + "\n"
+    assert summary.startswith(
+        "good.yaml: valid: horizon-low, 1 question(s) to miniature about miniature at 64"
+    )
     assert re.search(r"learn.steps +7 +--set", table.stdout)
     assert re.search(r"generator.width +64 +preset", table.stdout)
 

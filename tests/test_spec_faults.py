@@ -28,7 +28,7 @@ def test_all_mistakes_at_once(faults):
 name: Horizon Low
 learning_rate: 3
 generator: {widht: 64, width: 60, dtype: flaot32, revision: 12345}
-prompts: {train: [a house, No], held_out: [A  House]}
+prompts: {train: [a house, 12], held_out: [A  House]}
 visual_prompts:
   area: {type: box, left: 0.5, right: 0.4, top: .nan, bottom: 2, color: rde}
   curve: {type: lin}
@@ -53,7 +53,7 @@ evaluate: {measures: [horizn]}
         ":3:31: generator.width: is 60 (expected a multiple of 8)",
         ":3:42: generator.dtype: is \"flaot32\"; did you mean 'float32'?",
         ":3:61: generator.revision: is 12345, which is not text in YAML (expected quotes around it: ",
-        ":4:28: prompts.train.1: is No, ",
+        ":4:28: prompts.train.1: is 12, ",
         ':4:44: prompts.held_out.0: "A House" is a training prompt too',
         ":6:39: visual_prompts.area.right: is 0.4 (expected more than left, 0.5)",
         ":6:49: visual_prompts.area.top: is NaN (expected a finite number)",
@@ -149,7 +149,9 @@ PICTURE = SHORTEST.replace("type: line, position: 0.65", "type: image, path: PAT
         (["name.first=x"], "name: is not a mapping and has no key first"),
         (["questions.-1.weight=2"], "questions: is a list without an item -1"),
         (["learn.steps=[1"], "--set learn.steps=[1: "),
-        (["prompts.\x1b[2J=1"], "prompts.\\x1b[2J: unknown key"),
+        (["a." * 5000 + "b=1"], "is nested more than 24 levels deep"),
+        (["\udcff=1"], "is not UTF-8"),
+        (["prompts.\x1b[2J=1"], "prompts.\\u001b[2J: unknown key"),
     ],
 )
 def test_settings_are_checked_like_the_file(faults, settings, fault):

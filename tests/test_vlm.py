@@ -130,6 +130,21 @@ def test_scores_without_a_graph(mode, vlm, images):
     close(found, expected.detach())
 
 
+def test_modes_are_not_compared_on_huge_pictures(vlm, monkeypatch):
+    compared = []
+
+    def choose(run, height, width):
+        compared.append((height, width))
+        return choose_mode(run, height, width)
+
+    monkeypatch.setattr("dualproc_cli.vlm.answer_scorer.choose_mode", choose)
+    scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
+    with torch.no_grad():
+        scores = scorer(torch.rand(1, 3, 2048, 512))
+    assert compared == [(1024, 256)]
+    assert all(found.isfinite().all() for found in scores.log_likelihood)
+
+
 def test_picture_beside(vlm, images):
     scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
     dark, light = (scorer(images, beside=torch.full((3, 40, 50), value)) for value in (0.1, 0.9))

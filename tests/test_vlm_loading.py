@@ -46,7 +46,10 @@ def test_loaded_model_is_frozen(vlm_folder):
     assert vlm.workarounds == ()
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "three/part/name"])
+@pytest.mark.parametrize(
+    "name",
+    ["./nowhere", "/nowhere/at/all", "~/nowhere", "three/part/name", "~nobody-x/y", "[/]", "two..dots"],
+)
 def test_missing_folder(name):
     assert f"{name}: no such folder; expected an image-text-to-text model" in refused(name)
 

@@ -1,8 +1,8 @@
 """Opening a bundle, and verifying it before anything in it is used."""
 
 import os
-import shutil
 import weakref
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +10,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dualproc_cli.bundle.archive import bundle_root, is_inside, unpack
+from dualproc_cli.bundle.archive import MAX_BYTES, bundle_root, is_inside, unpacked
 from dualproc_cli.bundle.layout import ADAPTER, MANIFEST, README, SPEC
 from dualproc_cli.bundle.manifest import Manifest
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import digest
 from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, spec_digest
+from dualproc_cli.spec.faults import dotted
+from dualproc_cli.spec.relations import relations
 from dualproc_cli.spec.weights_files import adapter_file
 
 TRUST = "trust_remote_code"  # the key of every model in a spec that lets the model's own code run
@@ -55,14 +57,10 @@ class Bundle:
         if path.is_dir():
             bundle = cls(path, path, Manifest.read(path))
         elif path.is_file():
-            scratch = unpack(path)
-            try:
-                folder = bundle_root(scratch)
+            with ExitStack() as stack:
+                folder = bundle_root(stack.enter_context(unpacked(path)))
                 bundle = cls(path, folder, Manifest.read(folder))
-            except BaseException:
-                shutil.rmtree(scratch, ignore_errors=True)
-                raise
-            weakref.finalize(bundle, shutil.rmtree, scratch, ignore_errors=True)
+                weakref.finalize(bundle, stack.pop_all().close)
         else:
             raise UserError(
                 f"{path}: no such bundle (expected a folder that `dualproc learn` wrote, or a .zip of it)"
@@ -90,7 +88,7 @@ class Bundle:
                 f"{self.source}: {extra[0]} does not belong to the bundle; remove it, or get the bundle again"
             )
         for path, expected in sorted(listed.items()):
-            if digest(self.folder / path) != expected:
+            if self._digest(path) != expected:
                 raise UserError(
                     f"{self.source}: {path} was changed since the bundle was written; copy or learn it again"
                 )
@@ -120,7 +118,7 @@ class Bundle:
                 model["device"] = None
             if model and revision:
                 model["revision"] = revision
-        text = (self.folder / SPEC).read_text("utf-8")
+        text = (self.folder / SPEC).read_text("utf-8", errors="replace")
         spec = ControlSpec.model_validate(data)
         return LoadedSpec(spec, self.folder, text, dict(self.manifest.origins), str(self.source))
 
@@ -129,6 +127,16 @@ class Bundle:
         """The adapters on top of which it was learned: the digest of each one's file, and its scale."""
         adapters = self.spec.generator.adapters
         return [(self.manifest.files[adapter_file(one.path)], one.scale) for one in adapters]
+
+    def _digest(self, path: str) -> str:
+        try:
+            if (self.folder / path).stat().st_size > MAX_BYTES:
+                raise UserError(
+                    f"{self.source}: {path} is too large (expected at most {MAX_BYTES // 2**30} GiB)"
+                )
+            return digest(self.folder / path)
+        except OSError as error:
+            raise UserError(f"{self.source}: {path}: {error.strerror}; do not use the bundle") from error
 
     def _check_spec(self) -> None:
         where = f"{self.source}: {MANIFEST}: spec"
@@ -142,6 +150,13 @@ class Bundle:
             raise UserError(
                 f"{where}: does not have the digest {self.manifest.spec_digest[:12]}; the file was changed"
             )
+        if spec.name != self.manifest.name:
+            raise UserError(f"{where}: name: is {spec.name}, not {self.manifest.name}; the file was changed")
+        asked = {name for entry in self.manifest.metrics for name in entry.probabilities}
+        if unasked := [question.name for question in spec.questions if question.name not in asked]:
+            raise UserError(
+                f"{self.source}: {MANIFEST}: metrics: nothing about the question {unasked[0]}; learn it again"
+            )
         for name, prompt in spec.visual_prompts.items():
             if isinstance(prompt, ImagePrompt) and _normal(prompt.path) not in self.manifest.files:
                 raise UserError(
@@ -151,6 +166,8 @@ class Bundle:
             if adapter_file(adapter.path) not in self.manifest.files:
                 at = f"generator.adapters.{index}"
                 raise UserError(f"{where}: {at}: {adapter.path} is not in the bundle; learn it again")
+        for path, problem, expected in relations(spec.model_dump(mode="json"), self.folder):
+            raise UserError(f"{where}: {dotted(path)}: {problem} (expected {expected}); learn it again")
 
 
 def _untrusted(data: Any) -> Any:

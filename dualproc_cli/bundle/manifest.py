@@ -1,19 +1,30 @@
-"""``bundle.json``: what a bundle holds, how it was made, and the digest of every file."""
+"""``bundle.json``: what a bundle holds, how it was made, and the digests of every file and of itself.
 
+The digests show whether a bundle was changed, by accident or by somebody who left them as they were. They do
+not show who made it: whoever writes a bundle can compute them. The digest of ``bundle.json`` stands for all
+of the bundle; where it was published by somebody who is trusted, it identifies the bundle.
+"""
+
+import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from dualproc_cli import __version__
 from dualproc_cli.bundle.layout import MANIFEST
 from dualproc_cli.errors import UserError
+from dualproc_cli.files import require_regular
 from dualproc_cli.metrics import StepMetrics
+from dualproc_cli.spec.fields import Name, Text
 
-FORMAT = 1
+FORMAT = 2
+MAX_BYTES = 256 * 2**20  # the metrics of half a million steps
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors")
 
 
@@ -60,9 +71,9 @@ class Revisions(_Part):
         evaluate_vlm: that of the second VLM, which was not trained against; None also if there is none.
     """
 
-    generator: str | None
-    vlm: str | None
-    evaluate_vlm: str | None
+    generator: Text | None
+    vlm: Text | None
+    evaluate_vlm: Text | None
 
 
 class Manifest(_Part):
@@ -84,10 +95,11 @@ class Manifest(_Part):
         verdict: what became of the control; None if it was not judged.
         metrics: the metrics of every step.
         files: SHA-256 of every other file, by its path with forward slashes.
+        digest: SHA-256 of everything above, and so of the whole bundle; see `whole_digest`.
     """
 
     format: int
-    name: str
+    name: Name
     spec: dict[str, Any]
     spec_digest: str
     overrides: dict[str, Any]
@@ -99,8 +111,15 @@ class Manifest(_Part):
     seed: int
     outcome: Outcome
     verdict: VerdictRecord | None
-    metrics: list[StepMetrics]
+    metrics: list[StepMetrics] = Field(min_length=1)
     files: dict[str, str] = Field(min_length=1)
+    digest: str
+
+    @classmethod
+    def sealed(cls, **values: Any) -> "Manifest":
+        """Return a manifest of ``values``, the attributes without ``digest``."""
+        manifest = cls(**values, digest="")
+        return manifest.model_copy(update={"digest": whole_digest(manifest.model_dump(mode="json"))})
 
     def to_json(self) -> str:
         """Return the manifest as indented JSON.
@@ -115,11 +134,14 @@ class Manifest(_Part):
         """Read the manifest of a bundle.
 
         Raises:
-            UserError: the file is missing or damaged, or was written by a newer version of dualproc.
+            UserError: the file is missing, damaged or changed, or another version of dualproc wrote it.
         """
         path = folder / MANIFEST
         try:
-            data = json.loads(path.read_bytes())
+            require_regular(path)
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
+            data = from_json(path.read_bytes(), allow_inf_nan=False)
         except FileNotFoundError as error:
             raise UserError(f"{folder}: not a bundle (expected a folder with {MANIFEST})") from error
         except (OSError, ValueError) as error:
@@ -133,11 +155,30 @@ class Manifest(_Part):
         if found != FORMAT:
             raise UserError(f"{path}: format: {found!r:.40} (expected {FORMAT}); copy or learn it again")
         try:
-            return cls.model_validate(data)
+            manifest = cls.model_validate(data)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise UserError(f"{path}: {where}: {first['msg']}; the file was changed or damaged") from error
+        try:
+            manifest.to_json()
+            unchanged = whole_digest(data) == manifest.digest
+        except ValueError:  # a number that JSON cannot hold
+            unchanged = False
+        if not unchanged:
+            raise UserError(f"{path}: was changed since the bundle was written; copy or learn it again")
+        return manifest
+
+
+def whole_digest(data: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all values of a manifest but ``digest``, as 64 hexadecimal digits.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON cannot hold.
+    """
+    rest = {key: value for key, value in data.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def library_versions() -> dict[str, str]:

@@ -71,7 +71,7 @@ def write_bundle(
             picture.save(folder / SAMPLES / name)
         card = model_card(spec, metrics, outcome, revisions, arguments, steering=save_steering is not None)
         (folder / README).write_text(card, "utf-8")
-        manifest = Manifest(
+        manifest = Manifest.sealed(
             format=FORMAT,
             name=spec.name,
             spec=json.loads(canonical(spec)),

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dualproc_cli.commands.options import AsJson, Device, Settings
+from dualproc_cli.commands.tables import print_table
 from dualproc_cli.spec import load_spec
+from dualproc_cli.terminal import Console, echo
 
 if TYPE_CHECKING:  # these load torch
     from dualproc_cli.bench import BenchReport
@@ -66,7 +67,7 @@ def bench(
         loaded, device=pick_device(device), counts=counts, rounds=steps, random_weights=random_weights or ()
     )
     if as_json:
-        typer.echo(json.dumps(report.as_json()))
+        echo(json.dumps(report.as_json()))
     else:
         _print(report)
 
@@ -86,9 +87,9 @@ def _print(report: "BenchReport") -> None:
         console.print(f"Memory strategies: {', '.join(report.memory)}.", markup=False, soft_wrap=True)
     if report.compile:
         console.print(_compiling(report.compile), markup=False, soft_wrap=True)
-    console.print(_steps(report.rows))
+    print_table(_steps(report.rows))
     for row in report.rows:
-        console.print(_parts(row))
+        print_table(_parts(row))
 
 
 def _compiling(cost: "CompilingCost") -> str:

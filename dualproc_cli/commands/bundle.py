@@ -1,19 +1,25 @@
-"""``dualproc bundle``: show what a bundle holds, verify its files, and export its adapter."""
+"""``dualproc bundle``: show what a bundle holds, verify, compare and export it."""
 
 import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from dualproc_cli.bundle import Bundle
-from dualproc_cli.commands.options import AsJson
+from dualproc_cli.commands.diff import print_differences
+from dualproc_cli.commands.libraries import importing
+from dualproc_cli.commands.options import AsJson, Device
+from dualproc_cli.commands.tables import print_table
+from dualproc_cli.errors import UserError
 from dualproc_cli.metrics import first_and_last_probability
+from dualproc_cli.models.source import require_models
+from dualproc_cli.terminal import Text, echo
 
-app = typer.Typer(no_args_is_help=True, help="Show adapter bundles, verify and export them.")
+app = typer.Typer(no_args_is_help=True, help="Show adapter bundles, verify, compare and export them.")
+
+UNCHANGED = "all as they were written"
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a .zip of it.")]
 
@@ -26,7 +32,7 @@ def show(bundle: BundlePath, as_json: AsJson = False) -> None:
     """
     opened = Bundle.open(bundle)
     if as_json:
-        typer.echo(opened.manifest.to_json(), nl=False)
+        echo(opened.manifest.to_json(), nl=False)
         return
     manifest, spec = opened.manifest, opened.spec
     run = manifest.outcome
@@ -42,35 +48,87 @@ def show(bundle: BundlePath, as_json: AsJson = False) -> None:
         "seed": str(manifest.seed),
         "set": ", ".join(f"{key}={value}" for key, value in manifest.overrides.items()),
         "spec": f"sha256 {manifest.spec_digest[:12]}",
-        "files": f"{len(manifest.files)}, all as they were written",
+        "files": f"{len(manifest.files)}, {UNCHANGED}",
+        "bundle": f"sha256 {manifest.digest}",
     }
-    console = Console(highlight=False)
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in facts.items():
         if value:
             table.add_row(Text(name, "dim"), Text(value))
-    console.print(table)
-    console.print()
+    print_table(table)
+    echo()
     questions = Table(
         "question", "answer", "P at start", "P at end", box=None, pad_edge=False, header_style="dim"
     )
     for question in spec.questions:
         first, last = first_and_last_probability(manifest.metrics, question.name)
         questions.add_row(Text(question.question), Text(question.answer), f"{first:.2f}", f"{last:.2f}")
-    console.print(questions)
+    print_table(questions)
 
 
 @app.command()
 def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
-    """Verify that the files of a bundle are unchanged, by their digests.
+    """Verify that a bundle is as it was written, by the digests of its files and of bundle.json.
+
+    This shows changes, not who made the bundle: compare the digest of the whole, which is printed, with one
+    that its maker published, or check the maker's signature of bundle.json.
 
     Example: dualproc bundle verify horizon-position.zip
     """
-    files = Bundle.open(bundle).manifest.files
+    manifest = Bundle.open(bundle).manifest
     if as_json:
-        typer.echo(json.dumps({"bundle": str(bundle), "valid": True, "files": files}, ensure_ascii=False))
+        found = {"bundle": str(bundle), "valid": True, "digest": manifest.digest, "files": manifest.files}
+        echo(json.dumps(found, ensure_ascii=False))
     else:
-        typer.echo(f"{bundle}: {len(files)} files, all as they were written")
+        echo(f"{bundle}: {len(manifest.files)} files, {UNCHANGED}; sha256 {manifest.digest}")
+
+
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="A", help="Folder of a bundle, or a .zip of it.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PNG", help="The picture to write; by default A-B.png of the names."
+        ),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("-n", metavar="N", min=0, max=64, help="Pictures per prompt; 0 draws none.")
+    ] = 4,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two bundles: their specs value by value, and what both draw, side by side as one picture.
+
+    The picture shows the prompts of both at seeds that neither was learned on.
+
+    Example: dualproc bundle diff old.dualproc new.dualproc -o both.png
+    """
+    first, second = Bundle.open(before), Bundle.open(after)
+    print_differences(first.spec, second.spec, as_json)
+    if count == 0:
+        return
+    path = picture or Path(f"{_stem(before)}-{_stem(after)}.png")
+    if path.exists():
+        raise UserError(f"{path}: already exists (choose another name with -o, or remove it first)")
+    sizes = [(one.spec.generator.width, one.spec.generator.height) for one in (first, second)]
+    if sizes[0] != sizes[1]:
+        raise UserError(f"{after}: draws other sizes than {before} (pass -n 0 to compare the specs alone)")
+    require_models(first.spec.generator, second.spec.generator)
+    with importing():
+        from dualproc_cli.device import pick_device
+        from dualproc_cli.pictures import save_png
+        from dualproc_cli.side_by_side import side_by_side
+    prompts = list(dict.fromkeys(prompt for one in (first, second) for prompt in one.spec.prompts.all))
+    labels = [_stem(before), _stem(after)]
+    save_png(side_by_side([first, second], labels, prompts, count, pick_device(device)), path)
+    echo(f"Wrote {path}", err=as_json)
+
+
+def _stem(path: Path) -> str:
+    """Return the name of a bundle without its ending."""
+    return path.resolve().name.removesuffix(".zip").removesuffix(".dualproc")
 
 
 @app.command()
@@ -102,7 +160,7 @@ def export(
     opened = Bundle.open(bundle)
     from dualproc_cli.exporting import export_bundle  # loads torch
 
-    typer.echo(export_bundle(opened, layout, output, author, overwrite))
+    echo(export_bundle(opened, layout, output, author, overwrite))
 
 
 def _model(name: str, revision: str | None) -> str:

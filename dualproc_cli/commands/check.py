@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from dualproc_cli.commands.libraries import importing
 from dualproc_cli.commands.options import AsJson, Device, Settings
+from dualproc_cli.commands.tables import print_table
 from dualproc_cli.measures import check_measures
-from dualproc_cli.spec import Fault, LoadedSpec, SpecError, load_spec, spec_digest
+from dualproc_cli.models.source import require_models
+from dualproc_cli.printable import printable
+from dualproc_cli.spec import ControlSpec, Fault, LoadedSpec, SpecError, load_spec, spec_digest
+from dualproc_cli.stages import stage
+from dualproc_cli.terminal import Text, echo
 
 if TYPE_CHECKING:  # this loads torch
     from dualproc_cli.compiler import PlannedView
@@ -31,39 +35,45 @@ def check(
         bool,
         typer.Option("--memory", help="Predict the memory that learning takes, without loading weights."),
     ] = False,
+    values: Annotated[
+        bool, typer.Option("--values", help="Show every value and its origin: spec, preset, default, --set.")
+    ] = False,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Validate specs and show every value with its origin: spec, preset, default or --set.
+    """Validate specs: every mistake with its line and column, or a line that says what a spec does.
 
-    Example: dualproc check specs/horizon-position.yaml --memory
+    Example: dualproc check specs/horizon-position.yaml --values
     """
     loaded: dict[Path, LoadedSpec] = {}
     faults: list[Fault] = []
+    more = 0  # faults that are not listed
     for path in specs:
         try:
             loaded[path] = load_spec(path, settings or ())
             check_measures(loaded[path])
         except SpecError as error:
             faults += error.faults
+            more += error.more
     reports = [_report(path, spec) for path, spec in loaded.items()]
     if not faults:  # these take seconds, so they wait until all specs are valid
         for report, spec in zip(reports, loaded.values(), strict=True):
             report |= _plan(spec) if plan else {}
             report |= _memory(spec, device) if memory else {}
     if as_json:
-        typer.echo(
+        echo(
             json.dumps(
-                {"specs": reports, "errors": [_error(fault) for fault in faults]},
+                {"specs": reports, "errors": [_error(fault) for fault in faults], "more_errors": more},
                 ensure_ascii=False,
                 default=asdict,  # of dataclasses
             )
         )
     else:
-        for report in reports:
-            _show(report)
+        for report, spec in zip(reports, loaded.values(), strict=True):
+            echo(printable(_summary(report, spec.spec)))
+            _show(report, values)
     if faults:
-        raise SpecError(faults)
+        raise SpecError(faults, more)
 
 
 def _report(path: Path, loaded: LoadedSpec) -> dict[str, Any]:
@@ -77,16 +87,20 @@ def _report(path: Path, loaded: LoadedSpec) -> dict[str, Any]:
 
 
 def _plan(loaded: LoadedSpec) -> dict[str, Any]:
-    from dualproc_cli.compiler import plan  # loads torch
+    require_models(loaded.spec.vlm)
+    with importing(loaded.spec.vlm):
+        from dualproc_cli.compiler import plan
 
     return {"plan": plan(loaded)}
 
 
 def _memory(loaded: LoadedSpec, name: str | None) -> dict[str, Any]:
-    from dualproc_cli.device import pick_device  # loads torch
-    from dualproc_cli.memory import estimate_learning, plan_learning
+    with importing(loaded.spec.generator, loaded.spec.vlm):
+        from dualproc_cli.device import pick_device
+        from dualproc_cli.memory import estimate_learning, plan_learning
 
     device = pick_device(name)
+    stage("estimating the memory of a step")
     plan = plan_learning(loaded, device)
     estimate = plan.estimate or estimate_learning(loaded, device, plan.strategies)
     found = {
@@ -112,21 +126,29 @@ def _error(fault: Fault) -> dict[str, Any]:
     return place | {"key": fault.key, "problem": fault.problem, "expected": fault.expected}
 
 
-def _show(report: dict[str, Any]) -> None:
-    console = Console(highlight=False)
-    table = Table("key", "value", "origin", box=None, pad_edge=False, header_style="dim")
-    for key, origin in report["origins"].items():
-        style = ORIGIN_STYLES[origin]
-        table.add_row(key, Text(_value(report["spec"], key), style), Text(origin, style))
-    console.print(Text(f"{report['file']}  sha256 {report['digest'][:12]}", "bold"))
+def _summary(report: dict[str, Any], spec: ControlSpec) -> str:
+    """Return the short answer of a valid spec."""
+    prompts = f"{len(spec.prompts.train)} prompts and {len(spec.prompts.held_out)} held out"
+    return (
+        f"{report['file']}: valid: {spec.name}, {len(spec.questions)} question(s) to {spec.vlm.model} about "
+        f"{spec.generator.model} at {spec.generator.width} x {spec.generator.height}, {prompts}, "
+        f"{spec.learn.steps} steps (sha256 {report['digest'][:12]})"
+    )
+
+
+def _show(report: dict[str, Any], values: bool) -> None:
     for part, preset in report["presets"].items():
-        console.print(Text(f"{part}: preset {preset['name']} ({preset['why']})"), soft_wrap=True)
-    console.print(table)
+        echo(f"{part}: preset {preset['name']} ({preset['why']})")
+    if values:
+        table = Table("key", "value", "origin", box=None, pad_edge=False, header_style="dim")
+        for key, origin in report["origins"].items():
+            style = ORIGIN_STYLES[origin]
+            table.add_row(Text(key), Text(_value(report["spec"], key), style), Text(origin, style))
+        print_table(table)
     if "plan" in report:
-        console.print(_plan_table(report["plan"]))
+        print_table(_plan_table(report["plan"]))
     if "memory" in report:
-        console.print(_memory_table(report["memory"]))
-    console.print()
+        print_table(_memory_table(report["memory"]))
 
 
 def _value(spec: Any, key: str) -> str:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Column, Table
 
+from dualproc_cli.commands.libraries import importing
 from dualproc_cli.commands.options import AsJson, Device, Strict
+from dualproc_cli.commands.tables import print_table
+from dualproc_cli.models.source import require_models
+from dualproc_cli.stages import stage
+from dualproc_cli.terminal import Console, echo
 
 if TYPE_CHECKING:
     from dualproc_cli.evaluation import Comparison
@@ -39,21 +42,23 @@ def evaluate(
     Example: dualproc evaluate horizon-position.dualproc --seeds 64
     """
     from dualproc_cli.bundle import Bundle
-    from dualproc_cli.device import pick_device
-    from dualproc_cli.evaluation import evaluate_bundle, verdict_of
 
     opened = Bundle.open(bundle)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("pictures", total=None)
-        result = evaluate_bundle(
-            opened,
-            pick_device(device),
-            seeds,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    require_models(opened.spec.generator, opened.spec.vlm, opened.spec.evaluate.vlm)
+    with importing(opened.spec.generator, opened.spec.vlm, opened.spec.evaluate.vlm):
+        from dualproc_cli.device import pick_device
+        from dualproc_cli.evaluation import evaluate_bundle, verdict_of
+
+    result = evaluate_bundle(
+        opened,
+        pick_device(device),
+        seeds,
+        lambda done, total: stage(f"drawing and judging pictures: {done} of {total}"),
+    )
+    stage("")
     verdict = verdict_of(result)
     if as_json:
-        typer.echo(json.dumps({"verdict": verdict.as_json(), **result.as_json()}))
+        echo(json.dumps({"verdict": verdict.as_json(), **result.as_json()}))
     else:
         _print(result)
         Console(highlight=False).print(f"[bold]{verdict.name}[/bold]: {verdict.reason}", soft_wrap=True)
@@ -68,7 +73,7 @@ def _print(result: "Comparison") -> None:
     for label, figures in shares.items():
         if figures is not None:
             pictures.add_row(f"  {label}", *map(_percent, figures.values()))
-    console.print(pictures)
+    print_table(pictures)
     for line in _rules(result):
         console.print(f"  {line}", style="dim", soft_wrap=True, markup=False)
     goals = Table(Column("", no_wrap=True), *COLUMNS, "unit", box=None, header_style="dim")
@@ -80,24 +85,24 @@ def _print(result: "Comparison") -> None:
     _add(goals, "P(answer)", [(name, figures, "") for name, figures in result.questions.items()])
     _add(goals, "P(answer), perturbed", [(name, found, "") for name, found in result.perturbed.items()])
     _add(goals, "P(answer), second VLM", [(name, figures, "") for name, figures in result.second_vlm.items()])
-    console.print(goals)
+    print_table(goals)
     ratios = (*COLUMNS[:2], "ratio", *COLUMNS[2:], "ratio")
     artefacts = Table(Column("artefacts", no_wrap=True), *ratios, "unit", box=None, header_style="dim")
     for name, found in result.artefacts.items():
         base, learned, base_held_out, learned_held_out = found.value.values()
         cells = (base, learned, found.ratio, base_held_out, learned_held_out, found.ratio_held_out)
         artefacts.add_row(f"  {_labelled(name, found.judged)}", *map(_shown, cells), found.source.unit)
-    console.print(artefacts)
+    print_table(artefacts)
     kept = Table(
         "spread over the seeds of a prompt", "base", "learned", "ratio", box=None, header_style="dim"
     )
     for name, spread in result.spread.items():
         label = f"{name}, a goal" if spread.fixed else name
         kept.add_row(f"  {label}", *map(_shown, (spread.base, spread.learned, spread.ratio)))
-    console.print(kept)
+    print_table(kept)
     for line in _models(result):
-        console.print(line, style="dim")
-    console.print(f"{result.seeds} held-out seeds per prompt", style="dim")
+        console.print(line, style="dim", soft_wrap=True, markup=False)
+    console.print(f"{result.seeds} held-out seeds per prompt", style="dim", soft_wrap=True)
 
 
 def _rules(result: "Comparison") -> list[str]:

@@ -7,11 +7,15 @@ import typer
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.bundle.layout import GRID
+from dualproc_cli.commands.libraries import importing
 from dualproc_cli.commands.options import Device, Settings, Strict
+from dualproc_cli.models.source import require_models
 from dualproc_cli.spec import load_spec
+from dualproc_cli.terminal import Console, echo
 
 
 def learn(
+    ctx: typer.Context,
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Control spec (YAML).")],
     output: Annotated[
         Path | None,
@@ -48,8 +52,10 @@ def learn(
     """
     loaded = load_spec(spec, overrides or ())
     opened = Bundle.open(start) if start else None
-    from dualproc_cli.device import pick_device  # loads torch
-    from dualproc_cli.learning import learn as learn_control
+    require_models(loaded.spec.generator, loaded.spec.vlm)
+    with importing(loaded.spec.generator, loaded.spec.vlm):
+        from dualproc_cli.device import pick_device
+        from dualproc_cli.learning import learn as learn_control
 
     target = output or Path(f"{loaded.spec.name}.dualproc")
     verdict = learn_control(
@@ -60,7 +66,10 @@ def learn(
         overwrite=overwrite,
         keep_best=keep_best,
         start=opened,
+        console=Console(stderr=True, quiet=ctx.find_root().params["quiet"]),
     )
-    typer.echo(f"Wrote {target}. See {target / GRID}. Next: dualproc sample --control {target}")
+    if verdict:
+        echo(f"verdict: {verdict.name}: {verdict.reason}")
+    echo(f"Wrote {target}. See {target / GRID}. Next: dualproc sample --control {target}")
     if strict and (verdict is None or verdict.name != "learned"):
         raise typer.Exit(1)

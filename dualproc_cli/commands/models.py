@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import typer
-
 from dualproc_cli.commands.options import AsJson
+from dualproc_cli.terminal import echo
 
 if TYPE_CHECKING:
     from dualproc_cli.known_models.cache import CachedModel
@@ -31,10 +30,10 @@ def models(as_json: AsJson = False) -> None:
             "cached": [asdict(entry) for entry in cached],
             "pairs": [asdict(pair) for pair in pairs],
         }
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        echo(json.dumps(found, ensure_ascii=False))
         return
     sections = [_tried(tried), _cached(cached), _pairs(pairs)]
-    typer.echo("\n\n".join("\n".join(lines) for lines in sections))
+    echo("\n\n".join("\n".join(lines) for lines in sections))
 
 
 def _tried(tried: list["Tried"] | None) -> Iterator[str]:

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from dualproc_cli.errors import UserError
-from dualproc_cli.files import write_atomically
+from dualproc_cli.files import require_regular, write_atomically
 from dualproc_cli.spec import json_schema
+from dualproc_cli.terminal import echo
 
 
 def schema(
@@ -22,7 +23,7 @@ def schema(
     Example: dualproc schema -o control.schema.json
     """
     if output is None:
-        typer.echo(_text(), nl=False)
+        echo(_text(), nl=False)
     else:
         write_schema(output)
 
@@ -39,6 +40,15 @@ def write_schema(path: Path) -> None:
         raise UserError(
             f"{path}: cannot be written: {error.strerror} (choose a folder that can be written to)"
         ) from error
+
+
+def is_schema(path: Path) -> bool:
+    """Return whether the file is the schema as `write_schema` writes it."""
+    try:
+        require_regular(path)
+        return path.read_bytes() == _text().encode()
+    except OSError:
+        return False
 
 
 def _text() -> str:

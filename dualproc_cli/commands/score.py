@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from dualproc_cli.commands.libraries import importing
 from dualproc_cli.commands.options import AsJson, Device, Settings
+from dualproc_cli.commands.tables import print_table
+from dualproc_cli.models.source import require_models
 from dualproc_cli.spec import load_spec
+from dualproc_cli.stages import stage
+from dualproc_cli.terminal import Text, echo
 
 if TYPE_CHECKING:
     from dualproc_cli.scoring import Measured
@@ -31,10 +34,13 @@ def score(
     Example: dualproc score pictures/base/*.png --spec specs/horizon-position.yaml
     """
     loaded = load_spec(spec, overrides or ())
-    from dualproc_cli.device import pick_device  # loads torch
-    from dualproc_cli.scoring import score_pictures
+    require_models(loaded.spec.vlm)
+    with importing(loaded.spec.vlm):
+        from dualproc_cli.device import pick_device
+        from dualproc_cli.scoring import score_pictures
 
     scores = score_pictures(images, loaded, pick_device(device))
+    stage("")
     if as_json:
         rows = [
             {
@@ -44,7 +50,7 @@ def score(
             }
             for path, found in zip(images, scores, strict=True)
         ]
-        typer.echo(json.dumps({"spec": loaded.spec.name, "images": rows}, ensure_ascii=False))
+        echo(json.dumps({"spec": loaded.spec.name, "images": rows}, ensure_ascii=False))
         return
     questions = [f"P({name})" for name in scores[0].probabilities]
     measures = [
@@ -55,7 +61,7 @@ def score(
     for path, found in zip(images, scores, strict=True):
         answers = (f"{probability:.3f}" for probability in found.probabilities.values())
         table.add_row(Text(str(path), overflow="fold"), *answers, *map(_shown, found.measures.values()))
-    Console(highlight=False).print(table)
+    print_table(table)
 
 
 def _shown(measured: "Measured") -> str:

@@ -1,9 +1,7 @@
 """Loading a spec's ``generator`` as a frozen pipeline on its device; errors are one line each."""
 
 import inspect
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,9 +9,7 @@ from typing import Any, NoReturn
 import diffusers
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
@@ -29,8 +25,10 @@ from dualproc_cli.generator.workarounds import apply_workarounds
 from dualproc_cli.models.build import LEFT_OUT, Weights, build_pipeline, shape_of
 from dualproc_cli.models.load_errors import advice
 from dualproc_cli.models.quantization import Quantization, for_pipeline, quantization, quantize
+from dualproc_cli.models.quiet import quiet_libraries
 from dualproc_cli.models.source import ModelSource, find_model
 from dualproc_cli.spec import GeneratorSpec
+from dualproc_cli.stages import stage
 
 TEXT_ENCODERS = ("text_encoder", *(f"text_encoder_{index}" for index in range(2, 5)))
 # Loggers that warn when the hub does not answer but the cache does, when a pipeline has a tiny VAE, and when
@@ -56,7 +54,8 @@ def load_generator(spec: GeneratorSpec, device: torch.device) -> Generator:
     dtype = pick_dtype(spec.dtype, device)
     found = quantization(spec.quantization, device, "generator")
     try:
-        with _quiet(CHATTY):
+        stage(f"loading {spec.model}")
+        with quiet_libraries(CHATTY):
             source = find_model(spec)
             carried = read_adapters(spec)
             if source.file:
@@ -103,7 +102,7 @@ def build_generator(
         UserError: the configuration cannot be found or read; also as in `load_generator`.
     """
     dtype, shape = pick_dtype(spec.dtype, device), shape_of(spec, texts)
-    with _quiet(CHATTY):
+    with quiet_libraries(CHATTY):
         pipeline = build_pipeline(shape, weights, device, dtype, spec.quantization)
     if weights == "none":
         size = Conventions(width=spec.width, height=spec.height)
@@ -143,6 +142,8 @@ def prepare_generator(
             module.requires_grad_(False).eval()
             if name.startswith("text_encoder"):
                 cache_text_embeddings(module)
+    if conventions is None:
+        stage(f"self-test of {spec.model}")
     workarounds = apply_workarounds(pipeline, getattr(pipeline, component))
     generator = Generator(pipeline, component, spec, device, revision, workarounds, conventions)
     if spec.compile:
@@ -161,24 +162,13 @@ def _downloaded(source: ModelSource, spec: GeneratorSpec) -> Path:
     if source.folder is not None:
         return source.folder
     folder = DiffusionPipeline.download(
-        spec.model, revision=spec.revision, use_safetensors=True, trust_remote_code=spec.trust_remote_code
+        spec.model,
+        revision=spec.revision,
+        use_safetensors=True,
+        trust_remote_code=spec.trust_remote_code,
+        local_files_only=source.local_only,
     )
     return Path(folder)
-
-
-@contextmanager
-def _quiet(names: tuple[str, ...]) -> Iterator[None]:
-    for log in (diffusers_logging, transformers_logging):
-        log.disable_progress_bar()
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _check_kind(spec: GeneratorSpec, index: dict[str, Any]) -> None:

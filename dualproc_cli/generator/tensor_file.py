@@ -9,6 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from dualproc_cli.files import require_regular
+
 
 def tensor_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return a safetensors file with its header's keys sorted.
@@ -28,9 +30,10 @@ def read_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file, on the CPU.
 
     Raises:
-        OSError: the file does not exist or cannot be read.
+        OSError: the file does not exist or cannot be read, or it is not an ordinary file.
         SafetensorError: it is damaged.
     """
+    require_regular(path)
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
         return tensors, file.metadata() or {}

@@ -7,8 +7,9 @@ from PIL import Image
 from torch import Tensor
 
 from dualproc_cli.drawing import draw_pictures, held_out_seeds
+from dualproc_cli.file_names import slugs
 from dualproc_cli.generator import Generator
-from dualproc_cli.pictures import Section, Strip, labelled_grid, slugs, to_pil
+from dualproc_cli.pictures import Section, Strip, labelled_grid, to_pil
 from dualproc_cli.spec import ControlSpec
 
 TRAINED, HELD_OUT, SEEDS = 3, 2, 4  # prompts of either kind, and pictures of each

@@ -3,10 +3,12 @@
 A file can be replaced atomically, a folder cannot. So even a power failure leaves a complete checkpoint.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import torch
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
@@ -18,7 +20,7 @@ from dualproc_cli.learning.validation import Validation
 from dualproc_cli.metrics import PhaseName, StepMetrics
 from dualproc_cli.spec import ControlSpec, spec_digest
 
-METADATA_KEY = "dualproc_checkpoint"
+METADATA_KEY, DIGEST_KEY = "dualproc_checkpoint", "dualproc_digest"
 RNG = "rng"
 ADAPTER, STEERING, MEAN, SQUARE, BEST = "adapter.", "steering.", "mean.", "square.", "best."
 BEST_STEERING = "best-steering."
@@ -124,7 +126,8 @@ class Checkpoint:
         if self.best:
             tensors |= {BEST + name: tensor for name, tensor in self.best.adapter.items()}
             tensors |= {BEST_STEERING + name: tensor for name, tensor in self.best.steering.items()}
-        write_atomically(path, save(tensors, {METADATA_KEY: header.model_dump_json()}))
+        text = header.model_dump_json()
+        write_atomically(path, save(tensors, {METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}))
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
@@ -135,6 +138,8 @@ class Checkpoint:
         """
         try:
             tensors, metadata = read_tensor_file(path)
+            if _digest(metadata[METADATA_KEY], tensors) != metadata[DIGEST_KEY]:
+                raise ValueError("its digest is another")
             header = _Header.model_validate_json(metadata[METADATA_KEY])
             count = sum(key.startswith(MEAN) for key in tensors)
             best = None
@@ -155,10 +160,19 @@ class Checkpoint:
             raise UserError(
                 f"{path}: no checkpoint to resume from; leave --resume out to start anew"
             ) from error
-        except (OSError, SafetensorError, KeyError, ValidationError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise UserError(
                 f"{path}: a damaged checkpoint; pass --overwrite instead of --resume to start anew"
             ) from error
+
+
+def _digest(header: str, tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of all that a checkpoint holds: a flipped bit must not be learned on."""
+    found = hashlib.sha256(header.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

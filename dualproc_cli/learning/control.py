@@ -5,14 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from dualproc_cli.bundle import Bundle, Outcome, Revisions, VerdictRecord, write_bundle
 from dualproc_cli.bundle.layout import ADAPTER
 from dualproc_cli.compiler import CompositeLoss, compile_loss
 from dualproc_cli.device import deterministic
 from dualproc_cli.drawing import validation_seeds
-from dualproc_cli.errors import RunFailed
+from dualproc_cli.errors import RunFailed, UserError
 from dualproc_cli.evaluation import compare_with_base, verdict_of
 from dualproc_cli.generator import Generator, write_steering
 from dualproc_cli.learning.before_after import draw_before_after
@@ -26,6 +25,8 @@ from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
 from dualproc_cli.spec import ControlSpec, LoadedSpec
+from dualproc_cli.stages import stage
+from dualproc_cli.terminal import Console
 from dualproc_cli.vlm import Vlm, load_processor
 
 
@@ -55,7 +56,7 @@ def learn(
         overwrite: replace a bundle, or the checkpoint of an interrupted run.
         keep_best: if the run ends early, write a bundle of the state with the lowest recent loss.
         start: a bundle whose adapter the new one starts as.
-        console: where progress is shown; standard output by default.
+        console: where progress is shown; standard error by default.
 
     Returns:
         The verdict; None if ``learn.validation_pictures`` is 0.
@@ -66,13 +67,15 @@ def learn(
         Interrupted: Ctrl-C or SIGTERM; the state is in the checkpoint.
         RunFailed: the loss or its gradient is not finite, memory ran out, or a file could not be written.
     """
-    console = console or Console()
+    console = console or Console(stderr=True)
     place, started = Output(output), time.monotonic()
     check_measures(loaded)
     started_from = start.manifest.files[ADAPTER] if start else None
-    checkpoint = place.prepare(loaded.spec, resume=resume, overwrite=overwrite, started_from=started_from)
-    first = read_start(start, loaded) if start else None
-    with deterministic():
+    with place.owned() as removed, deterministic():
+        for line in removed:
+            console.print(line, markup=False, soft_wrap=True)
+        checkpoint = place.prepare(loaded.spec, resume=resume, overwrite=overwrite, started_from=started_from)
+        first = read_start(start, loaded) if start else None
         console.print(
             f"loading {loaded.spec.generator.model} and {loaded.spec.vlm.model} on {device}", markup=False
         )
@@ -91,7 +94,12 @@ def learn(
         criterion = compile_loss(loaded, vlm, *size)
         learner = Learner(loaded.spec, generator, criterion, keep_best=keep_best, started_from=started_from)
         if checkpoint:
-            learner.restore(checkpoint)
+            try:
+                learner.restore(checkpoint)
+            except ValueError as error:
+                raise UserError(
+                    f"{place.checkpoint}: {error}; pass --overwrite instead of --resume to start anew"
+                ) from error
             console.print(f"resuming after step {checkpoint.step}", markup=False)
         with LearningProgress(console, learner.steps, len(learner.metrics)) as progress:
             ending = run(learner, place.checkpoint, progress, plan.next())
@@ -99,8 +107,6 @@ def learn(
             console.print(ending.message, markup=False, soft_wrap=True)
             verdict = _finish(loaded, place, plan, generator, vlm, learner, ending, started, started_from)
             place.checkpoint.unlink(missing_ok=True)
-            if verdict:
-                console.print(f"verdict: {verdict.name}: {verdict.reason}", markup=False, soft_wrap=True)
             return verdict
         message = ending.message
         if keep_best and learner.best and learner.phase is learner.phases[-1]:
@@ -124,13 +130,16 @@ def _finish(
     started_from: str | None,
 ) -> VerdictRecord | None:
     """Draw the pictures, judge, and write the bundle of the adapter in its present state."""
+    stage("drawing pictures before and after")
     pictures = draw_before_after(generator, loaded.spec)
+    stage("judging pictures of other seeds")
     verdict = _judge(loaded.spec, generator, learner.criterion)
     outcome = Outcome(
         reason=ending.reason,
         step=learner.best.step if ending.early and learner.best else len(learner.metrics),
         seconds=round(time.monotonic() - started, 1),
     )
+    stage("writing the bundle")
     keeps, steering = loaded.spec.learn.teach.keep_steering, generator.steering
     try:
         write_bundle(

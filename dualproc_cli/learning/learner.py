@@ -234,7 +234,17 @@ class Learner:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from ``checkpoint``, which must be of the same spec."""
+        """Go on from ``checkpoint``, which must be of the same spec.
+
+        Raises:
+            ValueError: its tensors are not those of this spec's run.
+        """
+        try:
+            self._restore(checkpoint)
+        except (RuntimeError, KeyError, TypeError, StopIteration) as error:
+            raise ValueError("its tensors are not those of this run") from error
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         self.metrics, self.best = list(checkpoint.metrics), checkpoint.best
         self.validations = list(checkpoint.validations)
         self._rng.set_state(checkpoint.rng)
@@ -242,6 +252,9 @@ class Learner:
         self.generator.load_steering_state(checkpoint.steering)
         self._enter(next(phase for phase in self.phases if phase.name == checkpoint.phase))
         if checkpoint.moments:
+            shapes = [(parameter.shape, parameter.shape) for parameter in self._parameters]
+            if [(mean.shape, square.shape) for mean, square in checkpoint.moments] != shapes:
+                raise ValueError("its moments have other shapes than what they belong to")
             state = self._optimizer.state_dict()
             state["state"] = {
                 index: {"step": torch.tensor(float(self._taken)), "exp_avg": mean, "exp_avg_sq": square}

@@ -1,11 +1,13 @@
 """Where a run writes. An output that cannot be written or would replace other files is refused at once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dualproc_cli.bundle import MANIFEST
 from dualproc_cli.errors import UserError
-from dualproc_cli.files import require_writable
+from dualproc_cli.files import clear_leftovers, locked, require_writable
 from dualproc_cli.learning.checkpoint import Checkpoint, run_digest
 from dualproc_cli.spec import ControlSpec
 
@@ -25,19 +27,34 @@ class Output:
         """The path of the checkpoint, ``BUNDLE.checkpoint.safetensors``."""
         return self.bundle.with_name(f"{self.bundle.name}.checkpoint.safetensors")
 
+    @contextmanager
+    def owned(self) -> Iterator[list[str]]:
+        """Own the output: nobody else writes it meanwhile, and what killed runs left of it is removed.
+
+        Yields:
+            a line about each thing that was removed.
+
+        Raises:
+            UserError: its folder cannot be written to, or another run owns it.
+        """
+        if not self.bundle.name:
+            raise UserError(f"{self.bundle}: expected the name of a new folder for the bundle")
+        with locked(self.bundle):
+            require_writable(self.checkpoint)
+            yield clear_leftovers(self.bundle) + clear_leftovers(self.checkpoint)
+
     def prepare(
         self, spec: ControlSpec, *, resume: bool, overwrite: bool, started_from: str | None = None
     ) -> Checkpoint | None:
-        """Make sure that the run can write; with ``resume``, return the checkpoint that it resumes from.
+        """Make sure that nothing foreign is replaced; with ``resume``, return the checkpoint to go on from.
 
         ``started_from`` is the digest of the adapter's file that the run started from.
 
         Raises:
-            UserError: the output exists already, its folder cannot be written to, or there is no checkpoint
-                of this spec to resume from.
+            UserError: the output exists already, or there is no checkpoint of this spec to resume from.
         """
-        if not self.bundle.name:
-            raise UserError(f"{self.bundle}: expected the name of a new folder for the bundle")
+        if self.bundle.is_symlink() and not self.bundle.exists():
+            raise UserError(f"{self.bundle}: a link to nothing; remove it, or choose another output with -o")
         if self.bundle.exists():
             self._check_replaceable(resume or overwrite)
         if resume:
@@ -54,7 +71,6 @@ class Output:
             )
         else:
             checkpoint = None
-        require_writable(self.bundle.parent)
         return checkpoint
 
     def _check_replaceable(self, allowed: bool) -> None:

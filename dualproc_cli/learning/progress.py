@@ -3,13 +3,14 @@
 import time
 from collections.abc import Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from dualproc_cli.metrics import WINDOW, StepMetrics, recent_probabilities
+from dualproc_cli.stages import stage
+from dualproc_cli.terminal import Console, Text
 
 LINE_EVERY = 10  # steps between lines where there is no terminal
 
@@ -30,6 +31,7 @@ class LearningProgress:
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> "LearningProgress":
+        stage("")  # its own display begins
         if self._live:
             self._live.start()
         return self

@@ -79,7 +79,7 @@ def _save(learner: Learner, path: Path, saved: int) -> int:
     except OSError as error:
         raise RunFailed(
             f"{path}: step {checkpoint.step} could not be saved ({error.strerror or error}); "
-            f"{_last_good(path, saved)}; make room and go on with --resume"
+            f"{_last_good(path, saved)}; make room and {'go on with --resume' if saved else 'start again'}"
         ) from error
     return checkpoint.step
 

@@ -2,7 +2,6 @@
 
 import re
 
-from diffusers.utils.import_utils import BACKENDS_MAPPING
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -49,6 +48,8 @@ def advice(error: BaseException, key: str, model: str, revision: str | None, exp
 
 def missing_package(error: BaseException | None) -> str | None:
     """Return pip's name of the missing package; None if ``error`` is about something else."""
+    from diffusers.utils.import_utils import BACKENDS_MAPPING  # slow, and needed for errors alone
+
     for cause in causes(error):
         # diffusers imports optional packages where they are installed, and uses some (ftfy) without checking.
         if isinstance(cause, NameError) and cause.name in BACKENDS_MAPPING:

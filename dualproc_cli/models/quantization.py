@@ -4,15 +4,16 @@ import importlib.util
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import diffusers
 import torch
 import transformers
-from diffusers import PipelineQuantizationConfig
 from torch import nn
 
 from dualproc_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import PipelineQuantizationConfig
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,14 @@ def quantization(name: str, device: torch.device, where: str) -> Quantization | 
 
 def for_pipeline(
     found: Quantization, dtype: torch.dtype, denoisers: Sequence[str], text_encoders: Sequence[str]
-) -> PipelineQuantizationConfig:
+) -> "PipelineQuantizationConfig":
     """Make diffusers' configuration; named components that a pipeline does not have are ignored."""
+    import diffusers  # slow, and not needed to ask a VLM
+
     options = found.options(dtype)
     own = {name: getattr(diffusers, found.config)(**options) for name in denoisers}
     theirs = {name: for_model(found, dtype) for name in text_encoders}
-    return PipelineQuantizationConfig(quant_mapping={**own, **theirs})
+    return diffusers.PipelineQuantizationConfig(quant_mapping={**own, **theirs})
 
 
 def for_model(found: Quantization, dtype: torch.dtype) -> Any:

@@ -1,15 +1,19 @@
 """Finding the model that a spec names: inside the package, in a folder, or on the Hugging Face hub."""
 
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from safetensors import safe_open
 
 from dualproc_cli import miniature
 from dualproc_cli.errors import UserError
+from dualproc_cli.models.hub import hub_reachable
 from dualproc_cli.spec import GeneratorSpec, VlmSpec
 from dualproc_cli.spec.models import MINIATURE
 from dualproc_cli.spec.weights_files import weights_fault
@@ -66,6 +70,11 @@ class ModelSource:
         cached = try_to_load_from_cache(self.model, index, revision=self.wanted)
         return Path(cached).parent.name if isinstance(cached, str) else None  # snapshots/COMMIT/FILE
 
+    @property
+    def local_only(self) -> bool:
+        """The argument ``local_files_only`` of ``from_pretrained``: the hub cannot be reached."""
+        return self.kind == "hub" and not hub_reachable()
+
     def configuration(self) -> Path:
         """Return the folder with the model's configuration; a repository's is downloaded without its weights.
 
@@ -74,7 +83,14 @@ class ModelSource:
         """
         if self.folder is not None:
             return self.folder
-        return Path(snapshot_download(self.model, revision=self.wanted, allow_patterns=CONFIGURATION))
+        return Path(
+            snapshot_download(
+                self.model,
+                revision=self.wanted,
+                allow_patterns=CONFIGURATION,
+                local_files_only=self.local_only,
+            )
+        )
 
 
 def find_model(spec: GeneratorSpec | VlmSpec) -> ModelSource:
@@ -83,18 +99,20 @@ def find_model(spec: GeneratorSpec | VlmSpec) -> ModelSource:
     Raises:
         UserError: the miniature is damaged, or its revision is not the one in the spec; or a single file is
             not one of safetensors.
-        FileNotFoundError: the name is a path, and there is no such folder.
+        FileNotFoundError: the name cannot be a repository's, and there is no such folder.
     """
     part: Part = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
     if spec.model == MINIATURE:
         return ModelSource(part, spec.model, spec.revision, "miniature", _embedded(part, spec.revision))
-    local = Path(spec.model).expanduser()
+    local = Path(os.path.expanduser(spec.model))  # Path's own raises an error for an unknown user
     if isinstance(spec, GeneratorSpec) and local.is_file():
         return _single_file(spec, local)
     if local.is_dir():
         return ModelSource(part, spec.model, spec.revision, "folder", local)
-    if spec.model.startswith((".", "/", "~")) or spec.model.count("/") > 1:
-        raise FileNotFoundError("no such folder")
+    try:
+        validate_repo_id(spec.model)
+    except HFValidationError as error:
+        raise FileNotFoundError("no such folder") from error
     return ModelSource(part, spec.model, spec.revision, "hub", None)
 
 
@@ -116,6 +134,31 @@ def _base(file: Path) -> str:
         names = weights.keys()
         shapes = {name: torch.empty(weights.get_slice(name).get_shape(), device="meta") for name in names}
     return fetch_diffusers_config(shapes)["pretrained_model_name_or_path"]
+
+
+def require_models(*specs: GeneratorSpec | VlmSpec | None) -> None:
+    """Check that each model is in a folder, in the local cache or on a hub that can be reached.
+
+    It takes about a second at most, and imports no torch: ask before anything is loaded.
+
+    Raises:
+        UserError: a model is nowhere.
+    """
+    for spec in specs:
+        if spec is None:
+            continue
+        part = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
+        try:
+            source = find_model(spec)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{part}.model: {spec.model}: no such folder (expected a hub id, a folder or {MINIATURE})"
+            ) from error
+        if source.local_only and source.revision is None:
+            raise UserError(
+                f"{part}.model: {spec.model}: the hub cannot be reached and the local cache has no copy; "
+                "connect, or name a folder"
+            )
 
 
 def _embedded(part: Part, revision: str | None) -> Path:

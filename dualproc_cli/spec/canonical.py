@@ -33,16 +33,16 @@ def spec_digest(spec: ControlSpec) -> str:
 
 
 @cache
-def _schema_text() -> str:
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of control specs. ``load_spec`` checks all of it, and more.
+
+    Every call returns the same object, which nobody changes.
+    """
     schema = ControlSpec.model_json_schema(mode="validation")
     header = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:dualproc:control-spec:1",
         "title": "dualproc control spec",
     }
-    return json.dumps(header | {key: value for key, value in schema.items() if key != "title"})
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of control specs. ``load_spec`` checks all of it, and more."""
-    return json.loads(_schema_text())
+    plain = header | {key: value for key, value in schema.items() if key != "title"}
+    return json.loads(json.dumps(plain))  # with lists for tuples, as whoever reads it as JSON gets it

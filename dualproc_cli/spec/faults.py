@@ -7,6 +7,10 @@ from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from dualproc_cli.errors import UserError
+from dualproc_cli.printable import printable
+
+MOST = 100  # mistakes that are listed
+MANY_WORDS = 200  # among more, no similar one is looked for: it takes too long
 
 KeyPath: TypeAlias = tuple[str | int, ...]  # ("questions", 0, "weight"); dotted when shown
 
@@ -47,21 +51,28 @@ class Fault:
 
     def __str__(self) -> str:
         parts = [str(self.place), self.key, f"{self.problem} (expected {self.expected})"]
-        line = ": ".join(part for part in parts if part)
-        # A file may hold any character. Escaped, they cannot break the line or control the terminal.
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        return printable(": ".join(part for part in parts if part))
 
 
 class SpecError(UserError):
-    """All mistakes of a spec, one a line.
+    """The mistakes of a spec, one a line, and how many more there are.
 
     Attributes:
-        faults: the mistakes of the file in reading order, then those of the command line.
+        faults: at most `MOST` mistakes: those of the file in reading order, then those of the command line.
+        more: how many mistakes were left out.
     """
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults = sorted(set(faults), key=lambda fault: (not fault.place.line, fault))
-        super().__init__("\n".join(map(str, self.faults)))
+    def __init__(self, faults: Iterable[Fault], more: int = 0) -> None:
+        found = sorted(set(faults), key=lambda fault: (not fault.place.line, fault))
+        self.faults = found[:MOST]
+        self.more = more + len(found) - len(self.faults)
+        super().__init__("\n".join(self.lines))
+
+    @property
+    def lines(self) -> list[str]:
+        """The mistakes, one a line, and how many more there are."""
+        more = [f"and {self.more:,} more mistakes"] if self.more else []
+        return [*map(str, self.faults), *more]
 
 
 def dotted(path: KeyPath) -> str:
@@ -89,5 +100,7 @@ def shortened(text: str, limit: int = 60) -> str:
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Return ``; did you mean 'steps'?``, or an empty string if no known word is similar."""
+    if len(known) > MANY_WORDS:
+        return ""
     near = get_close_matches(word, known, n=1, cutoff=0.55)
     return f"; did you mean '{near[0]}'?" if near else ""

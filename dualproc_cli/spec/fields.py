@@ -88,7 +88,8 @@ Flag = Annotated[bool, Field(strict=True)]
 Fraction = Annotated[float, number(ge=0, le=1)]  # of the picture's width or height
 Side = Annotated[int, whole(ge=8, le=4096, multiple_of=8)]  # pixels
 
-# Answers are taken as written: an unquoted Yes is a boolean in YAML 1.1, but its author means "Yes".
+# Answers are taken as written: to YAML 12 is a number, but its author means "12". Editors that read YAML 1.1
+# take Yes for a boolean.
 Answer = Annotated[
     Text,
     WithJsonSchema({"type": ["string", "boolean", "number"], "pattern": SOME_TEXT, "maxLength": MAX_TEXT}),

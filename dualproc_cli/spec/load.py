@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import logging
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from dualproc_cli.files import require_regular
 from dualproc_cli.spec.control import ControlSpec
+from dualproc_cli.spec.core_schema import in_yaml_1_1
 from dualproc_cli.spec.faults import Fault, KeyPath, Place, SpecError, dotted, shown
 from dualproc_cli.spec.models import GeneratorSpec
 from dualproc_cli.spec.overrides import override
@@ -20,6 +23,8 @@ from dualproc_cli.spec.relations import relations
 from dualproc_cli.spec.source import Tree, read_yaml
 from dualproc_cli.spec.translate import translate
 from dualproc_cli.spec.weights_files import adapter_file
+
+logger = logging.getLogger(__name__)
 
 MAX_BYTES = 256 * 1024
 
@@ -90,13 +95,15 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     chosen, misfits = fill_in(tree)
     faults += misfits
     _take_answers_as_written(tree)
+    _warn_of_other_meanings(tree)
 
     spec, wrong = _validate(tree)
-    faults += [fault for _, fault in wrong]
+    faults += [fault for _, fault in wrong if fault]
+    more = sum(fault is None for _, fault in wrong)
     for at, problem, expected in relations(_without([at for at, _ in wrong], tree.data), path.parent):
         faults.append(Fault(tree.entry(at).value, dotted(at), problem, expected))
     if spec is None or faults:
-        raise SpecError(faults)
+        raise SpecError(faults, more)
     places = {at: entry.value for at, entry in tree.entries.items()}
     return LoadedSpec(spec, path.parent, text, _origins(spec, tree), str(path), places, chosen)
 
@@ -106,6 +113,7 @@ def _read(path: Path) -> str:
         return SpecError([Fault(Place(str(path), line, column), "", problem, expected)])
 
     try:
+        require_regular(path)
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
@@ -123,7 +131,7 @@ def _read(path: Path) -> str:
 
 
 def _take_answers_as_written(tree: Tree) -> None:
-    """Turn answers back into text: YAML 1.1 reads Yes as a boolean, and 12 as a number."""
+    """Turn answers back into text: YAML reads true as a boolean, and 12 as a number."""
     for path, entry in tree.entries.items():
         is_answer = path[0:1] == ("questions",) and (
             path[2:] == ("answer",) or path[2:3] == ("alternatives",)
@@ -132,7 +140,18 @@ def _take_answers_as_written(tree: Tree) -> None:
             _at(path[:-1], tree.data)[path[-1]] = entry.text
 
 
-def _validate(tree: Tree) -> tuple[ControlSpec | None, list[tuple[KeyPath, Fault]]]:
+def _warn_of_other_meanings(tree: Tree) -> None:
+    """Say which numbers would have been others in YAML 1.1, such as 010."""
+    for path, entry in tree.entries.items():
+        value = _at(path, tree.data) if entry.text else None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            before = in_yaml_1_1(entry.text or "")
+            if isinstance(before, int | float) and before != value and value == value:
+                message = "%s: %s: %s is %s, as YAML 1.2 has it; YAML 1.1 had %s"
+                logger.warning(message, entry.value, dotted(path), entry.text, shown(value), shown(before))
+
+
+def _validate(tree: Tree) -> tuple[ControlSpec | None, list[tuple[KeyPath, Fault | None]]]:
     try:
         return ControlSpec.model_validate(tree.data), []
     except ValidationError as error:

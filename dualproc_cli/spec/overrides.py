@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from dualproc_cli.printable import is_utf8
 from dualproc_cli.spec.faults import Fault, Place, SpecError, dotted, shortened
-from dualproc_cli.spec.source import Entry, Tree, read_yaml
+from dualproc_cli.spec.source import MAX_DEPTH, Entry, Tree, read_yaml
 
 ORIGIN = "--set"
 
@@ -25,6 +26,10 @@ def override(tree: Tree, setting: str) -> list[Fault]:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         return [Fault(place, "", "cannot be read", "key.path=value, such as learn.steps=50")]
+    if not is_utf8(setting):
+        return [Fault(place, "", "is not UTF-8", "text in the encoding of your terminal")]
+    if len(parts) > MAX_DEPTH:
+        return [Fault(place, "", f"is nested more than {MAX_DEPTH} levels deep", "a key of the spec")]
     try:
         value, faults = read_yaml(text, lambda mark: place, ORIGIN)
     except SpecError as error:

@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dualproc_cli.files import require_regular
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -43,6 +45,7 @@ def read_picture(file: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes, which are checked here, and odd metadata
+            require_regular(file)
             with Image.open(file, formats=FORMATS) as image:
                 if not all(SMALLEST <= side <= LARGEST for side in image.size):
                     raise PictureFault(f"is {image.width}x{image.height} pixels", sane)

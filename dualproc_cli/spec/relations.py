@@ -48,9 +48,9 @@ def _prompts(data: dict[str, Any]) -> Iterator[Finding]:
 
 def _questions(data: dict[str, Any]) -> Iterator[Finding]:
     questions = data.get("questions", [])
-    known = list(data.get("visual_prompts", {}))
+    known = data.get("visual_prompts", {})
     objective = data.get("learn", {}).get("objective")
-    names = [question and question.get("name") for question in questions]
+    names = [(question or {}).get("name") for question in questions]
     yield from _repeated(("questions",), names, "name")
     for index, question in _items(questions):
         path: KeyPath = ("questions", index)
@@ -64,7 +64,7 @@ def _questions(data: dict[str, Any]) -> Iterator[Finding]:
             yield (*path, "alternatives"), "is missing", needed
         name = question.get("visual_prompt")
         if name is not None and name not in known:
-            problem = f"no visual prompt {shown(name)}{did_you_mean(name, known)}"
+            problem = f"no visual prompt {shown(name)}{did_you_mean(name, list(known))}"
             there = "one of " + ", ".join(known) if known else "a name under visual_prompts, which is empty"
             yield (*path, "visual_prompt"), problem, there
         yield from _edges((*path, "region"), {**WHOLE, **(question.get("region") or {})})
@@ -75,7 +75,7 @@ def _questions(data: dict[str, Any]) -> Iterator[Finding]:
 
 def _visual_prompt(path: KeyPath, prompt: dict[str, Any], folder: Path) -> Iterator[Finding]:
     yield from _edges(path, prompt)
-    labels = [point and point.get("label") for point in prompt.get("points", [])]
+    labels = [(point or {}).get("label") for point in prompt.get("points", [])]
     yield from _repeated((*path, "points"), labels, "label")
     fault = picture_fault(prompt["path"], folder) if "path" in prompt else None
     if fault:
@@ -130,13 +130,12 @@ def _items(values: list[Any]) -> Iterator[tuple[int, Any]]:
 
 def _repeated(path: KeyPath, values: list[Any], key: str | None = None) -> Iterator[Finding]:
     """Yield each value that repeats an earlier one of the list, at ``path.index`` or ``path.index.key``."""
+    seen = set()
     for index, value in _items(values):
-        if value in values[:index]:
-            yield (
-                (*path, index, *([key] if key else [])),
-                f"{shown(value)} is given twice",
-                "every value once",
-            )
+        if value in seen:
+            at = (*path, index, *([key] if key else []))
+            yield at, f"{shown(value)} is given twice", "every value once"
+        seen.add(value)
 
 
 def _same(prompt: str) -> str:

@@ -1,29 +1,28 @@
 """Reading YAML text as plain values whose positions are known.
 
-This is the YAML 1.1 of ``yaml.safe_load``, with two rules of YAML 1.2: ``1e-4`` is a number, and a date is
-text. Duplicate keys, foreign tags and documents whose aliases expand too far are refused.
+Unquoted scalars mean what they mean in YAML 1.2, see `dualproc_cli.spec.core_schema`. Duplicate keys, foreign
+tags and documents whose aliases expand too far are refused.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import yaml
 from yaml.composer import ComposerError
-from yaml.constructor import SafeConstructor
 from yaml.reader import ReaderError
 
+from dualproc_cli.spec.core_schema import KINDS, TAG, CoreLoader, convert
 from dualproc_cli.spec.faults import Fault, KeyPath, Place, SpecError, dotted, shortened
 
 MAX_DEPTH = 24  # levels of nesting; the language has five
 MAX_EXPANDED = 500_000  # characters and nodes once every alias is written out
 MAX_NUMBER = 100  # characters; converting a much longer number takes Python a while
 
-_TAG = "tag:yaml.org,2002:"
-_CONVERTED = {_TAG + kind for kind in ("int", "float", "bool", "null")}
-_AS_TEXT = {_TAG + kind for kind in ("str", "timestamp", "value", "merge")}
-_MERGE = _TAG + "merge"
+_CONVERTED = {TAG + kind for kind in KINDS}
+_AS_TEXT = {TAG + kind for kind in ("str", "timestamp", "value", "merge")}
+_MERGE = TAG + "merge"
+_RIDDLE = "but got '?'"  # ends what PyYAML says of a question mark in braces or brackets
 
 Locate: TypeAlias = Callable[[yaml.Mark | None], Place]
 
@@ -82,10 +81,12 @@ def read_yaml(text: str, locate: Locate, origin: str) -> tuple[Tree, list[Fault]
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        problem = ": ".join(part for part in (error.context, error.problem) if part)
-        raise SpecError(
-            [Fault(locate(error.problem_mark or error.context_mark), "", problem, "valid YAML")]
-        ) from error
+        problem, expected = ": ".join(part for part in (error.context, error.problem) if part), "valid YAML"
+        if problem.endswith(_RIDDLE):
+            problem = "a question mark cannot stand in an unquoted text between braces or brackets"
+            expected = 'quotes around the text, as in {question: "Is it night?"}'
+        place = locate(error.problem_mark or error.context_mark)
+        raise SpecError([Fault(place, "", problem, expected)]) from error
     except ReaderError as error:
         before = text[: error.position]
         mark = yaml.Mark(
@@ -101,7 +102,7 @@ def read_yaml(text: str, locate: Locate, origin: str) -> tuple[Tree, list[Fault]
     return builder.tree, builder.faults
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(CoreLoader):
     """Composes nodes, and refuses a document as soon as it is nested or expanded too far.
 
     A node is measured when it is complete; an alias to an incomplete node stands inside that node.
@@ -143,12 +144,6 @@ class _Loader(yaml.SafeLoader):
         return 1 + max((levels for levels, _ in measures), default=0), 1 + sum(size for _, size in measures)
 
 
-# PyYAML reads 1.0e-4 as a number, but not 1e-4.
-_Loader.add_implicit_resolver(
-    _TAG + "float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
 class _Builder:
     """Turns nodes into values. Each alias becomes a value of its own, so an override changes one place."""
 
@@ -164,9 +159,9 @@ class _Builder:
         )
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(path, node)
-        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+        if isinstance(node, yaml.SequenceNode) and node.tag == TAG + "seq":
             return [self.build((*path, index), item, item) for index, item in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+        if isinstance(node, yaml.MappingNode) and node.tag == TAG + "map":
             pairs = self._pairs(path, node)
             return {name: self.build((*path, name), *pair) for name, pair in pairs.items()}
         self._foreign_tag(path, node)
@@ -185,10 +180,10 @@ class _Builder:
                 "a number, or text in quotes",
             )
         else:
+            kind = node.tag.removeprefix(TAG)
             try:
-                return SafeConstructor().construct_object(node)
-            except (ValueError, KeyError, IndexError):  # an explicit tag that does not fit, such as !!int x
-                kind = node.tag.removeprefix(_TAG)
+                return convert(kind, node.value)
+            except ValueError:  # an explicit tag that does not fit, such as !!int x
                 self._fault(
                     path, node, f"cannot be read as {kind}: {shortened(node.value)}", f"a valid {kind}"
                 )

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from dualproc_cli.spec.faults import Fault, KeyPath, did_you_mean, dotted, shown
+from dualproc_cli.spec.core_schema import in_yaml_1_1
+from dualproc_cli.spec.faults import MOST, Fault, KeyPath, did_you_mean, dotted, shown
 from dualproc_cli.spec.fields import EXPECTED_OF_PATTERN
 from dualproc_cli.spec.source import Tree
 from dualproc_cli.spec.vocabulary import hint, keys_at, types_at
@@ -43,15 +44,21 @@ _UNIONS: dict[KeyPath, int] = {
 _AT_KEY = {"extra_forbidden", "missing", "union_tag_not_found"}
 
 
-def translate(error: ValidationError, tree: Tree) -> Iterator[tuple[KeyPath, Fault]]:
-    """Yield the path and the fault of every error, placed at the key or the value that is wrong."""
+def translate(error: ValidationError, tree: Tree) -> Iterator[tuple[KeyPath, Fault | None]]:
+    """Yield the path and the fault of every error, placed at the key or the value that is wrong.
+
+    Only the first `MOST` in reading order are described; the fault of the others is None.
+    """
+    found = []
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
             continue  # pydantic counts only the valid items, and each invalid one has its own error
         path, at_key = _path(detail)
         entry = tree.entry(path)
-        problem, expected = _describe(detail, path, tree)
-        yield path, Fault(entry.key if at_key else entry.value, dotted(path), problem, expected)
+        found.append((entry.key if at_key else entry.value, path, detail))
+    found.sort(key=lambda one: (not one[0].line, one[0]))
+    for number, (place, path, detail) in enumerate(found):
+        yield path, Fault(place, dotted(path), *_describe(detail, path, tree)) if number < MOST else None
 
 
 def _path(detail: ErrorDetails) -> tuple[KeyPath, bool]:
@@ -97,7 +104,7 @@ def _describe(detail: ErrorDetails, path: KeyPath, tree: Tree) -> tuple[str, str
         case "too_short" | "too_long":
             problem = f"has {limits['actual_length']} items"
         case _:
-            problem = f"is {shown(value)}"
+            problem = f"is {shown(value)}{_remark(value)}"
     return problem, _EXPECTED.get(detail["type"], detail["msg"].removeprefix("Input should be ")).format(
         **limits
     )
@@ -106,6 +113,13 @@ def _describe(detail: ErrorDetails, path: KeyPath, tree: Tree) -> tuple[str, str
 def _none_of(value: object, choices: tuple[str, ...]) -> tuple[str, str]:
     near = did_you_mean(value, choices) if isinstance(value, str) else ""
     return f"is {shown(value)}{near}", ("one of " if len(choices) > 1 else "") + ", ".join(choices)
+
+
+def _remark(value: object) -> str:
+    """Return what to know about a text that would have been something else in YAML 1.1, such as ``no``."""
+    if not isinstance(value, str) or (before := in_yaml_1_1(value)) == value:
+        return ""
+    return f", which is text in YAML 1.2 and was {shown(before)} in YAML 1.1"
 
 
 def _phrase(description: str) -> str:

@@ -1,6 +1,7 @@
 """The keys that a spec may have at each place, from the JSON Schema."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from dualproc_cli.spec.canonical import json_schema
@@ -32,8 +33,7 @@ def types_at(path: KeyPath, data: Any) -> tuple[str, ...]:
 
 def hint(word: str, siblings: list[str]) -> str:
     """Return ``; did you mean ...?`` for an unknown key: the same word elsewhere, or a similar sibling."""
-    schema = json_schema()
-    elsewhere = next((key for key in _dotted_keys(schema, schema) if f".{key}".endswith(f".{word}")), None)
+    elsewhere = next((key for key in _all_keys() if f".{key}".endswith(f".{word}")), None)
     return f"; did you mean '{elsewhere}'?" if elsewhere else did_you_mean(word, siblings)
 
 
@@ -64,6 +64,12 @@ def _resolve(node: dict[str, Any], data: Any, schema: dict[str, Any]) -> dict[st
 def _tagged(node: dict[str, Any]) -> dict[str, Any]:
     """Return the union of mappings told apart by ``type``: the node itself, or a member of it."""
     return node if "discriminator" in node else next(c for c in node["oneOf"] if "discriminator" in c)
+
+
+@cache
+def _all_keys() -> tuple[str, ...]:
+    """Return the dotted keys of a spec, those of lists and unions left out."""
+    return tuple(_dotted_keys(json_schema(), json_schema()))
 
 
 def _dotted_keys(node: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> Iterator[str]:

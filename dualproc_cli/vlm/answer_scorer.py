@@ -10,6 +10,8 @@ from dualproc_cli.vlm.chat import Prompts, plan_prompts
 from dualproc_cli.vlm.load import Vlm
 from dualproc_cli.vlm.modes import ForwardMode, PictureForward, choose_mode
 
+LARGEST_CHECKED = 1024  # pixels: the modes do not differ with the size, and larger pictures take long
+
 Sizes = tuple[tuple[int, int], ...]
 
 
@@ -106,13 +108,16 @@ class AnswerScorer:
     def prepare(self, height: int, width: int, beside: Tensor | None = None) -> ForwardMode:
         """Choose the forward mode for pictures of ``height`` x ``width`` pixels.
 
-        Scoring the first picture of a size does this too.
+        Scoring the first picture of a size does this too. Modes are compared on pictures whose sides have at
+        most `LARGEST_CHECKED` pixels.
 
         Raises:
             UserError: a question or an answer cannot be encoded, or no gradient reaches the picture.
         """
         if self._mode is not None:
             return self._mode
+        shrunk = min(1.0, LARGEST_CHECKED / max(height, width))
+        height, width = max(round(shrunk * height), 1), max(round(shrunk * width), 1)
         sizes = _sizes(height, width, beside)
         if sizes not in self._modes:
             forward = PictureForward(self.vlm, self._encoded(sizes), beside)

@@ -7,14 +7,16 @@ from itertools import permutations
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 from transformers import ProcessorMixin
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.vlm.template import MARK, TEMPLATE_ERRORS, after_answer, before_answer, user_message
 
 logger = logging.getLogger(__name__)
+
+GRAY = (76, 76, 76)  # of the blank pictures that questions are encoded with
 
 Tokens = tuple[int, ...]
 
@@ -60,7 +62,7 @@ def plan_prompts(
             candidates of a question have the same tokens, or the tokens of one begin another's and the VLM
             has no end-of-turn token.
     """
-    blanks = [to_pil_image(torch.full((3, *size), 0.3)) for size in sizes]
+    blanks = [Image.new("RGB", (width, height), GRAY) for height, width in sizes]
     encoded = [_encode(processor, question, blanks) for question in questions]
     tokens = tuple(tuple(inputs["input_ids"][0].tolist()) for inputs in encoded)
     shared = _common_prefix(tokens)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
@@ -16,13 +16,17 @@ from transformers import (
 
 from dualproc_cli.device import pick_dtype
 from dualproc_cli.errors import UserError
-from dualproc_cli.models.build import Weights, build_vlm_model, dummy_processor, shape_of
 from dualproc_cli.models.load_errors import advice
 from dualproc_cli.models.quantization import for_model, quantization, quantize
+from dualproc_cli.models.quiet import quiet_libraries
 from dualproc_cli.models.source import ModelSource, find_model
 from dualproc_cli.spec import VlmSpec
+from dualproc_cli.stages import stage
 from dualproc_cli.vlm.image_processor import change_image_processor
 from dualproc_cli.vlm.template import set_template
+
+if TYPE_CHECKING:
+    from dualproc_cli.models.build import Weights
 
 EXPECTED = "an image-text-to-text model with its processor: a hub id, a folder or miniature"
 
@@ -82,7 +86,7 @@ def load_vlm(spec: VlmSpec, device: torch.device) -> Vlm:
     return Vlm(processor, frozen, device, source.revision, workarounds, spec.image_scale)
 
 
-def build_vlm(spec: VlmSpec, device: torch.device, weights: Weights, texts: Sequence[str]) -> Vlm:
+def build_vlm(spec: VlmSpec, device: torch.device, weights: "Weights", texts: Sequence[str]) -> Vlm:
     """Build the VLM that ``spec`` names from its configuration alone.
 
     Args:
@@ -94,6 +98,8 @@ def build_vlm(spec: VlmSpec, device: torch.device, weights: Weights, texts: Sequ
     Raises:
         UserError: the configuration cannot be found or read, or its quantization is not available here.
     """
+    from dualproc_cli.models.build import build_vlm_model, dummy_processor, shape_of  # loads diffusers
+
     dtype, shape = pick_dtype(spec.dtype, device), shape_of(spec, texts)
     if shape.words is None:
         local = spec.model_copy(update={"model": str(shape.folder), "revision": None})
@@ -130,6 +136,7 @@ def load_processor(spec: VlmSpec) -> Vlm:
 
 
 def _load_processor(spec: VlmSpec, source: ModelSource) -> tuple[ProcessorMixin, tuple[str, ...]]:
+    stage(f"loading {spec.model}")
     config = _read(spec, source, AutoConfig.from_pretrained)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not getattr(config, "auto_map", None):
         raise UserError(
@@ -180,9 +187,14 @@ def _find(spec: VlmSpec) -> ModelSource:
 def _read(spec: VlmSpec, source: ModelSource, from_pretrained: Any, **options: Any) -> Any:
     """Call a ``from_pretrained``, turning whatever goes wrong with the files into one line."""
     try:
-        return from_pretrained(
-            source.location, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
-        )
+        with quiet_libraries():
+            return from_pretrained(
+                source.location,
+                revision=spec.revision,
+                trust_remote_code=spec.trust_remote_code,
+                local_files_only=source.local_only,
+                **options,
+            )
     except Exception as error:
         found = advice(error, "vlm", spec.model, spec.revision, EXPECTED)
         raise UserError(f"vlm.model: {spec.model}: {found}") from error
