@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-from PIL import Image
 from torch import Tensor
 
 from dualproc_cli.bundle import Bundle
@@ -23,6 +22,8 @@ from dualproc_cli.files import folder_atomically, write_atomically
 from dualproc_cli.generator.adapter_file import AdapterFile
 from dualproc_cli.generator.adapter_formats import family_of, kohya_tensors, peft_config, peft_tensors
 from dualproc_cli.generator.tensor_file import tensor_file
+from dualproc_cli.picture_files import load_picture
+from dualproc_cli.pictures import to_pil
 
 Format = Literal["diffusers", "kohya", "peft"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -113,7 +114,7 @@ def _thumbnail(folder: Path) -> str | None:
     drawn = [path for path in sorted((folder / SAMPLES).glob("*.png")) if path != folder / GRID]
     if not drawn:
         return None
-    picture = Image.open(drawn[0], formats=["PNG"]).convert("RGB")
+    picture = to_pil(load_picture(drawn[0]))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     data = io.BytesIO()
     picture.save(data, "JPEG")

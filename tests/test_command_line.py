@@ -57,7 +57,7 @@ def test_a_table_in_a_pipe_has_one_row_a_line(spec):
     setting = f"questions.0.question={question}"
     result = CliRunner().invoke(app, ["check", str(spec), "--values", "--set", setting])
     assert f'questions.0.question               "{question}"' in result.stdout.replace("  " * 200, "")
-    rows = result.stdout.splitlines()[2:]
+    rows = result.stdout.splitlines()[4:]
     assert all(row.split()[-1] in ("spec", "preset", "default", "--set") for row in rows)
 
 

@@ -285,8 +285,11 @@ def test_check_shows_origins_and_all_faults_of_all_files(run, tmp_path):
     (tmp_path / "bad.yaml").write_text("nam: x")
     table = run("check", "good.yaml", "--values", "--set", "learn.steps=7")
     assert table.exit_code == 0
-    summary, *_ = table.stdout.splitlines()
-    assert run("check", "good.yaml", "--set", "learn.steps=7").stdout == summary + "\n"
+    summary, *presets = table.stdout.splitlines()[:3]
+    assert presets == [
+        f"{part}: preset miniature (miniature: the embedded default)" for part in ("generator", "vlm")
+    ]
+    assert run("check", "good.yaml", "--set", "learn.steps=7").stdout.splitlines() == [summary, *presets]
     assert summary.startswith(
         "good.yaml: valid: horizon-low, 1 question(s) to miniature about miniature at 64"
     )

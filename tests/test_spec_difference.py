@@ -26,7 +26,7 @@ def test_values_that_differ_by_the_names_of_questions(tmp_path):
         'questions.at-the-line.alternatives: ["No"] -> []',
         'questions.night: added: {name: "night", question: "Is it night?", answer: "Yes", alternatives: [], '
         "visual_prompt: null, region: null, weight: 1.0, paraphrases: []}",
-        "learn.steps: 200 -> 7",
+        "learn.steps: 300 -> 7",
     ]
     assert differences(after, before)[3].removed
     assert differences(before, before) == []
@@ -37,10 +37,10 @@ def test_the_command(tmp_path: Path):
     old.write_text(SHORTEST)
     new.write_text(SHORTEST + "learn: {steps: 7}\n")
     result = CliRunner().invoke(app, ["diff", str(old), str(new)])
-    assert (result.exit_code, result.stdout) == (0, "learn.steps: 200 -> 7\n")
+    assert (result.exit_code, result.stdout) == (0, "learn.steps: 300 -> 7\n")
     assert CliRunner().invoke(app, ["diff", str(old), str(old)]).stdout == "the specs are equal\n"
     found = json.loads(CliRunner().invoke(app, ["diff", str(old), str(new), "--json"]).stdout)
     assert found["differences"][0] == {
-        "key": "learn.steps", "before": 200, "after": 7, "added": False, "removed": False
+        "key": "learn.steps", "before": 300, "after": 7, "added": False, "removed": False
     }  # fmt: skip
     assert CliRunner().invoke(app, ["diff", str(old), str(tmp_path / "none")]).exit_code == 2

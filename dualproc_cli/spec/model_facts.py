@@ -4,6 +4,7 @@ Nothing large is read and nothing is imported for it, so that a spec is checked 
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -52,7 +53,7 @@ def _flat(config: Mapping[str, Any], prefix: str) -> Facts:
 
 def _reader(model: str, revision: str | None, fetch: bool) -> Callable[[str], dict[str, Any]]:
     """Return what reads a file of the model: in its folder, the hub's cache, the package, or from the hub."""
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))
     if folder.is_dir():
         return lambda file: _read(folder / file)
     if model.startswith((".", "/", "~")) or model.count("/") > 1:

@@ -81,7 +81,7 @@ class Material:
         write_bundle(
             folder / "bundle",
             self.loaded,
-            save_adapter=AdapterFile("transformer", "lora", 2, 2.0, layers).write,
+            save_adapter=AdapterFile("transformer", "lora", 2, layers).write,
             arguments={"width": 64},
             revisions=Revisions(generator=None, vlm=None, evaluate_vlm=None),
             memory=(),
