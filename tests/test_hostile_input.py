@@ -17,7 +17,7 @@ def test_a_few_hundred_cases(tmp_path):
 
 @pytest.mark.campaign
 def test_thousands_of_cases(tmp_path):
-    report = campaign(tmp_path, cases=10_000, seconds=300, seed=1)
+    report = campaign(tmp_path, cases=10_000, seconds=100, seed=1)
     print(report)
     assert report.findings == []
     assert report.cases.total() > 1000
