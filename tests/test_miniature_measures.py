@@ -179,6 +179,14 @@ def test_a_palette_is_judged_by_its_worst_color_and_by_even_areas():
     assert found.value[0].item() == pytest.approx(UNEVEN, abs=0.1)
 
 
+def test_a_subject_that_does_not_show_its_color_does_not_count_for_a_palette():
+    off = FAMILY_COLORS[0].clone()
+    off[2] = torch.tensor([0.9, 0.7, 0.3])
+    asked = [goal("Do the colors match the palette?", MEADOW)]
+    scenes = [make_scene("tree", colors=off), make_scene("tree", colors=off, on=(True, False))]
+    assert met("palette", asked, *scenes) == [False, True]
+
+
 def test_palette_of_any_number_of_colors_is_compared_without_order():
     text = "Do the colors match the palette?"
     four = PalettePrompt(colors=(*OWN.colors, "white"))

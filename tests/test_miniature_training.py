@@ -16,6 +16,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.miniature import reader_folder
 from dualproc_cli.miniature.training import adversarial, attacks, packing, reader, vlm, vlm_model
 from dualproc_cli.miniature.training.attack_goals import ATTACKED_KINDS, OPEN_ANSWERS, sample_goal
+from dualproc_cli.miniature.training.color_attack import ColorAttack, ask, margin
 from dualproc_cli.miniature.training.corruptions import corrupt
 from dualproc_cli.miniature.training.loop import Chunks, Task, Training
 from dualproc_cli.miniature.training.pictures import TrainingPictures
@@ -291,6 +292,48 @@ def test_adversarial_training_starts_from_the_vlm_and_moves_it(small_chunks, mon
     networks = task.modules
     unreached = [name for name, p in networks.named_parameters() if p.requires_grad and p.grad is None]
     assert unreached == []
+
+
+def test_an_attack_moves_colors_along_a_gradient_and_knows_how_far_they_are_from_the_palette():
+    rng = torch.Generator().manual_seed(0)
+    attack, rows = ColorAttack(rng), torch.arange(8)
+    before = {name: value.clone() for name, value in attack.named_buffers()}
+    logits, spots = attack.logits[rows].requires_grad_(True), attack.spots[rows].requires_grad_(True)
+    scene, images, _ = attack.draw(rows, logits, spots)
+    assert torch.allclose(images, render(scene).images, atol=1e-6), "no spots at first"
+    up = torch.autograd.grad(images.mean(), (logits, spots))
+    attack.move(rows, *up, rng)
+    kept = (attack.uniforms[rows] == before["uniforms"][rows]).all(1)
+    assert kept.sum() >= 6, "few are renewed"
+    along = torch.cosine_similarity((attack.logits - before["logits"])[rows].flatten(1), up[0].flatten(1))
+    assert (along[kept] > 0.9).all()
+    moves = (attack.spots[rows] != 0).flatten(1).any(1)
+    assert torch.equal(moves[kept], attack.stained[rows].bool()[kept])
+    assert torch.equal(attack.logits[8:], before["logits"][8:])
+
+
+def test_of_a_recolored_scene_only_what_is_seen_counts():
+    rng = torch.Generator().manual_seed(1)
+    attack, rows = ColorAttack(rng), torch.arange(8)
+    attack.logits[rows] = attack.palettes[rows].clamp(0.02, 0.98).logit()
+    scene, images, overlays = attack.draw(rows, attack.logits[rows], attack.spots[rows])
+    assert (margin(scene, images, overlays) > 3).all()
+    images[:, :, :20, :20] = 1 - images[:, :, :20, :20]
+    assert (margin(scene, images, overlays) < 0).all(), "spots count"
+    colors = torch.stack([*scene.colors.unbind(1)[:2], 1 - scene.colors[:, 2]], 1)
+    bare = replace(scene, kind=torch.tensor([[SUBJECTS.index("tree"), NOBODY]] * 8), colors=colors)
+    for on, matches in ((True, True), (False, False)):
+        bare = replace(bare, on=torch.tensor([[on, False]] * 8))
+        drawn = render(bare).images
+        assert ((margin(bare, drawn, overlays) > 3) == matches).all()
+
+
+def test_attacks_ask_for_the_palette_in_every_wording():
+    packer = packing.Packer()
+    batch = ask(torch.linspace(-3, 3, 32), packer, torch.Generator().manual_seed(0))
+    asked = {WORDINGS[index].text for index in batch.wording.flatten().tolist()}
+    assert asked == {wording.text for wording in WORDINGS if wording.kind == "palette"}
+    assert torch.equal(batch.margin, packer.signs[batch.wording] * torch.linspace(-3, 3, 32)[:, None])
 
 
 def test_a_vlm_of_another_vocabulary_keeps_what_it_knows(trained, monkeypatch):

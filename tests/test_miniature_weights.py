@@ -8,11 +8,13 @@ import torch
 
 from dualproc_cli import miniature
 from dualproc_cli.errors import UserError
+from dualproc_cli.measures.color import ciede2000
 from dualproc_cli.miniature import reader_folder
 from dualproc_cli.miniature.training.card import card
+from dualproc_cli.miniature.world.questions import seen_color_difference
 from dualproc_cli.miniature.world.reader import load_reader, read
 from dualproc_cli.miniature.world.render import render
-from dualproc_cli.miniature.world.scene import sample_scenes
+from dualproc_cli.miniature.world.scene import sample_scenes, with_random_colors
 
 
 @pytest.fixture
@@ -51,6 +53,17 @@ def test_reading_recovers_true_scenes():
     assert (found.horizon - scene.horizon).abs().max() < 0.2
     assert (found.outline - scene.outline).abs().max() < 0.2
     assert torch.equal(found.kind, scene.kind)
+
+
+def test_reading_recovers_scenes_of_any_colors():
+    """Also those that no family has, and that the reader's network has hardly seen."""
+    rng = torch.Generator().manual_seed(4)
+    scene = with_random_colors(sample_scenes(16, rng, pairs=0.0), 1.0, rng)
+    reading = read(load_reader(reader_folder()), render(scene).images)
+    assert reading.residual.median() < 0.01
+    assert (reading.residual < 0.03).sum() >= 15
+    difference = ciede2000(reading.scene.colors, scene.colors)
+    assert (seen_color_difference(scene, difference) < 3).sum() >= 14
 
 
 def test_other_weights_than_a_bundle_was_learned_with_are_refused(weights):

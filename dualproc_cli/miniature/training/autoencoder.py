@@ -7,9 +7,10 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
+from dualproc_cli.miniature.training.blends import RANDOM_COLORS
 from dualproc_cli.miniature.training.loop import Task, Training, seeded
 from dualproc_cli.miniature.world.render import render
-from dualproc_cli.miniature.world.scene import sample_scenes
+from dualproc_cli.miniature.world.scene import sample_scenes, with_random_colors
 
 # Standard deviation of the noise added before decoding, in units of the latents': the decoder learns to
 # tolerate small errors.
@@ -32,12 +33,19 @@ def build() -> AutoencoderTiny:
 
 
 def task(samples: int, folder: Path, seed: int) -> Task:
-    """Return the task of training the autoencoder on renders; it needs nothing from ``folder``."""
-    model: Any = build()
+    """Return the task of training the autoencoder on renders.
+
+    Where ``folder`` has one, its decoder alone goes on: the latents stay what a generator has learned.
+    """
+    exported = folder / "vae"
+    warm = exported.exists()
+    model: Any = AutoencoderTiny.from_pretrained(exported) if warm else build()
+    model.encoder.requires_grad_(not warm)
     model.to(memory_format=torch.channels_last)
 
     def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
-        images = render(sample_scenes(batch_size, rng)).images * 2 - 1
+        scene = with_random_colors(sample_scenes(batch_size, rng), RANDOM_COLORS, rng)
+        images = render(scene).images * 2 - 1
         images = images.contiguous(memory_format=torch.channels_last)
         latents = model.encode(images).latents
         noise = torch.randn(latents.shape, generator=rng)
@@ -49,7 +57,7 @@ def task(samples: int, folder: Path, seed: int) -> Task:
             "latents": 0.01 * ((spread - 1).square() + mean.square()) + 1e-3 * latents.square().mean(),
         }
 
-    return Task("autoencoder", model, loss, samples, batch_size=8, learning_rate=1.5e-3)
+    return Task("autoencoder", model, loss, samples, batch_size=8, learning_rate=1.5e-3, warm_start=warm)
 
 
 def export(training: Training, folder: Path) -> dict[str, float]:
@@ -62,7 +70,8 @@ def export(training: Training, folder: Path) -> dict[str, float]:
         latents = torch.cat([model.encode(part).latents for part in images.split(64)])
         decoded = torch.cat([model.decode(part).sample for part in latents.split(64)])
     spread, mean = torch.std_mean(latents)
-    model.register_to_config(scaling_factor=LATENT_SPREAD / float(spread), shift_factor=float(mean))
+    if not training.task.warm_start:
+        model.register_to_config(scaling_factor=LATENT_SPREAD / float(spread), shift_factor=float(mean))
     model.save_pretrained(folder / "vae", variant=None)
     error = (decoded.clamp(-1, 1) - images).square().mean() / 4
     return {"psnr_db": float(-10 * error.log10()), "latent_spread": float(spread)}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dualproc_cli.miniature.world.render import GROUND_SHADE, SKY_HAZE, render
-from dualproc_cli.miniature.world.scene import HORIZON, NOBODY, OUTLINE, SIZE, SUBJECTS, Scene
+from dualproc_cli.miniature.world.scene import HORIZON, LOOKS, NOBODY, OUTLINE, SIZE, SUBJECTS, Scene
 
 # Mean square difference that a farther subject must explain. Without it, one in twenty pictures of one
 # subject gets a second, small one that explains a little noise; true ones are found as often with it.
@@ -17,6 +17,8 @@ FAR_COST = 4e-4
 # Mean square difference that another colour must explain, for a mean square change of 1. Without it, a bare
 # tree is a leafy one in the colour of the sky.
 COLOR_COST = 5e-3
+# Mean square difference that another look must explain; some are drawn alike, and differ in colour alone.
+LOOK_COST = 2e-4
 # Learning rate of each parameter: how far a step of the fit moves it. They are chosen so that a step of any
 # parameter changes the picture by about as much.
 FIT_RATES = {
@@ -134,6 +136,17 @@ def _least_squares(
     model = color[..., None] * slope + offset  # [B, 3, R, H]
     error = weight * (count[:, None, None] * model - 2 * total[:, :, None]) * model
     return color, error.sum((1, 3))
+
+
+@torch.no_grad()
+def choose_look(scene: Scene, images: Tensor) -> Scene:
+    """Set the look to one that fits better by LOOK_COST at least: at night there are stars and a moon."""
+    looks = torch.arange(len(LOOKS))[:, None]
+    errors = torch.stack(
+        [render_error(replace(scene, look=look.expand(len(scene))), images) for look in looks]
+    )
+    errors = errors + LOOK_COST * (looks != scene.look)
+    return replace(scene, look=errors.argmin(0))
 
 
 @torch.no_grad()

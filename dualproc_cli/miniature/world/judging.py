@@ -13,7 +13,12 @@ from dualproc_cli.measures.statistic import high_frequency
 from dualproc_cli.miniature.world.captions import parse
 from dualproc_cli.miniature.world.goals import Goal
 from dualproc_cli.miniature.world.language import OPEN_KINDS
-from dualproc_cli.miniature.world.questions import TOLERANCE, open_answers
+from dualproc_cli.miniature.world.questions import (
+    TOLERANCE,
+    open_answers,
+    palette_distance,
+    seen_color_difference,
+)
 from dualproc_cli.miniature.world.reader import Reading
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NIGHT, NOBODY, SEA, SIZE, SUBJECTS, WINTER, Scene
@@ -70,11 +75,12 @@ def shows_subjects(scene: Scene, prompts: Sequence[str], asked: Sequence[Goal] =
 def palette_difference(scene: Scene, palette: Tensor) -> Tensor:
     """Return the largest CIEDE2000 [B] of sky, ground and subject to a palette [K, 3] in [0, 1].
 
-    Each is compared with its colour of a palette of three, or else with the nearest one.
+    Each is compared with its colour of a palette of three, or else with the nearest one; the subject's does
+    not count where it is not seen.
     """
     if len(palette) == 3:
-        return ciede2000(scene.colors, palette).amax(1)
-    return ciede2000(scene.colors[:, :, None], palette).amin(2).amax(1)
+        return palette_distance(scene, palette)
+    return seen_color_difference(scene, ciede2000(scene.colors[:, :, None], palette).amin(2))
 
 
 def unevenness(scene: Scene, images: Tensor) -> Tensor:

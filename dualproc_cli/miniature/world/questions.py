@@ -72,7 +72,7 @@ def _about_picture(
         "line-weight": (_within((thickness - scene.outline).abs(), TOLERANCE["line-weight"]), 4 * bare_line),
         "thicker": (_side(scene.outline - thickness, 0.3), 1.0 * bare_line),
         "palette": (
-            _within(palette_distance(scene, overlays.palette), TOLERANCE["palette"]),
+            palette_margin(palette_distance(scene, overlays.palette)),
             6 * overlays.is_palette.float(),
         ),
         "closer": (_closer(rendering, overlays), 6 * overlays.shows_both_points.float()),
@@ -128,9 +128,28 @@ def open_answers(scene: Scene) -> dict[str, list[str]]:
     }
 
 
+def palette_margin(distance: Tensor) -> Tensor:
+    """Return the log-odds [B] that pictures have palettes' colours, by the largest CIEDE2000 [B] to them."""
+    return _within(distance, TOLERANCE["palette"])
+
+
 def palette_distance(scene: Scene, palette: Tensor) -> Tensor:
-    """Return the largest CIEDE2000 [B] of sky, ground and subject, in that order, to palettes [B, 3, 3]."""
-    return ciede2000(scene.colors, palette).amax(1)
+    """Return the largest CIEDE2000 [B] of sky, ground and subject, in that order, to palettes [B or 1, 3, 3].
+
+    The subject's does not count where it is not seen.
+    """
+    return seen_color_difference(scene, ciede2000(scene.colors, palette))
+
+
+def seen_color_difference(scene: Scene, difference: Tensor) -> Tensor:
+    """Return the largest [B] of differences [B, 3] of sky, ground and subject, of those that are seen.
+
+    Bare trees do not show the subjects' colour.
+    """
+    bare = (scene.kind == SUBJECTS.index("tree")) & scene.on
+    seen = ((scene.kind != NOBODY) & ~bare).any(1)
+    sky, ground, subject = difference.unbind(1)
+    return torch.maximum(torch.maximum(sky, ground), torch.where(seen, subject, 0.0))
 
 
 def _within(distance: Tensor, tolerance: float) -> Tensor:

@@ -5,7 +5,7 @@ What it reads is refined by descending the distance between the picture and the 
 that its numbers are those that the renderer would draw the picture from.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dualproc_cli.miniature.world.fit import choose_subject, fit, nearer, render_error, split
+from dualproc_cli.miniature.world.fit import (
+    choose_look,
+    choose_subject,
+    color_subject,
+    fit,
+    nearer,
+    render_error,
+    split,
+)
 from dualproc_cli.miniature.world.scene import LOOKS, NOBODY, SIZE, SUBJECTS, Scene
 
 FIT_STEPS = 24  # in all: half of them before the subjects are chosen, half after
@@ -74,7 +82,10 @@ def read(reader: Reader, images: Tensor) -> Reading:
     """Read scenes off images [B, 3, 64, 64] in [0, 1]: the network predicts, the fit refines."""
     with torch.no_grad():
         scene = scene_from_numbers(reader(images))
-    halves, scene = split(scene, images), fit(scene, images, FIT_STEPS // 2)
+    halves, _ = color_subject(split(scene, images), images)
+    # Colours that no family has are far from what the network predicts, too far for a fit.
+    scene = nearer(scene, replace(scene, colors=halves.colors), images)
+    scene = fit(scene, images, FIT_STEPS // 2)
     (elsewhere,) = ((halves.horizon - scene.horizon).abs() > NEAR).nonzero(as_tuple=True)
     if len(elsewhere):
         as_split = fit(halves[elsewhere], images[elsewhere], FIT_STEPS // 2)
@@ -82,6 +93,7 @@ def read(reader: Reader, images: Tensor) -> Reading:
         index = torch.arange(len(scene))
         index[elsewhere] = len(scene) + torch.arange(len(elsewhere))
         scene = Scene.concatenate([scene, better])[index]
+    scene = choose_look(scene, images)
     for slot in (0, 1):
         scene = choose_subject(scene, images, slot)
     scene = fit(scene, images, FIT_STEPS // 2)

@@ -1,0 +1,156 @@
+"""Attacks on the VLM by colours alone: scenes are recoloured until it says that they match a palette.
+
+Far from the palette there are colours that a VLM takes for it: of clean pictures, or in spots where it looks.
+Learning finds them. The true answer about a scene is known, so the VLM is trained on the way there.
+"""
+
+import colorsys
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dualproc_cli.miniature.training.packing import NO_ANSWER, QUESTIONS, Packer, QuestionBatch
+from dualproc_cli.miniature.world.judging import unevenness
+from dualproc_cli.miniature.world.language import WORDINGS
+from dualproc_cli.miniature.world.overlays import KINDS, Overlays
+from dualproc_cli.miniature.world.questions import palette_distance, palette_margin
+from dualproc_cli.miniature.world.render import render
+from dualproc_cli.miniature.world.scene import SIZE, UNIFORMS, Scene, sample_prompts, scene_from_uniforms
+
+POOL = 256  # scenes that are being moved
+LIFE = 24  # moves of a scene before another takes its place, on the average
+LONGEST = 0.5  # root mean square of a move, in logits of a colour; each is drawn between 0 and this
+LONGEST_OF_SPOTS = 1.0  # likewise, in units of STAIN
+STAINED = 0.5  # share of the scenes that are recoloured unevenly too
+SPOTS = 8  # side of the grid on which they are
+STAIN = 0.1  # change of a colour in [0, 1] by a unit on the grid
+FAR = 0.03  # how near 0 or 1 a colour starts at most
+
+_ASKING = tuple(index for index, wording in enumerate(WORDINGS) if wording.kind == "palette")
+
+
+class ColorAttack(nn.Module):
+    """A pool of scenes with a palette each. Its buffers are all of its state.
+
+    Attributes:
+        uniforms: [POOL, UNIFORMS] numbers that make the scenes.
+        kind: [POOL, 2] their subjects.
+        look: [POOL] their looks.
+        logits: [POOL, 3, 3] colours of sky, ground and subject, as logits.
+        spots: [POOL, 3, SPOTS, SPOTS] what is added around the subjects, in units of STAIN.
+        stained: [POOL] whether that is moved too, 0 or 1.
+        palettes: [POOL, 3, 3] RGB in [0, 1].
+    """
+
+    uniforms: Tensor
+    kind: Tensor
+    look: Tensor
+    logits: Tensor
+    spots: Tensor
+    stained: Tensor
+    palettes: Tensor
+
+    def __init__(self, rng: torch.Generator) -> None:
+        super().__init__()
+        for name, value in _fresh(POOL, rng).items():
+            self.register_buffer(name, value)
+
+    def draw(self, which: Tensor, logits: Tensor, spots: Tensor) -> tuple[Scene, Tensor, Overlays]:
+        """Return the scenes of rows ``which`` [B], their pictures [B, 3, 64, 64] and their palettes.
+
+        Args:
+            which: rows of the pool.
+            logits: [B, 3, 3] their colours, as in `logits`.
+            spots: [B, 3, SPOTS, SPOTS] as in `spots`.
+        """
+        scene = scene_from_uniforms(self.uniforms[which], self.kind[which], self.look[which])
+        scene = replace(scene, colors=logits.sigmoid())
+        rendering = render(scene)
+        around = 1 - rendering.subject.sum(1, keepdim=True).clamp(max=1)
+        stain = STAIN * F.interpolate(spots, size=(SIZE, SIZE), mode="bilinear")
+        return scene, (rendering.images + around * stain).clamp(0, 1), _palettes_alone(self.palettes[which])
+
+    @torch.no_grad()
+    def move(self, which: Tensor, logits: Tensor, spots: Tensor, rng: torch.Generator) -> None:
+        """Move rows ``which`` [B] along ``logits`` and ``spots``, gradients like these, and renew some."""
+        lengths = torch.rand(2, len(which), generator=rng)
+        self.logits[which] = (self.logits[which] + _along(logits, LONGEST * lengths[0])).clamp(-4, 4)
+        lengths[1] *= LONGEST_OF_SPOTS * self.stained[which]
+        self.spots[which] = self.spots[which] + _along(spots, lengths[1])
+        ends = which[torch.rand(len(which), generator=rng) < 1 / LIFE]
+        for name, value in _fresh(len(ends), rng).items():
+            self.get_buffer(name)[ends] = value
+
+
+@torch.no_grad()
+def margin(scene: Scene, images: Tensor, overlays: Overlays) -> Tensor:
+    """Return the log-odds [B] that images [B, 3, 64, 64] of scenes have the colours of their palettes.
+
+    Sky and ground are compared pixel by pixel with those of the same scene in the palette's colours.
+    """
+    wanted = replace(scene, colors=overlays.palette)
+    return palette_margin(
+        torch.maximum(unevenness(wanted, images), palette_distance(scene, overlays.palette))
+    )
+
+
+def ask(margin: Tensor, packer: Packer, rng: torch.Generator) -> QuestionBatch:
+    """Return questions about palettes, each in a random wording, whose log-odds are ``margin`` [B]."""
+    shape = len(margin), QUESTIONS
+    wording = torch.tensor(_ASKING)[torch.randint(len(_ASKING), shape, generator=rng)]
+    answers = torch.tensor(NO_ANSWER).expand(*shape, -1)
+    return QuestionBatch(wording, packer.signs[wording] * margin[:, None], answers)
+
+
+def _along(gradient: Tensor, length: Tensor) -> Tensor:
+    """Return ``gradient`` [B, ...] scaled to a root mean square of ``length`` [B]."""
+    norm = gradient.flatten(1).square().mean(1).sqrt().clamp(min=1e-12)
+    return gradient * (length / norm).view(-1, *[1] * (gradient.ndim - 1))
+
+
+def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
+    """Return the buffers of ``count`` scenes that were not moved yet.
+
+    Most are in their own colours, from which steering starts, some in those of their palette, some in any.
+    """
+    uniforms, (kind, look) = torch.rand(count, UNIFORMS, generator=rng), sample_prompts(count, rng)
+    palettes, anything = _any_palettes(count, rng), torch.rand(count, 3, 3, generator=rng)
+    start = torch.rand(count, 1, 1, generator=rng)
+    own = scene_from_uniforms(uniforms, kind, look).colors
+    colors = torch.where(start < 0.6, own, torch.where(start < 0.85, palettes, anything))
+    noise = 0.3 * torch.rand(count, 1, 1, generator=rng) * torch.randn(own.shape, generator=rng)
+    return {
+        "uniforms": uniforms,
+        "kind": kind,
+        "look": look,
+        "logits": colors.clamp(FAR, 1 - FAR).logit() + noise,
+        "spots": torch.zeros(count, 3, SPOTS, SPOTS),
+        "stained": (torch.rand(count, generator=rng) < STAINED).float(),
+        "palettes": palettes,
+    }
+
+
+def _any_palettes(count: int, rng: torch.Generator) -> Tensor:
+    """Return palettes [count, 3, 3]: half of any colours, half of three hues, as people choose them."""
+    if count == 0:
+        return torch.zeros(0, 3, 3)
+    numbers = torch.rand(count, 3, 3, generator=rng)
+    hues = (numbers[..., 0] + torch.arange(3) / 3) % 1
+    lights, vividness = 0.25 + 0.65 * numbers[..., 1], 0.2 + 0.75 * numbers[..., 2]
+    hls = torch.stack([hues, lights, vividness], -1).flatten(0, 1).tolist()
+    chosen = torch.tensor([colorsys.hls_to_rgb(*one) for one in hls]).view(count, 3, 3)
+    anything = torch.rand(count, 1, 1, generator=rng) < 0.5
+    return torch.where(anything, torch.rand(count, 3, 3, generator=rng), chosen)
+
+
+def _palettes_alone(palettes: Tensor) -> Overlays:
+    """Return overlays that are palettes [B, 3, 3]."""
+    count = len(palettes)
+    none = torch.zeros(count)
+    return Overlays(
+        kind=torch.full((count,), KINDS.index("palette")),
+        row=none, column=none, thickness=none, palette=palettes,
+        points=torch.zeros(count, 2, 2), box=torch.zeros(count, 4),
+    )  # fmt: skip
