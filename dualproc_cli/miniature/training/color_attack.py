@@ -105,21 +105,23 @@ def ask(margin: Tensor, packer: Packer, rng: torch.Generator) -> QuestionBatch:
 
 
 def _along(gradient: Tensor, length: Tensor) -> Tensor:
-    """Return ``gradient`` [B, ...] scaled to a root mean square of ``length`` [B]."""
-    norm = gradient.flatten(1).square().mean(1).sqrt().clamp(min=1e-12)
-    return gradient * (length / norm).view(-1, *[1] * (gradient.ndim - 1))
+    """Return ``gradient`` [B, P, ...], each of P parts scaled to a root mean square of ``length`` [B]."""
+    norm = gradient.flatten(2).square().mean(2).sqrt().clamp(min=1e-12)
+    return gradient * (length[:, None] / norm).view(*norm.shape, *[1] * (gradient.ndim - 2))
 
 
 def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
     """Return the buffers of ``count`` scenes that were not moved yet.
 
-    Most are in their own colours, from which steering starts, some in those of their palette, some in any.
+    Some are in their own colours, from which learning starts, some in those of their palette, and most between:
+    one colour that is wrong must not be forgotten over two that are right.
     """
     uniforms, (kind, look) = torch.rand(count, UNIFORMS, generator=rng), sample_prompts(count, rng)
     palettes, anything = _any_palettes(count, rng), torch.rand(count, 3, 3, generator=rng)
-    start = torch.rand(count, 1, 1, generator=rng)
     own = scene_from_uniforms(uniforms, kind, look).colors
-    colors = torch.where(start < 0.6, own, torch.where(start < 0.85, palettes, anything))
+    other = torch.where(torch.rand(count, 1, 1, generator=rng) < 0.75, own, anything)
+    matching = 1.5 * torch.rand(count, 1, 1, generator=rng) - 0.25  # share of the colours that match
+    colors = torch.where(torch.rand(count, 3, 1, generator=rng) < matching, palettes, other)
     noise = 0.3 * torch.rand(count, 1, 1, generator=rng) * torch.randn(own.shape, generator=rng)
     return {
         "uniforms": uniforms,
