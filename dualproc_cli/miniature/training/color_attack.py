@@ -113,8 +113,8 @@ def _along(gradient: Tensor, length: Tensor) -> Tensor:
 def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
     """Return the buffers of ``count`` scenes that were not moved yet.
 
-    Some are in their own colours, from which learning starts, some in those of their palette, and most between:
-    one colour that is wrong must not be forgotten over two that are right.
+    Some are in their own colours, from which learning starts, some in their palette's, and most between: one
+    colour that is wrong must not be forgotten over two that are right.
     """
     uniforms, (kind, look) = torch.rand(count, UNIFORMS, generator=rng), sample_prompts(count, rng)
     palettes, anything = _any_palettes(count, rng), torch.rand(count, 3, 3, generator=rng)
