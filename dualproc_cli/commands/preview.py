@@ -137,8 +137,8 @@ def _print(found: "Preview") -> None:
     console = Console(highlight=False)
     for line in LEGEND:
         console.print(line, style="dim", soft_wrap=True, markup=False)
-    count = len(found.prompts) * len(found.seeds)
-    console.print(f"{count} base pictures of {len(found.prompts)} prompts", style="dim", soft_wrap=True)
+    count = f"{len(found.prompts)} prompt(s) at {len(found.seeds)} seed(s)"
+    console.print(f"base pictures of {count}", style="dim", soft_wrap=True)
     for finding in found.findings:
         echo(finding)
     if not found.findings:

@@ -6,6 +6,7 @@ Usage::
 """
 
 from dualproc_cli.preview.findings import Finding
-from dualproc_cli.preview.preview import Preview, first_look, preview
+from dualproc_cli.preview.first import FirstLook, first_look
+from dualproc_cli.preview.full import Preview, preview
 
-__all__ = ["Finding", "Preview", "first_look", "preview"]
+__all__ = ["Finding", "FirstLook", "Preview", "first_look", "preview"]

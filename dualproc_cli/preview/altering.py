@@ -28,7 +28,7 @@ def altered_views(view: View, loaded: LoadedSpec) -> dict[str, View]:
     """Return the view with other visual prompts, by what was done to them; empty if it has none.
 
     A line is moved, made thicker, made thinner; a palette gets other colours; labelled points change their
-    places; a box goes into the corners; a picture is turned over and gets its complementary colours. What is
+    places; a box goes into the corners; a picture is turned by 180 degrees, and becomes its negative. What is
     laid over the picture is also taken away.
     """
     if view.beside is not None:
@@ -66,7 +66,7 @@ def _altered(prompt: VisualPromptSpec) -> Mapping[str, VisualPromptSpec]:
             complements = [tuple(1 - value for value in color) for color in colors]
             turned = [(blue, red, green) for red, green, blue in colors]
             return {
-                "complementary": prompt.model_copy(update={"colors": _hex(complements)}),
+                "negative": prompt.model_copy(update={"colors": _hex(complements)}),
                 "other hues": prompt.model_copy(update={"colors": _hex(turned)}),
             }
         case PointsPrompt():
@@ -100,10 +100,10 @@ def _altered(prompt: VisualPromptSpec) -> Mapping[str, VisualPromptSpec]:
 
 
 def _turned(picture: Tensor) -> dict[str, Tensor]:
-    """Return a picture [3, h, w], or a layer [4, h, w], turned by 180 degrees, and in other colors."""
+    """Return a picture [3, h, w], or a layer [4, h, w], turned by 180 degrees, and its negative."""
     inverted = picture.clone()
     inverted[:3] = 1 - inverted[:3]
-    return {"turned": picture.flip(1, 2), "complementary": inverted}
+    return {"turned": picture.flip(1, 2), "negative": inverted}
 
 
 def _hex(colors: Sequence[tuple[float, ...]]) -> tuple[str, ...]:

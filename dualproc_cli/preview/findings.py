@@ -17,6 +17,7 @@ NO_GRADIENT = 0.01
 LIKELY = 0.5  # P(answer) above which it is the answer that the VLM gives
 # Nats of log-odds that count as the same answer: what hides another part of a picture changes them as much.
 SAME = 0.5
+UNSURE = 1.0  # nats of log-odds from chance: of two answers, P(answer) is between .27 and .73
 BOTH = 0.25  # share of pictures where the VLM may affirm a question and its opposite: the undecided ones
 APART = 0.25  # by which P(answer) may differ between wordings of one question, a mean over pictures
 NAMED = 0.5  # probability of all the answers that a spec names, below which the VLM says something else
@@ -123,8 +124,8 @@ def _overlay(asked: Asked) -> Finding | None:
         return None
     text = (
         f"the VLM does not look at {asked.question.visual_prompt}: the answer's log-odds change by "
-        f"{change:.2f} nats over these: {', '.join(asked.altered)}; say in the question what is laid over "
-        "the picture, or leave it out"
+        f"{change:.2f} nats over these: {', '.join(asked.altered)}; name it in the question, or leave "
+        "it out"
     )
     return _finding("overlay", asked, text)
 
@@ -167,7 +168,7 @@ def _undecided(asked: Asked) -> Finding | None:
         )
         return _finding("other-answers", asked, text)
     chance = -torch.tensor(float(count)).log()
-    if _share((asked.pictures.log_odds[0] - chance).abs() < SAME) < NEARLY_ALL:
+    if _share((asked.pictures.log_odds[0] - chance).abs() < UNSURE) < NEARLY_ALL:
         return None
     low, high = asked.pictures.probability[0].aminmax()
     text = (

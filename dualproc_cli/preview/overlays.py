@@ -8,6 +8,7 @@ from dualproc_cli.spec import ImagePrompt, VisualPromptSpec
 from dualproc_cli.vlm import Vlm, seen_by
 
 HIDDEN = 0.1  # share of the picture: what is drawn there is neither judged nor learned
+HALF = 0.5  # opacity above which a pixel is hidden: more of the visual prompt is seen than of the picture
 # Share of its opacity that a visual prompt must keep somewhere, as the VLM sees it. Half is left of a line of
 # one pixel that lies between two rows of pixels.
 OPACITY = 0.45
@@ -18,7 +19,7 @@ def overlay_findings(view: View, prompt: VisualPromptSpec | None, vlm: Vlm) -> I
     name, layer = view.questions[0].visual_prompt, view.layer
     if layer is None or name is None:
         return
-    hidden = view.window.cut(layer[3]).mean().item()
+    hidden = (view.window.cut(layer[3]) > HALF).double().mean().item()
     if hidden > HIDDEN:
         text = f"hides {hidden:.0%} of what the VLM is shown, more than {HIDDEN:.0%}; make it smaller"
         yield Finding("hidden", name, text)
