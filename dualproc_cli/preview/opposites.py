@@ -16,4 +16,4 @@ def opposites(question: Question, vlm: VlmSpec) -> tuple[str, ...]:
     if known is None:
         return ()
     found = [one.text for one in WORDINGS if (one.kind, one.sign) == (known.kind, -known.sign)]
-    return tuple(found[:MOST])
+    return tuple(text for text in found if text not in question.paraphrases)[:MOST]

@@ -37,8 +37,8 @@ def _section(asked: Asked, images: Tensor, loaded: LoadedSpec, vlm: Vlm) -> Sect
     height, width = strips[0].images.shape[-2:]
     what = asked.question.visual_prompt or "no visual prompt"
     caption = (
-        f"{what}, as the VLM sees it ({width} x {height} pixels): {asked.question.question} "
-        f"P({asked.question.answer}) below"
+        f"{what}, as the VLM sees it ({width} x {height} pixels); below, P({asked.question.answer}) of "
+        f"{asked.question.question}"
     )
     return Section(caption, strips)
 
