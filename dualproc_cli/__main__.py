@@ -26,6 +26,7 @@ with quiet_interrupts():  # these take half a second
         learn,
         libraries,
         models,
+        preview,
         sample,
         schema,
         score,
@@ -96,6 +97,7 @@ app = typer.Typer(
 app.command()(init.init)
 app.command()(check.check)
 app.command()(diff.diff)
+app.command()(preview.preview)
 app.command()(learn.learn)
 app.command()(sample.sample)
 app.command()(score.score)

@@ -62,6 +62,10 @@ class View:
     questions: tuple[Question, ...]
     scorer: AnswerScorer
 
+    def overlaid(self, images: Tensor) -> Tensor:
+        """Return pictures [B, 3, H, W] with the visual prompt over them."""
+        return images if self.layer is None else composite(images, self.layer)
+
     def show(self, images: Tensor) -> Tensor:
         """Cut and resize pictures [B, 3, H, W] with their visual prompt to what is shown, [B, 3, h, w]."""
         part = self.window.cut(images)
@@ -108,7 +112,7 @@ class CompositeLoss:
         losses, probabilities = {}, {}
         for view in self.views:
             asked = view.wordings(rng)
-            seen = images if view.layer is None else composite(images, view.layer)
+            seen = view.overlaid(images)
             if rng is not None:
                 seen = jittered(seen.repeat(jitter.views, 1, 1, 1), jitter, rng)
             scores = view.scorer(view.show(seen), view.beside, asked)

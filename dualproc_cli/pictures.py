@@ -26,10 +26,12 @@ class Strip:
     Attributes:
         label: may be empty.
         images: [N, 3, H, W] in [0, 1].
+        notes: a text under each picture, shortened if it is wider; may be empty.
     """
 
     label: str
     images: Tensor
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -75,19 +77,17 @@ def labelled_grid(sections: Sequence[Section]) -> Image.Image:
     """Draw all sections on one picture; small pictures are enlarged, large ones made smaller.
 
     Args:
-        sections: from top to bottom; all images of one size.
+        sections: from top to bottom; all images of a strip are of one size.
     """
     font = ImageFont.load_default(FONT_SIZE)
     line = FONT_SIZE + 6
     strips = [strip for section in sections for strip in section.strips]
-    width, height = _tile_size(*reversed(strips[0].images.shape[-2:]))
     labels = max(round(font.getlength(strip.label)) for strip in strips)
     left = MARGIN + (labels + MARGIN if labels else 0)
-    columns = max(len(strip.images) for strip in strips)
-    size = (
-        left + columns * (width + GAP) - GAP + MARGIN,
-        MARGIN + len(sections) * (line + MARGIN) + len(strips) * (height + GAP),
-    )
+    tiles = {id(strip): _tile_size(*reversed(strip.images.shape[-2:])) for strip in strips}
+    rows = [tiles[id(strip)][1] + (line if strip.notes else 0) + GAP for strip in strips]
+    widest = max(len(strip.images) * (tiles[id(strip)][0] + GAP) - GAP for strip in strips)
+    size = (left + widest + MARGIN, MARGIN + len(sections) * (line + MARGIN) + sum(rows))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     top = MARGIN
@@ -96,10 +96,15 @@ def labelled_grid(sections: Sequence[Section]) -> Image.Image:
         draw.text((MARGIN, top), caption, fill="black", font=font)
         top += line
         for strip in section.strips:
+            width, height = tiles[id(strip)]
             draw.text((MARGIN, top + height / 2), strip.label, fill="black", font=font, anchor="lm")
             for column, image in enumerate(strip.images):
                 sheet.paste(_tile(to_pil(image), (width, height)), (left + column * (width + GAP), top))
-            top += height + GAP
+            top += height
+            for column, note in enumerate(strip.notes):
+                at = (left + column * (width + GAP), top + GAP / 2)
+                draw.text(at, _fitted(note, width, font), fill="black", font=font)
+            top += (line if strip.notes else 0) + GAP
         top += MARGIN
     return sheet
 

@@ -32,6 +32,7 @@ from dualproc_cli.spec import GeneratorSpec
 COMMANDS = [
     "init",
     "check",
+    "preview",
     "learn",
     "sample",
     "score",

@@ -40,6 +40,7 @@ ROOMS = (
     "sampling",
     "scoring",
     "side_by_side",
+    "preview",
     "evaluation",
     "learning",
     "bench",

@@ -24,6 +24,7 @@ from dualproc_cli.learning.start import read_start
 from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
+from dualproc_cli.preview import first_look
 from dualproc_cli.spec import ControlSpec, LoadedSpec
 from dualproc_cli.stages import stage
 from dualproc_cli.terminal import Console
@@ -101,6 +102,9 @@ def learn(
                     f"{place.checkpoint}: {error}; pass --overwrite instead of --resume to start anew"
                 ) from error
             console.print(f"resuming after step {checkpoint.step}", markup=False)
+        else:
+            for line in first_look(loaded.spec, generator, criterion, vlm).lines:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
         with LearningProgress(console, learner.steps, len(learner.metrics)) as progress:
             ending = run(learner, place.checkpoint, progress, plan.next())
         if not ending.early:
