@@ -96,7 +96,9 @@ VISUAL_PROMPTS = {
     [
         (["line"], ("noise",)),
         (["box", "points"], ("noise",)),
-        (["palette", None], ("noise",)),
+        (["palette"], ("weights",)),
+        (["palette", "line"], ("noise", "weights")),
+        (["line", None], ("noise",)),
         ([None], ("noise", "conditioning")),
     ],
 )

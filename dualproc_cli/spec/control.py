@@ -17,7 +17,7 @@ from dualproc_cli.spec.fields import (
 from dualproc_cli.spec.learn import STEERED, LearnSpec, Where
 from dualproc_cli.spec.measures import AnyMeasure
 from dualproc_cli.spec.models import GeneratorSpec, Memory, VlmSpec
-from dualproc_cli.spec.visual_prompts import VisualPromptSpec
+from dualproc_cli.spec.visual_prompts import PalettePrompt, VisualPromptSpec
 
 
 class PromptsSpec(SpecModel):
@@ -155,7 +155,14 @@ class ControlSpec(SpecModel):
         # The noise decides about the layout; what is in the picture is also in what the prompt says of it.
         if all(question.visual_prompt is None for question in learned):
             return ("noise", "conditioning")
-        return ("noise",)
+        # Colours that the generator has never drawn are in no noise: there the weights have to move.
+        about_colors = [isinstance(self._seen_with(question), PalettePrompt) for question in learned]
+        if all(about_colors):
+            return ("weights",)
+        return ("noise", "weights") if any(about_colors) else ("noise",)
+
+    def _seen_with(self, question: Question) -> VisualPromptSpec | None:
+        return self.visual_prompts.get(question.visual_prompt or "")
 
     @property
     def steered(self) -> tuple[Where, ...]:

@@ -94,8 +94,8 @@ def color_step(
     """Ask about ``count`` scenes of the pool, move them towards Yes, and return the answers' loss."""
     packer = networks.packer
     which = torch.randperm(POOL, generator=rng)[:count]
-    moved = attack.logits[which].requires_grad_(True), attack.spots[which].requires_grad_(True)
-    scene, images, overlays = attack.draw(which, *moved)
+    logits, spots = (moved[which].requires_grad_(True) for moved in (attack.logits, attack.spots))
+    scene, images, overlays = attack.draw(which, logits, spots)
     batch = ask(margin(scene, images, overlays), packer, rng)
     suffixes, labels, soft = packer.pack(batch)
     shown, _ = augment(overlays.lay_over(images), rng)
@@ -105,7 +105,8 @@ def color_step(
     log_p = networks.vlm.lm_head(hidden[soft]).log_softmax(-1)
     odds = (log_p[:, packer.yes] - log_p[:, packer.no]).view_as(batch.wording)
     towards_yes = (odds * packer.signs[batch.wording]).sum()
-    attack.move(which, *torch.autograd.grad(towards_yes, moved, retain_graph=True), rng)
+    upwards = torch.autograd.grad(towards_yes, (logits, spots), retain_graph=True)
+    attack.move(which, *upwards, rng=rng)
     terms = networks.answer_loss(hidden, labels, soft, batch.margin)
     return {name: terms[name] for name in ("answer", "margin")}
 
