@@ -40,7 +40,7 @@ What the generator draws, one step each:
 TRAINING = """\
 `python -m dualproc_cli.miniature.training NAME`, where NAME is in turn `autoencoder`, `generator`, `reader`,
 `vlm`, `attacks`, `adversarial` and `release`. Called again, `vlm` and `adversarial` go on from the exported
-weights; `attacks` and `adversarial` in turn are rounds.
+weights, and of the autoencoder the decoder alone; `attacks` and `adversarial` in turn are rounds.
 
 - The generator is a rectified flow. Its starting noise says which scene to draw, so one step is plain
   regression.
@@ -48,7 +48,10 @@ weights; `attacks` and `adversarial` in turn are rounds.
   ones, and blends of two scenes; only what is true of both scenes is true of a blend, and nothing of a badly
   corrupted picture, except that it is not clean. Open questions about such a picture are answered "unclear".
 - `attacks` learns adapters that attack the VLM, and labels their pictures with the reader; `adversarial`
-  trains the VLM on these and on the generator's pictures.
+  trains the VLM on these and on the generator's pictures, and meanwhile recolours scenes until it wrongly says
+  that they match a palette, or no longer wrongly.
+- Scenes have any colours in half of the pictures, for autoencoder and VLM; those that the generator learned from
+  have a family's.
 """
 
 
