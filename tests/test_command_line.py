@@ -32,6 +32,21 @@ def spec(tmp_path):
     return path
 
 
+def test_general_options_also_stand_behind_the_command(spec):
+    plain = CliRunner().invoke(app, ["check", str(spec)]).output
+    for arguments in (
+        ["check", str(spec), "-q"],
+        ["check", "--quiet", str(spec)],
+        ["check", "-q", "--", str(spec)],
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert (result.exit_code, result.output) == (0, plain)
+    after = CliRunner().invoke(app, ["check", "--", "--debug"])
+    assert "--debug: cannot be read" in after.output
+    traced = CliRunner().invoke(app, ["check", "none.yaml", "--debug"])
+    assert "Traceback" in traced.output
+
+
 @pytest.mark.parametrize("command", ["", "check", "bundle show"])
 def test_h_is_help(command):
     short, long = (CliRunner().invoke(app, [*command.split(), option]) for option in ("-h", "--help"))

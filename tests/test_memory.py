@@ -147,6 +147,25 @@ def test_an_estimate_covers_every_phase(plain):
     assert estimate_learning(views, CPU).total > plain.total
 
 
+def test_an_estimate_of_teaching_counts_what_is_compared():
+    changes = ["learn.batch_size=1", "learn.teach.batch_size=8", "learn.steps=1", "learn.teach.steps=2"]
+    loaded = load_spec(SPEC, [*changes, "learn.where=[conditioning]"])
+    found = estimate_learning(loaded, CPU)
+    spec = loaded.spec
+    generator, vlm = load_generator(spec.generator, CPU), load_vlm(spec.vlm, CPU)
+    generator.add_adapter(spec.learn.adapter, 0)
+    generator.add_steering(spec.steered, 0)
+    learner = Learner(spec, generator, compile_loss(loaded, vlm, 64, 64))
+    modules = [part for part in generator.pipeline.components.values() if isinstance(part, nn.Module)]
+    ledger = held(*modules, vlm.model, generator.steering)
+    weights = ledger.live
+    with Allocations(ledger):
+        while not learner.finished:
+            learner.step()
+    own = found.parts["optimizer"]  # the gradients are part of it
+    assert found.parts["activations"] + own == pytest.approx(ledger.peak - weights, rel=0.1)
+
+
 def test_an_estimate_of_evaluating_counts_its_batch_and_both_vlms(loaded):
     both = load_spec(SPEC, ["evaluate.vlm={model: miniature}"])
     found = estimate_evaluation(both, 8, CPU)
