@@ -14,7 +14,7 @@ from dualproc_cli.picture_files import open_picture, to_tensor
 from dualproc_cli.spec import ControlSpec, LoadedSpec
 from dualproc_cli.stages import stage
 from dualproc_cli.visual_prompt import window
-from dualproc_cli.vlm import Vlm, load_vlm, reduction
+from dualproc_cli.vlm import Vlm, load_vlm, reduced, reduction
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def score_pictures(paths: Sequence[Path], loaded: LoadedSpec, device: torch.devi
         stage(f"asking about picture {number} of {len(pictures)}")
         if picture.size not in factors:
             factors[picture.size] = _reduction(loaded.spec, vlm, picture.height, picture.width)
-        shown = picture.reduce(factors[picture.size])
+        shown = reduced(picture, factors[picture.size])
         if shown.size not in compiled:
             compiled[shown.size] = compile_loss(loaded, vlm, shown.height, shown.width)
         with torch.no_grad():

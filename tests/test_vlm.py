@@ -14,7 +14,7 @@ from vlm_parts import save
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import VlmSpec
-from dualproc_cli.vlm import AnswerScorer, load_processor, load_vlm, modes, reduction
+from dualproc_cli.vlm import AnswerScorer, load_processor, load_vlm, modes, reduced, reduction
 from dualproc_cli.vlm.chat import picture_inputs, plan_prompts
 from dualproc_cli.vlm.modes import ForwardMode, PictureForward, choose_mode
 from dualproc_cli.vlm.prefix import Rows, generated, plain
@@ -169,12 +169,12 @@ def test_wrong_batch_order_is_computed_picture_by_picture(vlm, images, monkeypat
         close(one, other)
 
 
-def fade_the_past(monkeypatch):
+def fade_the_past(monkeypatch, factor):
     update = DynamicCache.update
 
     def forgetful(cache, keys, values, layer, *args, **options):  # a second pass sees a faded past
         if cache.get_seq_length(layer):
-            cache.layers[layer].keys = cache.layers[layer].keys * 0.5
+            cache.layers[layer].keys = cache.layers[layer].keys * factor
         return update(cache, keys, values, layer, *args, **options)
 
     monkeypatch.setattr(DynamicCache, "update", forgetful)
@@ -182,7 +182,7 @@ def fade_the_past(monkeypatch):
 
 def test_a_wrong_cache_is_not_used(vlm, images, monkeypatch, caplog):
     expected = AnswerScorer(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
-    fade_the_past(monkeypatch)
+    fade_the_past(monkeypatch, 0.5)
     scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
     found = scorer(images).log_likelihood
     assert str(scorer.prepare(64, 64)) == "separate"
@@ -199,7 +199,7 @@ def test_16_bits_are_measured_by_the_models_own_rounding(vlm_folder, monkeypatch
     vlm = load_vlm(VlmSpec(model=str(vlm_folder), dtype="bfloat16"), CPU)
     assert str(choose_mode(forward(vlm), 64, 64)) == "cache"
     assert vlm.dtype == torch.bfloat16
-    fade_the_past(monkeypatch)
+    fade_the_past(monkeypatch, 0.9)  # off by 0.27 nats, where the model itself is off by 0.024
     assert str(choose_mode(forward(vlm), 64, 64)) != "cache"
     assert "cache: differs from a plain forward" in caplog.text
     monkeypatch.setattr(modes, "free_bytes", lambda device: 0)  # then only gross mistakes are found
@@ -255,10 +255,10 @@ def test_a_large_picture_is_reduced_without_a_difference_to_what_is_seen(height,
     picture = to_pil_image(resize(detail, [height, width]))
     whole, less = (
         picture_inputs(vlm.processor, [[255 * to_tensor(one)]], ("pixel_values",))["pixel_values"]
-        for one in (picture, picture.reduce(factor))
+        for one in (picture, reduced(picture, factor))
     )
     assert whole.shape == less.shape
-    assert (whole - less).abs().max() <= 0.02 * (whole.max() - whole.min())
+    assert (whole - less).abs().max() <= 0.01 * (whole.max() - whole.min())
 
 
 def test_plan_needs_the_processor_alone(vlm, vlm_folder):

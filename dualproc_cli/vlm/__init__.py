@@ -2,7 +2,7 @@
 
 from dualproc_cli.vlm.answer_scorer import AnswerScorer, AnswerScores, ScoringPlan
 from dualproc_cli.vlm.load import Vlm, build_vlm, load_processor, load_vlm, prepare_vlm
-from dualproc_cli.vlm.reduction import reduction
+from dualproc_cli.vlm.reduction import reduced, reduction
 
 __all__ = [
     "AnswerScorer",
@@ -13,5 +13,6 @@ __all__ = [
     "load_processor",
     "load_vlm",
     "prepare_vlm",
+    "reduced",
     "reduction",
 ]
