@@ -1,6 +1,6 @@
 """How much smaller a large picture may be made before the VLM's processor makes it smaller itself."""
 
-from math import isqrt
+from math import sqrt
 
 import torch
 from PIL import Image
@@ -9,8 +9,8 @@ from dualproc_cli.vlm.chat import GRAY, encode
 from dualproc_cli.vlm.load import Vlm
 
 SMALL = 1024  # pixels a side; up to this, nothing is gained
-# Pixels a side for each that the VLM sees. What it sees of a picture of noise then changes by less than 1 % of
-# the range, about as much as by the rounding to 8 bits.
+# Pixels a side for each that the VLM sees. What it sees of a picture of noise then changes by less than 1 %
+# of the range, about as much as by the rounding to 8 bits.
 OVERSAMPLED = 4
 
 
@@ -31,7 +31,8 @@ def reduction(vlm: Vlm, height: int, width: int) -> int:
     if height * width <= SMALL**2:
         return 1
     whole, seen = _inputs(vlm, height, width)
-    factor = isqrt(int(height * width * vlm.image_scale**2 / (OVERSAMPLED**2 * seen)))
+    # By the shorter side: some processors make a square of any picture.
+    factor = int(min(height, width) * vlm.image_scale / (OVERSAMPLED * sqrt(seen)))
     while factor > 1 and _inputs(vlm, round(height / factor), round(width / factor))[0] != whole:
         factor //= 2
     return max(factor, 1)
