@@ -229,4 +229,4 @@ def by_hand(vlm, family, images, question, answer):
         first = vlm.model(**inputs, use_cache=True)
         rest = vlm.model(input_ids=target, cache=first.cache, use_cache=True)
         logits = torch.cat([first.logits[0, -1:], rest.logits[0, :-1]])
-    return -F.cross_entropy(logits, target[0], reduction="sum")
+    return -F.cross_entropy(logits.float(), target[0], reduction="sum")
