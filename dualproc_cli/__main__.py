@@ -38,11 +38,15 @@ with quiet_interrupts():  # these take half a second
     from dualproc_cli.terminal import echo
 
 USAGE: Any = typer.BadParameter.__base__  # UsageError of click, which newer versions of Typer contain
+GENERAL = ("--quiet", "-q", "--debug")
 LIBRARIES = "torch|torchvision|diffusers|transformers|peft|accelerate|huggingface_hub"
 
 
 class _Commands(TyperGroup):
     """Ends a command that failed for a known reason with one line and its exit status, never a traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _general_first(args))
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         with _printable_usage():
@@ -65,6 +69,13 @@ class _Commands(TyperGroup):
             raise typer.Exit(status) from error
         finally:
             stages.stop()
+
+
+def _general_first(args: list[str]) -> list[str]:
+    """Move the options of all commands to the front: people write them behind the command as well."""
+    end = args.index("--") if "--" in args else len(args)
+    general = [arg for arg in args[:end] if arg in GENERAL]
+    return [*general, *(arg for arg in args[:end] if arg not in GENERAL), *args[end:]]
 
 
 def _known(error: BaseException) -> tuple[list[str], int] | None:

@@ -161,15 +161,21 @@ def clear_leftovers(path: Path) -> list[str]:
         if match[1] and not path.exists() and (entry / path.name).exists():
             (entry / path.name).rename(path)
             done.append(f"{path}: put back, since a killed run had not yet replaced it")
-        files = [file for file in entry.rglob("*") if file.is_file()] if entry.is_dir() else [entry]
-        size = sum(file.lstat().st_size for file in files)
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-        if files:
-            done.append(f"{entry}: removed, left by a killed run ({size / 2**20:.1f} MiB)")
+        done += _removed(entry)
     return done
+
+
+def clear_partial_files(folder: Path, ending: str) -> list[str]:
+    """Remove what killed processes left in ``folder`` of writing files whose names end with ``ending``.
+
+    Only the owner of all such files may call this.
+
+    Returns:
+        a line about each.
+    """
+    ours = re.compile(rf"\..+{re.escape(ending)}\.[a-z0-9_]{{8}}{PARTIAL}", re.DOTALL)
+    entries = [entry for entry in sorted(folder.iterdir()) if ours.fullmatch(entry.name)]
+    return [line for entry in entries for line in _removed(entry)]
 
 
 def digest(path: Path) -> str:
@@ -181,6 +187,17 @@ def digest(path: Path) -> str:
     require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _removed(entry: Path) -> list[str]:
+    """Remove a file or a folder that a killed process left; return a line about it if it held anything."""
+    files = [file for file in entry.rglob("*") if file.is_file()] if entry.is_dir() else [entry]
+    size = sum(file.lstat().st_size for file in files)
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
+    return [f"{entry}: removed, left by a killed run ({size / 2**20:.1f} MiB)"] if files else []
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss, compile_loss
 from dualproc_cli.measures import Evidence, Measure, check_measures, measures_of
-from dualproc_cli.picture_files import load_picture
+from dualproc_cli.picture_files import open_picture, to_tensor
 from dualproc_cli.spec import ControlSpec, LoadedSpec
 from dualproc_cli.stages import stage
-from dualproc_cli.vlm import load_vlm
+from dualproc_cli.visual_prompt import window
+from dualproc_cli.vlm import Vlm, load_vlm, reduced, reduction
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ class Score:
 def score_pictures(paths: Sequence[Path], loaded: LoadedSpec, device: torch.device) -> list[Score]:
     """Ask every question of ``loaded`` about every picture, and run its measures.
 
-    Visual prompts are drawn at the picture's own size. A measure that needs the prompt or the base
-    generator's picture, which a file does not hold, leaves the picture unjudged. Measures of variety compare
-    many pictures and are left out.
+    Visual prompts are drawn at the picture's own size. A picture several times as large as what the VLM sees
+    of it is reduced first, as `reduction` says, but not for the measures. A measure that needs the prompt or
+    the base generator's picture, which a file does not hold, leaves the picture unjudged. Measures of variety
+    compare many pictures and are left out.
 
     Returns:
         one score per picture.
@@ -59,21 +61,32 @@ def score_pictures(paths: Sequence[Path], loaded: LoadedSpec, device: torch.devi
         UserError: a picture or the VLM cannot be read.
     """
     check_measures(loaded)
-    pictures = [load_picture(path) for path in paths]
+    pictures = [open_picture(path) for path in paths]
     vlm = load_vlm(loaded.spec.vlm, device)
     measures = [measure for measure in measures_of(loaded.spec) if measure.role != "variety"]
+    factors: dict[tuple[int, int], int] = {}
     compiled: dict[tuple[int, int], CompositeLoss] = {}
     scores = []
     for number, picture in enumerate(pictures, 1):
         stage(f"asking about picture {number} of {len(pictures)}")
-        height, width = picture.shape[-2:]
-        if (height, width) not in compiled:
-            compiled[height, width] = compile_loss(loaded, vlm, height, width)
+        if picture.size not in factors:
+            factors[picture.size] = _reduction(loaded.spec, vlm, picture.height, picture.width)
+        shown = reduced(picture, factors[picture.size])
+        if shown.size not in compiled:
+            compiled[shown.size] = compile_loss(loaded, vlm, shown.height, shown.width)
         with torch.no_grad():
-            report = compiled[height, width](picture[None].to(device))
+            report = compiled[shown.size](to_tensor(shown)[None].to(device))
         probabilities = {name: values.item() for name, values in report.probabilities.items()}
-        scores.append(Score(probabilities, _measured(picture, loaded.spec, measures)))
+        found = _measured(to_tensor(picture), loaded.spec, measures) if measures else {}
+        scores.append(Score(probabilities, found))
     return scores
+
+
+def _reduction(spec: ControlSpec, vlm: Vlm, height: int, width: int) -> int:
+    """Return the factor by which pictures may be reduced for all regions that are asked about."""
+    regions = {question.region: f"questions: {question.name}" for question in spec.asked}
+    windows = (window(region, height, width, where) for region, where in regions.items())
+    return min(reduction(vlm, *part.size) for part in windows)
 
 
 def _measured(picture: Tensor, spec: ControlSpec, measures: Sequence[Measure]) -> dict[str, Measured]:

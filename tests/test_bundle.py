@@ -295,6 +295,21 @@ def test_extra_file(bundle):
     assert "samples/extra.py does not belong" in refusal(bundle)
 
 
+def test_a_link_leads_to_a_file_inside_or_nowhere(bundle, tmp_path):
+    (bundle / "README.md").rename(tmp_path / "outside.md")
+    (bundle / "README.md").symlink_to(tmp_path / "outside.md")
+    assert "README.md leads out of the bundle" in refusal(bundle)
+    # The hub's cache keeps files in blobs/ and links them into snapshots/COMMIT.
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123abc"
+    snapshot.parent.mkdir(parents=True)
+    bundle.rename(snapshot)
+    (snapshot.parent.parent / "blobs").mkdir()
+    (tmp_path / "outside.md").rename(snapshot.parent.parent / "blobs" / "4567def")
+    (snapshot / "README.md").unlink()
+    (snapshot / "README.md").symlink_to("../../blobs/4567def")
+    Bundle.open(snapshot)
+
+
 def test_link_to_a_folder(bundle, tmp_path):
     (bundle / "linked").symlink_to(tmp_path)
     assert "linked does not belong" in refusal(bundle)

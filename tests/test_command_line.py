@@ -32,6 +32,21 @@ def spec(tmp_path):
     return path
 
 
+def test_general_options_also_stand_behind_the_command(spec):
+    plain = CliRunner().invoke(app, ["check", str(spec)]).output
+    for arguments in (
+        ["check", str(spec), "-q"],
+        ["check", "--quiet", str(spec)],
+        ["check", "-q", "--", str(spec)],
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert (result.exit_code, result.output) == (0, plain)
+    after = CliRunner().invoke(app, ["check", "--", "--debug"])
+    assert "--debug: cannot be read" in after.output
+    traced = CliRunner().invoke(app, ["check", "none.yaml", "--debug"])
+    assert "Traceback" in traced.output
+
+
 @pytest.mark.parametrize("command", ["", "check", "bundle show"])
 def test_h_is_help(command):
     short, long = (CliRunner().invoke(app, [*command.split(), option]) for option in ("-h", "--help"))
@@ -118,14 +133,23 @@ def test_stages_name_what_a_command_does(caplog, tmp_path):
 
 
 def test_a_command_on_the_miniature_imports_nothing_that_it_does_not_use(tmp_path):
-    with start(
-        "sample", "a house", "-o", tmp_path, env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
-    ) as process:
+    imported = _imported_by("sample", "a house", "-o", tmp_path)
+    assert "diffusers" in imported
+    assert not imported & {"bitsandbytes.nn", "torchao.quantization", "scipy.optimize", "triton.runtime"}
+
+
+def test_a_check_imports_neither_torch_nor_the_client_of_the_hub(spec):
+    imported = _imported_by("check", spec)
+    assert "dualproc_cli.spec.load" in imported
+    assert not imported & {"torch", "transformers", "diffusers", "huggingface_hub.hf_api", "PIL.Image"}
+
+
+def _imported_by(*arguments):
+    """Return the modules that a command imports."""
+    with start(*arguments, env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}) as process:
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
-    imported = {line.rpartition("|")[2].strip() for line in errors.splitlines()}
-    assert "diffusers" in imported
-    assert not imported & {"bitsandbytes.nn", "torchao.quantization", "scipy.optimize"}
+    return {line.rpartition("|")[2].strip() for line in errors.splitlines()}
 
 
 def test_packages_are_hidden_from_a_process_of_the_miniature_alone(monkeypatch):

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from dualproc_cli.__main__ import app
 from dualproc_cli.bundle import Bundle
+from dualproc_cli.commands.sample import _writable
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import clear_leftovers, locked, require_writable, write_atomically
 from dualproc_cli.generator.tensor_file import read_tensor_file
@@ -203,3 +204,20 @@ def test_a_full_disk_is_found_before_anything_is_done(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left"):
         require_writable(tmp_path / "out")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_run_that_draws_owns_its_folder_and_clears_it(tmp_path, capsys):
+    """Two runs never draw into one folder at once, and what a killed one left half written is removed."""
+    leftover, mine = tmp_path / "drawn" / ".a-house-0.png.k3_a9x0q.partial", tmp_path / "drawn" / ".a.png"
+    leftover.parent.mkdir()
+    leftover.write_bytes(b"half")
+    mine.write_bytes(b"whole")
+    with _writable(tmp_path / "drawn"):
+        assert {path.name for path in leftover.parent.iterdir()} == {".a.png", ".grid.png.lock"}
+        with pytest.raises(UserError, match="another run is writing it"), _writable(tmp_path / "drawn"):
+            pass
+    assert f"{leftover}: removed, left by a killed run" in capsys.readouterr().err
+    assert list(leftover.parent.iterdir()) == [mine]
+    with _writable(tmp_path / "new" / "folder"):
+        pass
+    assert not (tmp_path / "new").exists()

@@ -128,10 +128,8 @@ def test_an_estimate_is_what_a_step_really_allocates(loaded, plain):
     assert plain.total == pytest.approx(ledger.peak, rel=0.05)
 
 
-def test_an_estimate_covers_every_phase(plain):
-    changes = ["learn.batch_size=2", "learn.steps=1", "learn.teach.steps=2"]
-    loaded = load_spec(SPEC, [*changes, "learn.where=[noise]"])
-    found = estimate_learning(loaded, CPU)
+def run_to_the_end(loaded):
+    """Run all phases of learning; return the ledger of what was held, and the bytes of the weights."""
     spec = loaded.spec
     generator, vlm = load_generator(spec.generator, CPU), load_vlm(spec.vlm, CPU)
     generator.add_adapter(spec.learn.adapter, 0)
@@ -139,12 +137,29 @@ def test_an_estimate_covers_every_phase(plain):
     learner = Learner(spec, generator, compile_loss(loaded, vlm, 64, 64))
     modules = [part for part in generator.pipeline.components.values() if isinstance(part, nn.Module)]
     ledger = held(*modules, vlm.model, generator.steering)
+    weights = ledger.live
     with Allocations(ledger):
         while not learner.finished:
             learner.step()
-    assert found.total == pytest.approx(ledger.peak, rel=0.1)
+    return ledger, weights
+
+
+def test_an_estimate_covers_every_phase(plain):
+    changes = ["learn.batch_size=2", "learn.steps=1", "learn.teach.steps=2"]
+    loaded = load_spec(SPEC, [*changes, "learn.where=[noise]"])
+    ledger, _ = run_to_the_end(loaded)
+    assert estimate_learning(loaded, CPU).total == pytest.approx(ledger.peak, rel=0.1)
     views = load_spec(SPEC, [*changes, *CHANGES, "learn.jitter.views=8"])
     assert estimate_learning(views, CPU).total > plain.total
+
+
+def test_an_estimate_of_teaching_counts_what_is_compared():
+    changes = ["learn.batch_size=1", "learn.teach.batch_size=8", "learn.steps=1", "learn.teach.steps=2"]
+    loaded = load_spec(SPEC, [*changes, "learn.where=[conditioning]"])
+    ledger, weights = run_to_the_end(loaded)
+    found = estimate_learning(loaded, CPU).parts
+    held_besides = found["activations"] + found["optimizer"]  # the gradients are part of it
+    assert held_besides == pytest.approx(ledger.peak - weights, rel=0.02)
 
 
 def test_an_estimate_of_evaluating_counts_its_batch_and_both_vlms(loaded):

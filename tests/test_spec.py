@@ -265,14 +265,19 @@ def test_init_starts_from_a_ready_spec(run, tmp_path):
     assert "did you mean 'line-weight'?" in run("init", "--from", "line-wight").stderr
 
 
-def test_ready_specs_are_in_the_wheel(tmp_path):
+def test_the_wheel_has_the_ready_specs_and_a_page_without_broken_links(tmp_path):
     build = "from hatchling.build import build_wheel; print(build_wheel(__import__('sys').argv[1]))"
-    pytest.importorskip("hatchling")
+    pytest.importorskip("hatch_fancy_pypi_readme")
     done = subprocess.run(
         [sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     with zipfile.ZipFile(tmp_path / done.stdout.split()[-1]) as wheel:
         assert {f"dualproc_cli/specs/{path.name}" for path in SPECS} <= set(wheel.namelist())
+        (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        page = wheel.read(metadata).decode()
+    assert "teaches a text-to-image generator a new visual control" in page
+    assert "*Picture: Before and after:" in page
+    assert [link for link in re.findall(r"\]\(([^)]*)\)", page) if not link.startswith("https://")] == []
 
 
 def test_schema_prints_or_writes(run, tmp_path):

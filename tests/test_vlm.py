@@ -7,14 +7,14 @@ import small_vlm
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torchvision.transforms.functional import to_pil_image
+from torchvision.transforms.functional import resize, to_pil_image, to_tensor
 from transformers import DynamicCache, Idefics3Processor, PreTrainedTokenizerFast
 from vlm_builders import FAMILIES
 from vlm_parts import save
 
 from dualproc_cli.errors import UserError
 from dualproc_cli.spec import VlmSpec
-from dualproc_cli.vlm import AnswerScorer, load_processor, load_vlm, modes
+from dualproc_cli.vlm import AnswerScorer, load_processor, load_vlm, modes, reduced, reduction
 from dualproc_cli.vlm.chat import picture_inputs, plan_prompts
 from dualproc_cli.vlm.modes import ForwardMode, PictureForward, choose_mode
 from dualproc_cli.vlm.prefix import Rows, generated, plain
@@ -169,16 +169,20 @@ def test_wrong_batch_order_is_computed_picture_by_picture(vlm, images, monkeypat
         close(one, other)
 
 
-def test_a_wrong_cache_is_not_used(vlm, images, monkeypatch, caplog):
-    expected = AnswerScorer(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
+def fade_the_past(monkeypatch, factor):
     update = DynamicCache.update
 
     def forgetful(cache, keys, values, layer, *args, **options):  # a second pass sees a faded past
         if cache.get_seq_length(layer):
-            cache.layers[layer].keys = cache.layers[layer].keys * 0.5
+            cache.layers[layer].keys = cache.layers[layer].keys * factor
         return update(cache, keys, values, layer, *args, **options)
 
     monkeypatch.setattr(DynamicCache, "update", forgetful)
+
+
+def test_a_wrong_cache_is_not_used(vlm, images, monkeypatch, caplog):
+    expected = AnswerScorer(vlm, QUESTIONS, ANSWERS)(images).log_likelihood
+    fade_the_past(monkeypatch, 0.5)
     scorer = AnswerScorer(vlm, QUESTIONS, ANSWERS)
     found = scorer(images).log_likelihood
     assert str(scorer.prepare(64, 64)) == "separate"
@@ -188,6 +192,18 @@ def test_a_wrong_cache_is_not_used(vlm, images, monkeypatch, caplog):
     # One-token answers need no cache once each question has its own pass; then the vision tower is shared.
     short = AnswerScorer(vlm, QUESTIONS, [["Yes"]] * len(QUESTIONS))
     assert str(short.prepare(64, 64)) == "vision"
+
+
+def test_16_bits_are_measured_by_the_models_own_rounding(vlm_folder, monkeypatch, caplog):
+    """What the plain forward is off from float32 says how much a mode may be off."""
+    vlm = load_vlm(VlmSpec(model=str(vlm_folder), dtype="bfloat16"), CPU)
+    assert str(choose_mode(forward(vlm), 64, 64)) == "cache"
+    assert vlm.dtype == torch.bfloat16
+    fade_the_past(monkeypatch, 0.9)  # off by 0.27 nats, where the model itself is off by 0.024
+    assert str(choose_mode(forward(vlm), 64, 64)) != "cache"
+    assert "cache: differs from a plain forward" in caplog.text
+    monkeypatch.setattr(modes, "free_bytes", lambda device: 0)  # then only gross mistakes are found
+    assert str(choose_mode(forward(vlm), 64, 64)) == "cache"
 
 
 def test_template_with_the_picture_after_the_question(vlm, images, caplog):
@@ -229,6 +245,20 @@ def test_pictures_are_neither_stretched_nor_overshoot(vlm_folder):
     pixels = picture_inputs(processor, [[steps]], ["pixel_values"])["pixel_values"]
     assert pixels.min() == -1
     assert pixels.max() == 1
+
+
+@pytest.mark.parametrize(("height", "width", "expected"), [(1024, 1024, 1), (1536, 2304, 6), (2500, 1201, 4)])
+def test_a_large_picture_is_reduced_without_a_difference_to_what_is_seen(height, width, expected, vlm):
+    factor = reduction(vlm, height, width)
+    assert factor == expected
+    detail = torch.rand(3, height // 8, width // 8, generator=torch.Generator().manual_seed(0))
+    picture = to_pil_image(resize(detail, [height, width]))
+    whole, less = (
+        picture_inputs(vlm.processor, [[255 * to_tensor(one)]], ("pixel_values",))["pixel_values"]
+        for one in (picture, reduced(picture, factor))
+    )
+    assert whole.shape == less.shape
+    assert (whole - less).abs().max() <= 0.01 * (whole.max() - whole.min())
 
 
 def test_plan_needs_the_processor_alone(vlm, vlm_folder):

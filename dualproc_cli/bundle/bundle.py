@@ -87,6 +87,10 @@ class Bundle:
             raise UserError(
                 f"{self.source}: {extra[0]} does not belong to the bundle; remove it, or get the bundle again"
             )
+        home = _home(self.folder)
+        for path in sorted(present):
+            if not (self.folder / path).resolve().is_relative_to(home):
+                raise UserError(f"{self.source}: {path} leads out of the bundle; do not use it")
         for path, expected in sorted(listed.items()):
             if self._digest(path) != expected:
                 raise UserError(
@@ -179,6 +183,15 @@ def _untrusted(data: Any) -> Any:
 
 def _normal(path: str) -> str:
     return Path(os.path.normpath(path)).as_posix()
+
+
+def _home(folder: Path) -> Path:
+    """Return the folder that no file of a bundle may lead out of.
+
+    In the hub's cache, every file of a snapshot is a link to a file beside the snapshots.
+    """
+    whole = folder.resolve()
+    return whole.parent.parent if whole.parent.name == "snapshots" else whole
 
 
 def _present(folder: Path) -> set[str]:

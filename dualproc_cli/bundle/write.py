@@ -5,9 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from dualproc_cli.bundle.card import model_card
 from dualproc_cli.bundle.layout import GRID, MANIFEST, README, SAMPLES, SPEC
@@ -16,6 +14,9 @@ from dualproc_cli.files import digest, folder_atomically
 from dualproc_cli.metrics import StepMetrics
 from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, canonical, spec_digest
 from dualproc_cli.spec.weights_files import adapter_file
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def write_bundle(
@@ -31,8 +32,8 @@ def write_bundle(
     metrics: Sequence[StepMetrics],
     outcome: Outcome,
     verdict: VerdictRecord | None,
-    grid: Image.Image,
-    samples: Mapping[str, Image.Image],
+    grid: "Image.Image",
+    samples: "Mapping[str, Image.Image]",
 ) -> None:
     """Write a bundle to the folder ``output``, all of it or nothing; an older one there is replaced.
 

@@ -11,7 +11,7 @@ from dualproc_cli.spec.models import MINIATURE
 from dualproc_cli.stages import stage
 
 # What transformers, diffusers and torch.compile import wherever it is installed. The miniature needs none.
-OPTIONAL = ("bitsandbytes", "torchao", "scipy")
+OPTIONAL = ("bitsandbytes", "torchao", "scipy", "triton")
 owns_process = False  # true in a process that runs one command and ends
 
 
@@ -38,4 +38,5 @@ def importing(*models: GeneratorSpec | VlmSpec | None) -> Iterator[None]:
 
 
 def _plain_miniature(spec: GeneratorSpec | VlmSpec) -> bool:
-    return spec.model == MINIATURE and spec.quantization == "none"
+    compiled = isinstance(spec, GeneratorSpec) and spec.compile  # by triton, on a GPU
+    return spec.model == MINIATURE and spec.quantization == "none" and not compiled

@@ -10,7 +10,7 @@ import typer
 from dualproc_cli.commands.libraries import importing
 from dualproc_cli.commands.options import Device
 from dualproc_cli.errors import UserError
-from dualproc_cli.files import require_writable
+from dualproc_cli.files import clear_partial_files, locked, require_writable
 from dualproc_cli.models.source import require_models
 from dualproc_cli.printable import is_utf8
 from dualproc_cli.spec.models import MINIATURE
@@ -145,15 +145,20 @@ def _draw(job: "Job", device: str | None, grid: bool, there: set[Path]) -> None:
 
 @contextmanager
 def _writable(folder: Path) -> Iterator[None]:
-    """Make ``folder`` for the block, and remove it and the folders around it if they stay empty.
+    """Make and own ``folder`` for the block, and remove it and the folders around it if they stay empty.
+
+    What killed runs left in it half written is removed.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: the folder cannot be made or written to, or another run is drawing into it.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]  # the innermost first
     try:
-        require_writable(folder / GRID)
-        yield
+        with locked(folder / GRID):
+            require_writable(folder / GRID)
+            for line in clear_partial_files(folder, ".png"):
+                echo(line, err=True)
+            yield
     finally:
         for path in made:
             with suppress(OSError):  # it holds pictures, or was never made

@@ -1,6 +1,6 @@
 """The blocks that a denoiser repeats, and what they return while pictures are drawn."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -57,6 +57,12 @@ def block_outputs(denoiser: nn.Module, only: Collection[int] | None = None) -> I
             block = found[(index + 1) * len(found) // count - 1]
             stack.enter_context(block.register_forward_hook(outputs.hook))
         yield outputs
+
+
+def distances(ones: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """Return the mean square distance of each pair, scalars, with the graphs of ``ones``."""
+    pairs = zip(ones, others, strict=True)
+    return [(one.float() - other.detach().float()).square().mean() for one, other in pairs]
 
 
 def _tensors(output: Any) -> list[Tensor]:

@@ -17,7 +17,9 @@ def cache_text_embeddings(encoder: nn.Module) -> None:
     The cache sits below the pipeline's ``encode_prompt``, whose outputs differ from pipeline to pipeline.
     Here a batch of prompts is a batch of rows of token ids [B, L] and masks [B, L], and each row's output is
     kept under the row's own bytes. So each prompt costs one forward pass whatever batches it is in, and its
-    embedding does not depend on the batch. Other calls reach the encoder unchanged.
+    embedding does not depend on the batch. Pipelines that pad to the longest prompt of a batch give a prompt
+    rows of several lengths, which are kept apart: some read what an encoder returns for padding, and what it
+    returns for the other tokens is not the same to the last bit. Other calls reach the encoder unchanged.
 
     Encoders return far more than a pipeline reads, such as the hidden states of all layers. Only those parts
     are kept that were read before; if another is read later, the prompt is encoded again.

@@ -9,7 +9,7 @@ from torch import Tensor
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.generator import Generator
-from dualproc_cli.generator.blocks import block_outputs
+from dualproc_cli.generator.blocks import block_outputs, distances
 from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of
 from dualproc_cli.spec import ControlSpec, GradientSpec
 
@@ -42,7 +42,7 @@ class Teach(Phase):
             self._weights = self._weigh()
         gradient = self.gradient(rng)
         learned, calls = self._learned(prompts, seeds, gradient)
-        left = _distances(learned, self._taught(prompts, seeds, gradient, calls))
+        left = distances(learned, self._taught(prompts, seeds, gradient, calls))
         parts = [weight * part for weight, part in zip(self._weights, left, strict=True)]
         return PhaseLoss(torch.stack(parts).sum(), learned[0].new_zeros(()))
 
@@ -80,14 +80,8 @@ class Teach(Phase):
             _, calls = self._learned([prompt], [seed], gradient)
             with self.generator.without_adapter(), block_outputs(self.generator.denoiser, calls) as outputs:
                 base = [self._draw([prompt], [seed], jump(gradient)).detach(), *outputs.tensors]
-            effects.append(torch.stack(_distances(base, self._taught([prompt], [seed], gradient, calls))))
+            effects.append(torch.stack(distances(base, self._taught([prompt], [seed], gradient, calls))))
         effect = torch.stack(effects).detach().mean(0).tolist()
         shares = [1.0] + [FEATURES / max(len(effect) - 1, 1)] * (len(effect) - 1)
         total = sum(share for share, size in zip(shares, effect, strict=True) if size > 0)
         return [share / total / size if size > 0 else 0.0 for share, size in zip(shares, effect, strict=True)]
-
-
-def _distances(ones: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
-    """Return the mean square distance of each pair, scalars, with the graphs of ``ones``."""
-    pairs = zip(ones, others, strict=True)
-    return [(one.float() - other.detach().float()).square().mean() for one, other in pairs]

@@ -10,6 +10,7 @@ from torch import Tensor
 from dualproc_cli.compiler import CompositeLoss, LossReport, views
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator, build_generator
+from dualproc_cli.generator.blocks import block_outputs, distances
 from dualproc_cli.memory.strategies import Strategy, change_generator, change_vlm
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.models.meta_tensors import Ledger, empty, to_meta
@@ -200,9 +201,7 @@ def _learn_step(
         whole = "noise" in spec.steered and learn.gradient.through == "last-steps"
         gradient = GradientSpec(steps=spec.generator.steps) if whole else one
         _ask_about(loaded, generator, vlm, gradient, strategies)
-        taught = _at_once(loaded, generator, learn.teach.batch_size)
-        latents = _record(loaded, generator, taught, one, strategies, decode=False)
-        latents.backward(empty(latents))
+        _teach(loaded, generator, one, strategies)
     if "weights" in spec.where:
         _ask_about(loaded, generator, vlm, one, strategies)
 
@@ -232,6 +231,21 @@ def _ask_about(
     images.backward(empty(images))
 
 
+def _teach(
+    loaded: LoadedSpec, generator: Generator, gradient: GradientSpec, strategies: Sequence[Strategy]
+) -> None:
+    """Compare what the adapter draws, and the blocks' outputs on the way, with what was steered."""
+    batch = _at_once(loaded, generator, loaded.spec.learn.teach.batch_size)
+    decode = "colors" in loaded.spec.steered  # which latents do not know
+    with block_outputs(generator.denoiser) as learned:
+        picture = _record(loaded, generator, batch, gradient, strategies, decode)
+    steered = None if gradient.through == "last-steps" else gradient
+    with torch.no_grad(), block_outputs(generator.denoiser, list(learned.calls)) as taught:
+        wanted = _drawn(loaded, generator, batch, steered, decode)
+    left = distances([picture, *learned.tensors], [wanted, *taught.tensors])
+    torch.stack(left).sum().backward()
+
+
 def _record(
     loaded: LoadedSpec,
     generator: Generator,
@@ -243,11 +257,18 @@ def _record(
     """Return pictures with their graph, or latents; gradients of the step before are dropped."""
     for parameter in generator.adapter_parameters():
         parameter.grad = None
-    draw = generator.render if decode else generator.latents
     with ExitStack() as stack:
         for strategy in strategies:
             stack.enter_context(strategy.saving())
-        return draw([loaded.spec.prompts.train[0]] * batch, list(range(batch)), gradient=gradient)
+        return _drawn(loaded, generator, batch, gradient, decode)
+
+
+def _drawn(
+    loaded: LoadedSpec, generator: Generator, batch: int, gradient: GradientSpec | None, decode: bool
+) -> Tensor:
+    """Return pictures, or latents."""
+    draw = generator.render if decode else generator.latents
+    return draw([loaded.spec.prompts.train[0]] * batch, list(range(batch)), gradient=gradient)
 
 
 def _real(images: Tensor) -> Tensor:

@@ -7,8 +7,6 @@ import threading
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from huggingface_hub import constants, is_offline_mode
-
 PATIENCE = 1.2  # seconds for the name and the connection; the hub's own client tries for a minute
 
 
@@ -18,6 +16,8 @@ def hub_reachable() -> bool:
 
     The answer holds for the whole process. In the hub's offline mode nothing is tried.
     """
+    from huggingface_hub import is_offline_mode
+
     if is_offline_mode():
         return False
     answers: list[bool] = []
@@ -30,7 +30,9 @@ def hub_reachable() -> bool:
 
 def _address() -> tuple[str, int]:
     """Return host and port of the hub, or of the proxy through which it is reached."""
-    hub = urlsplit(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT)
+    from huggingface_hub.constants import ENDPOINT
+
+    hub = urlsplit(os.environ.get("HF_ENDPOINT") or ENDPOINT)
     proxies = getproxies()
     proxy = proxies.get(hub.scheme) or proxies.get("all")
     if proxy and not proxy_bypass(hub.hostname or ""):

@@ -49,7 +49,10 @@ def read_picture(file: Path) -> Image.Image:
             with Image.open(file, formats=FORMATS) as image:
                 if not all(SMALLEST <= side <= LARGEST for side in image.size):
                     raise PictureFault(f"is {image.width}x{image.height} pixels", sane)
-                picture = ImageOps.exif_transpose(image).convert("RGBA")
+                picture = ImageOps.exif_transpose(image)
+                if not picture.has_transparency_data:
+                    return picture.convert("RGB")
+                picture = picture.convert("RGBA")
     except PictureFault:
         raise
     except FileNotFoundError as error:

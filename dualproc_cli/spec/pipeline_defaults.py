@@ -84,7 +84,9 @@ def _class(name: str) -> ast.ClassDef | None:
     if found is None or not found.submodule_search_locations or not name.isidentifier():
         return None
     pattern = re.compile(rf"^class {name}\(", re.MULTILINE)
-    for file in sorted((Path(found.submodule_search_locations[0]) / "pipelines").rglob("pipeline_*.py")):
+    likely = f"pipeline_{name.removesuffix('Pipeline').lower()}"  # the others are searched too
+    files = (Path(found.submodule_search_locations[0]) / "pipelines").rglob("pipeline_*.py")
+    for file in sorted(files, key=lambda file: (file.stem.replace("_", "") != likely.replace("_", ""), file)):
         text = file.read_text("utf-8")
         if pattern.search(text):
             body = ast.parse(text).body

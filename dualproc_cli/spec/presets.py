@@ -15,6 +15,7 @@ from dualproc_cli.spec.pipeline_defaults import pipeline_defaults
 from dualproc_cli.spec.source import Entry, Tree
 
 PRESETS = Path(__file__).with_name("presets.yaml")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is eight times as fast
 ORIGIN = "preset"
 WHOLE = ("processor", "scheduler")  # mappings of options, which are taken as they are or not at all
 
@@ -35,7 +36,7 @@ class Preset:
 @cache
 def presets() -> dict[str, Any]:
     """Return ``presets.yaml``."""
-    return yaml.safe_load(PRESETS.read_text("utf-8"))
+    return yaml.load(PRESETS.read_text("utf-8"), Loader=LOADER)
 
 
 def generator_settings(model: str, revision: str | None = None) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def plan_prompts(
             has no end-of-turn token.
     """
     blanks = [Image.new("RGB", (width, height), GRAY) for height, width in sizes]
-    encoded = [_encode(processor, question, blanks) for question in questions]
+    encoded = [encode(processor, question, blanks) for question in questions]
     tokens = tuple(tuple(inputs["input_ids"][0].tolist()) for inputs in encoded)
     shared = _common_prefix(tokens)
     placeholder = _picture_token(processor)
@@ -110,7 +110,12 @@ def _prepare(processor: ProcessorMixin, pictures: Sequence[Sequence[Any]]) -> An
     return processor.image_processor(pictures, **options)
 
 
-def _encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -> dict[str, Tensor]:
+def encode(processor: ProcessorMixin, question: str, pictures: Sequence[Any]) -> dict[str, Tensor]:
+    """Return the inputs of a question about ``pictures``, by name.
+
+    Raises:
+        UserError: the question cannot be asked about this many pictures.
+    """
     try:
         inputs: Any = processor.apply_chat_template(
             [user_message(question, pictures)],

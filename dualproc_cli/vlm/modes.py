@@ -1,12 +1,15 @@
 """How a VLM's answers are computed: modes are tried on noise, and the fastest correct one is used."""
 
+import copy
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from dualproc_cli.device import free_bytes
 from dualproc_cli.errors import UserError
 from dualproc_cli.vlm.chat import Prompts, picture_inputs
 from dualproc_cli.vlm.load import Vlm
@@ -16,10 +19,15 @@ logger = logging.getLogger(__name__)
 
 Forward = Callable[[Query], Tensor]
 
-# Largest difference, in nats, of an answer token's log-probability from its definition. 16-bit logits are
-# rounded to multiples of up to 1/8: with them this finds gross mistakes only; `lookahead` finds prefix-LMs.
+# Largest difference, in nats, of an answer token's log-probability from its definition, in float32.
 TOLERANCE = 1e-3
-TOLERANCE_16_BIT = 0.5
+# In 16 bits, two ways to compute the same differ by about as much as each does from float32. So a mode may be
+# off by this many times what the plain forward itself is off, and by `LEAST`: few answers are compared.
+ROUNDINGS = 4
+LEAST = 0.01
+# Where there is no memory for the model in float32. Logits are then rounded to multiples of up to 1/8, so it
+# finds gross mistakes only; `lookahead` finds prefix-LMs.
+UNKNOWN = 0.5
 ADVICE = "choose another model, or report this with the versions of transformers and torch"
 LOOKAHEAD = 0.02  # prefix-LMs are around 0.2, rounding is below 0.005
 
@@ -101,13 +109,14 @@ def choose_mode(run: PictureForward, height: int, width: int) -> ForwardMode:
     causal = _is_causal(run, noise)
     definition = ForwardMode("separate", plain if causal else generated, False)
     expected = _expected(run, definition, noise)
+    tolerance = _tolerance(run, definition, noise, expected)
     faults: list[str] = []
     if not run.prompts.holds_pictures:
         faults.append("cache: the picture comes after the question")
     elif not causal:
         faults.append("cache: the model reads the picture with the question in mind (prefix-LM)")
     for mode in _candidates(definition.forward, may_share_prefix=not faults):
-        fault = _fault(run, mode, noise, expected)
+        fault = _fault(run, mode, noise, expected, tolerance)
         if fault is None:
             if faults:
                 logger.warning("answers are computed in mode %s, because %s", mode, "; ".join(faults))
@@ -155,7 +164,27 @@ def _expected(run: PictureForward, definition: ForwardMode, noise: Tensor) -> Te
     return expected
 
 
-def _fault(run: PictureForward, mode: ForwardMode, noise: Tensor, expected: Tensor) -> str | None:
+def _tolerance(run: PictureForward, definition: ForwardMode, noise: Tensor, expected: Tensor) -> float:
+    """Return how much a mode's answers may differ from ``expected``, in nats."""
+    vlm = run.vlm
+    if vlm.dtype == torch.float32 or vlm.model is None:
+        return TOLERANCE
+    size = 4 * sum(parameter.numel() for parameter in vlm.model.parameters())
+    if getattr(vlm.model, "hf_quantizer", None) is not None or 2 * size > free_bytes(vlm.device):
+        return UNKNOWN
+    try:
+        exact = replace(run, vlm=replace(vlm, model=copy.deepcopy(vlm.model).float()))
+        with torch.no_grad():
+            rounding = (exact(definition, noise) - expected).abs().max().item()
+    except Exception as error:  # a family may be tied to its precision in any way
+        logger.debug("no answers in float32: %s", _line(error))
+        return UNKNOWN
+    return max(ROUNDINGS * rounding, LEAST) if math.isfinite(rounding) else UNKNOWN
+
+
+def _fault(
+    run: PictureForward, mode: ForwardMode, noise: Tensor, expected: Tensor, tolerance: float
+) -> str | None:
     """Return what is wrong with a mode, or None."""
     images = noise.clone().requires_grad_()
     try:
@@ -165,7 +194,7 @@ def _fault(run: PictureForward, mode: ForwardMode, noise: Tensor, expected: Tens
     except Exception as error:  # as above
         return _line(error)
     difference = (found.detach() - expected).abs().max().item()
-    if not difference <= (TOLERANCE if run.vlm.dtype == torch.float32 else TOLERANCE_16_BIT):
+    if not difference <= tolerance:
         return f"differs from a plain forward by {difference:.2g}"
     if not gradient.isfinite().all() or not gradient.any():
         return "has no finite gradient for the picture"

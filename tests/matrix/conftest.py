@@ -4,6 +4,9 @@ A test is recorded where it carries ``@pytest.mark.recorded(KIND)`` and is param
 record's name. The check is the test's own name without ``test_``. What else goes into the record, a test says
 with pytest's ``record_property``: ``workarounds`` (a list of names), ``reason`` (a note, in one line).
 
+``--matrix-dtype bfloat16`` loads the VLMs in 16 bits: which forward mode is chosen must stay the same, and
+losses and gradients are compared as far as 16 bits go. It goes without ``--matrix-report``.
+
 What cannot work is in `EXCEPTIONS` with its reason; it has to go on failing, or the test fails.
 """
 
@@ -18,6 +21,12 @@ found = pytest.StashKey[dict[tuple[str, str], Record]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--matrix-dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the VLMs' weights",
+    )
     parser.addoption("--matrix-report", type=Path, metavar="FILE.json", help="merge the results into FILE")
 
 

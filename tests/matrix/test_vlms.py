@@ -22,6 +22,7 @@ ALWAYS = ("SmolVLM", "Qwen3.5", "LLaVA-NeXT", "PaliGemma")  # a kind each: tiles
 QUESTIONS = ("Is the horizon at the red line?", "What is shown?")
 ANSWERS = (("Yes", "No"), ("a tall tree", "a lamp"))
 HEIGHT, WIDTH = 48, 64
+ROUNDING_16_BIT = 0.1  # of losses and gradients, relative to the largest
 MECHANISMS = {"cache": "shared prefix", "vision": "vision once", "separate": "one forward a question"}
 
 recorded = pytest.mark.recorded("vlm")
@@ -31,14 +32,14 @@ each_family = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
+def loaded(tmp_path_factory, request):
     """Loads a family's VLM, once."""
-    found = {}
+    found, dtype = {}, request.config.getoption("--matrix-dtype", default="float32")
 
     def load(family):
         if family not in found:
             folder = save(FAMILIES[family].build(), tmp_path_factory.mktemp("vlm"))
-            found[family] = load_vlm(VlmSpec(model=str(folder)), torch.device("cpu"))
+            found[family] = load_vlm(VlmSpec(model=str(folder), dtype=dtype), torch.device("cpu"))
         return found[family]
 
     return load
@@ -171,8 +172,9 @@ def compare(vlm, family, scores, images, shown):
         for a, answer in enumerate(plan(vlm).answers[q]):
             by_itself = [by_hand(vlm, FAMILIES[family], group, question, answer) for group in shown]
             expected = torch.stack(by_itself)
-            close(scores[q][:, a], expected, FAMILIES[family].rounding)
-            close(gradient(scores[q][:, a], images), gradient(expected, images), FAMILIES[family].rounding)
+            rounding = FAMILIES[family].rounding if vlm.dtype == torch.float32 else ROUNDING_16_BIT
+            close(scores[q][:, a], expected, rounding)
+            close(gradient(scores[q][:, a], images), gradient(expected, images), rounding)
 
 
 def gradient(values, images):
@@ -212,6 +214,9 @@ def by_hand(vlm, family, images, question, answer):
     else:
         inputs = encode(vlm, map(to_pil_image, images), question)
         inputs |= vlm.processor.image_processor([[255 * image for image in images]], return_tensors="pt")
+    inputs = {
+        key: value.to(vlm.dtype) if value.is_floating_point() else value for key, value in inputs.items()
+    }
     prompt = inputs["input_ids"].shape[1]
     target = torch.tensor([answer])
     if family.mode != "vision":
@@ -224,4 +229,4 @@ def by_hand(vlm, family, images, question, answer):
         first = vlm.model(**inputs, use_cache=True)
         rest = vlm.model(input_ids=target, cache=first.cache, use_cache=True)
         logits = torch.cat([first.logits[0, -1:], rest.logits[0, :-1]])
-    return -F.cross_entropy(logits, target[0], reduction="sum")
+    return -F.cross_entropy(logits.float(), target[0], reduction="sum")
