@@ -48,10 +48,9 @@ weights, and of the autoencoder the decoder alone; `attacks` and `adversarial` i
   ones, and blends of two scenes; only what is true of both scenes is true of a blend, and nothing of a badly
   corrupted picture, except that it is not clean. Open questions about such a picture are answered "unclear".
 - `attacks` learns adapters that attack the VLM, and labels their pictures with the reader; `adversarial`
-  trains the VLM on these and on the generator's pictures, and meanwhile recolours scenes until it wrongly says
-  that they match a palette, or no longer wrongly.
-- Scenes have any colours in half of the pictures, for autoencoder and VLM; those that the generator learned from
-  have a family's.
+  trains the VLM on these and on the generator's pictures. Meanwhile it recolours scenes, to make the VLM say
+  that they match a palette, and tells it whether they do.
+- Half of the scenes of autoencoder, reader and VLM are of any colours; those of the generator have a family's.
 """
 
 
