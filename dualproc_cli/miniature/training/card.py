@@ -50,7 +50,7 @@ weights, and of the autoencoder the decoder alone; `attacks` and `adversarial` i
 - `attacks` learns adapters that attack the VLM, and labels their pictures with the reader; `adversarial`
   trains the VLM on these and on the generator's pictures. Meanwhile it recolours scenes, to make the VLM say
   that they match a palette, and tells it whether they do.
-- Half of the scenes of autoencoder, reader and VLM are of any colours; those of the generator have a family's.
+- Half of the scenes of autoencoder, reader and VLM have any colours; those of the generator have a family's.
 """
 
 
