@@ -297,9 +297,9 @@ def test_refusals_have_their_line(tmp_path):
     [
         (
             "{type: palet, name: a}",
-            ".type: is \"palet\"; did you mean 'palette'? (expected one of distance, ",
+            ".type: is \"palet\"; did you mean 'palette'? (expected one of boundary, depth-order, ",
         ),
-        ("{name: a}", ".type: is missing (expected one of distance, diversity, palette, statistic)"),
+        ("{name: a}", ".type: is missing (expected one of boundary, depth-order, distance, "),
         ("{type: distance}", ".name: is missing (expected name in reports"),
         ("{type: distance, name: a, at_mots: 1}", ".at_mots: unknown key; did you mean 'at_most'?"),
         ("{type: distance, name: a, at_most: 2}", ".at_most: is 2 (expected at most 1"),

@@ -53,7 +53,7 @@ def evaluate(
         opened,
         pick_device(device),
         seeds,
-        lambda done, total: stage(f"drawing and judging pictures: {done} of {total}"),
+        lambda done, total: stage(f"drawing pictures: {done} of {total}"),
     )
     stage("")
     verdict = verdict_of(result)
