@@ -2,9 +2,9 @@
 
     python examples/train_judges.py FOLDER
 
-Both are real classes of transformers, from a configuration: a Depth Anything and an OWLv2. The renderer gives the
-exact depth of every pixel and the place of every subject. `measures.py` tries the measures `depth-order` and
-`placement` with them. They know this world alone, and are not shipped.
+Both are real classes of transformers, from a configuration: a Depth Anything and an OWLv2. The renderer gives
+the exact depth of every pixel and the place of every subject. `measures.py` tries the measures `depth-order`,
+`objects` and `placement` with them. They know this world alone, and are not shipped.
 """
 
 import sys
@@ -124,8 +124,8 @@ def learn(model: torch.nn.Module, loss_of: Callable[[Scene], Tensor], steps: int
 
 def normalised(images: Tensor, processor: Any) -> Tensor:
     """Return images [B, 3, 64, 64] in [0, 1] as the processor would give them, without its resizing."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
-    return (images - mean) / std
+    mean, std = (torch.tensor(values) for values in (processor.image_mean, processor.image_std))
+    return (images - mean[:, None, None]) / std[:, None, None]
 
 
 if __name__ == "__main__":

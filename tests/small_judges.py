@@ -143,7 +143,8 @@ def make_owlv2(folder: Path, width: int = 32, layers: int = 2) -> Path:
     config = Owlv2Config(
         text_config=text_tower(tokens, 16), vision_config={**TOWER, **PICTURES, **tower}, projection_dim=32
     )
-    return save(folder, Owlv2ForObjectDetection, config, Owlv2Processor(Owlv2ImageProcessor(size=SQUARE), tokens))
+    processor = Owlv2Processor(Owlv2ImageProcessor(size=SQUARE), tokens)
+    return save(folder, Owlv2ForObjectDetection, config, processor)
 
 
 def make_grounding_dino(folder: Path) -> Path:

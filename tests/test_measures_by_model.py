@@ -3,6 +3,7 @@
 import copy
 import weakref
 
+import httpx
 import pytest
 import small_judges
 import torch
@@ -10,10 +11,15 @@ from huggingface_hub.errors import GatedRepoError
 from small_judges import rewrite_config
 from spec_files import SHORTEST, load_text
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForDepthEstimation, AutoModelForZeroShotImageClassification
-from transformers import AutoImageProcessor, AutoProcessor
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForDepthEstimation,
+    AutoModelForZeroShotImageClassification,
+    AutoProcessor,
+)
 
-from dualproc_cli.measures import Evidence, check_measures, judge_in_turn, measures_of, pretrained, turns
+from dualproc_cli.measures import Evidence, check_measures, judge_in_turn, measures_of, pretrained
 from dualproc_cli.measures.boundary import boundary
 from dualproc_cli.measures.depth_order import smallest_lead
 from dualproc_cli.measures.detection import detect
@@ -111,12 +117,13 @@ def test_a_model_is_freed_when_a_measure_fails(judges, tmp_path, images, monkeyp
 
 
 def test_without_measures_nothing_is_found_in_each_picture(tmp_path, images):
-    assert judge_in_turn([], lambda: [Evidence(images, loaded(tmp_path, "horizon").spec)] * 2, CPU) == [{}, {}]
-    assert turns.judge_in_turn is judge_in_turn
+    evidence = Evidence(images, loaded(tmp_path, "horizon").spec)
+    assert judge_in_turn([], lambda: [evidence] * 2, CPU) == [{}, {}]
 
 
 def test_a_report_names_the_model_and_its_licence(judges, tmp_path, images):
-    _, measure = judged(tmp_path, f"{{type: distance, name: drift, model: {judges['features']}}}", images, images)
+    entry = f"{{type: distance, name: drift, model: {judges['features']}}}"
+    _, measure = judged(tmp_path, entry, images, images)
     assert (measure.model, measure.revision, measure.licence) == (str(judges["features"]), None, "apache-2.0")
     unnamed = tmp_path / "unnamed"
     judges["features"].rename(unnamed)
@@ -139,7 +146,8 @@ def test_similarity_and_preference_are_a_plain_forward(judges, tmp_path, images,
     model = AutoModelForZeroShotImageClassification.from_pretrained(judges[kind]).eval()
     processor = AutoProcessor.from_pretrained(judges[kind])
     pictures = [to_pil(image) for image in images]
-    inputs = processor(text=prompts, images=pictures, padding="max_length", max_length=40, return_tensors="pt")
+    padded = {"padding": "max_length", "max_length": 40}
+    inputs = processor(text=prompts, images=pictures, return_tensors="pt", **padded)
     with torch.no_grad():
         plain = model(**inputs)
     logits = plain.logits_per_image.diag()
@@ -227,7 +235,7 @@ def test_detectors_of_both_kinds_go_one_way(judges, tmp_path, images, kind):
 
 
 def test_boxes_are_told_as_the_detector_places_them(judges, tmp_path):
-    """A detector with made-up outputs: one house in the right half, seen twice, and a faint one on the left."""
+    """A detector with made-up outputs: a house in the right half, seen twice, and a faint one on the left."""
     found = load_pretrained(Pretrained("detector", str(judges["owlv2"])), CPU)
     output = copy.copy(found(images=[to_pil(torch.zeros(3, 64, 128))], text=[["a house"]]))
     boxes = torch.tensor([[0.8, 0.2, 0.2, 0.2], [0.8, 0.21, 0.2, 0.2], [0.2, 0.2, 0.2, 0.2]])
@@ -278,9 +286,12 @@ def test_boundary_is_the_median_of_the_columns():
 def test_boundary_reads_the_label_of_the_model(judges, tmp_path, images, monkeypatch):
     entry = f"{{type: boundary, name: skyline, model: {judges['segmenter']}, label: sky, target: target}}"
     masks = []
-    monkeypatch.setattr(
-        "dualproc_cli.measures.boundary.boundary", lambda mask, edge: masks.append(mask) or torch.full((3,), 0.67)
-    )
+
+    def found_at(mask, edge):
+        masks.append(mask)
+        return torch.full((3,), 0.67)
+
+    monkeypatch.setattr("dualproc_cli.measures.boundary.boundary", found_at)
     found, _ = judged(tmp_path, entry, images)
     assert found.value.tolist() == pytest.approx([0.02] * 3, abs=1e-6)
     assert found.success.tolist() == [1, 1, 1]
@@ -302,7 +313,7 @@ def test_targets_and_models_that_cannot_be_used_have_their_line(judges, tmp_path
         f"{{type: depth-order, name: c, model: {owl}, points: depth}}",
         f"{{type: depth-order, name: d, model: {depth}, points: depth, order: [A, C]}}",
         f"{{type: boundary, name: e, model: {judges['segmenter']}, label: sky, target: post}}",
-        f"{{type: boundary, name: f, model: {judges['segmenter']}, label: skies, target: target}}",
+        f"{{type: boundary, name: f, model: {judges['segmenter']}, label: grund, target: target}}",
         f"{{type: objects, name: g, model: {clip}, label: a house}}",
         f"{{type: similarity, name: h, model: {tmp_path}/none}}",
         f"{{type: objects, name: i, model: {owl}, label: a house, questions: [at-the-lime]}}",
@@ -321,7 +332,7 @@ def test_targets_and_models_that_cannot_be_used_have_their_line(judges, tmp_path
             "is a owlv2 model (expected a model that estimates depth, such as ",
             'no point "C" (expected some of A, B)',
             '"post" is a vertical line (expected a horizontal one)',
-            "has no label \"skies\"; did you mean 'sky'? (expected one of wall, sky, ground)",
+            "has no label \"grund\"; did you mean 'ground'? (expected one of wall, sky, ground)",
             "is a clip model (expected a model that detects what a text names, such as ",
             'none": no such folder (expected a model that compares pictures with texts',
             "no question \"at-the-lime\"; did you mean 'at-the-line'? (expected some of at-the-line)",
@@ -350,22 +361,14 @@ def test_a_model_that_is_not_to_be_had_is_told_before_anything_is_loaded(tmp_pat
     entry = "{type: similarity, name: prompt, model: org/siglip}"
     monkeypatch.setattr("dualproc_cli.models.source.hub_reachable", lambda: False)
     (line,) = faults(tmp_path, entry)
-    assert line.startswith("spec.yaml:16:44: evaluate.measures.0.model: ")
-    assert "the hub cannot be reached and the local cache has no complete copy; connect, or name a fold" in line
+    assert line.startswith("spec.yaml:16:47: evaluate.measures.0.model: ")
+    assert "the hub cannot be reached and the local cache has no complete copy; connect, or name a f" in line
 
     def gated(*args, **options):
-        raise GatedRepoError("403", response=_Response())
+        raise GatedRepoError("403", response=httpx.Response(403, request=httpx.Request("GET", "https://hub")))
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", gated)
-    assert "gated: accept its licence at https://huggingface.co/org/siglip, then" in faults(tmp_path, entry)[0]
-
-
-class _Response:
-    """What an error of the hub's client reads of an answer."""
-
-    headers: dict = {}
-    request = None
-    status_code = 403
+    assert "gated: accept its licence at https://huggingface.co/org/siglip" in faults(tmp_path, entry)[0]
 
 
 def test_code_that_comes_with_a_model_never_runs(judges, tmp_path, images):
