@@ -46,11 +46,16 @@ PICTURES = {"image_size": SIDE, "patch_size": PATCH}
 CARD = "---\nlicense: apache-2.0\n---\nA small model for tests.\n"
 
 
-def letters() -> CLIPTokenizer:
-    """CLIP's tokenizer with a token for each letter; the end has the highest index, as CLIP expects."""
+def letters(length: int) -> CLIPTokenizer:
+    """CLIP's tokenizer with a token for each letter; the end has the highest index, as CLIP expects.
+
+    Args:
+        length: the most tokens that the model reads.
+    """
     signs = string.ascii_lowercase + string.digits + ".,"
     tokens = ["!", *signs, *(f"{sign}</w>" for sign in signs), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[])
+    vocab = {token: index for index, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=length)
 
 
 def save(folder: Path, kind: type[PreTrainedModel], config, processor, seed: int = 0) -> Path:
@@ -67,11 +72,11 @@ def save(folder: Path, kind: type[PreTrainedModel], config, processor, seed: int
     return folder
 
 
-def text_tower(tokens: CLIPTokenizer, length: int) -> dict:
+def text_tower(tokens: CLIPTokenizer) -> dict:
     return {
         **TOWER,
         "vocab_size": len(tokens),
-        "max_position_embeddings": length,
+        "max_position_embeddings": tokens.model_max_length,
         "bos_token_id": tokens.bos_token_id,
         "eos_token_id": tokens.eos_token_id,
         "pad_token_id": tokens.pad_token_id,
@@ -79,18 +84,18 @@ def text_tower(tokens: CLIPTokenizer, length: int) -> dict:
 
 
 def make_clip(folder: Path, seed: int = 0) -> Path:
-    tokens = letters()
+    tokens = letters(40)
     pictures = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE)
     config = CLIPConfig(
-        text_config=text_tower(tokens, 40), vision_config={**TOWER, **PICTURES}, projection_dim=32
+        text_config=text_tower(tokens), vision_config={**TOWER, **PICTURES}, projection_dim=32
     )
     return save(folder, CLIPModel, config, CLIPProcessor(pictures, tokens), seed)
 
 
 def make_siglip(folder: Path) -> Path:
-    tokens = letters()
+    tokens = letters(40)
     config = SiglipConfig(
-        text_config={**text_tower(tokens, 40), "projection_size": 32}, vision_config={**TOWER, **PICTURES}
+        text_config={**text_tower(tokens), "projection_size": 32}, vision_config={**TOWER, **PICTURES}
     )
     processor = SiglipProcessor(SiglipImageProcessor(size=SQUARE), tokens)
     return save(folder, SiglipModel, config, processor)
@@ -138,10 +143,10 @@ def make_depth(folder: Path, kind: str = "relative", width: int = 32, layers: in
 
 
 def make_owlv2(folder: Path, width: int = 32, layers: int = 2) -> Path:
-    tokens = letters()
+    tokens = letters(16)
     tower = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers}
     config = Owlv2Config(
-        text_config=text_tower(tokens, 16), vision_config={**TOWER, **PICTURES, **tower}, projection_dim=32
+        text_config=text_tower(tokens), vision_config={**TOWER, **PICTURES, **tower}, projection_dim=32
     )
     processor = Owlv2Processor(Owlv2ImageProcessor(size=SQUARE), tokens)
     return save(folder, Owlv2ForObjectDetection, config, processor)

@@ -3,7 +3,6 @@
 import copy
 import weakref
 
-import httpx
 import pytest
 import small_judges
 import torch
@@ -365,7 +364,7 @@ def test_a_model_that_is_not_to_be_had_is_told_before_anything_is_loaded(tmp_pat
     assert "the hub cannot be reached and the local cache has no complete copy; connect, or name a f" in line
 
     def gated(*args, **options):
-        raise GatedRepoError("403", response=httpx.Response(403, request=httpx.Request("GET", "https://hub")))
+        raise OSError("wrapped") from GatedRepoError.__new__(GatedRepoError)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", gated)
     assert "gated: accept its licence at https://huggingface.co/org/siglip" in faults(tmp_path, entry)[0]

@@ -23,7 +23,7 @@ def detect(loaded: Loaded, images: "Tensor", label: str, threshold: float) -> "l
     for pictures in batches(images):
         texts = [[label]] * len(pictures)
         detected = loaded.processor.post_process_grounded_object_detection(
-            loaded(images=pictures, text=texts),
+            loaded(images=pictures, text=texts, truncation=True),  # OWLv2 reads 16 tokens
             threshold=threshold,
             target_sizes=[(height, width)] * len(pictures),
             text_labels=texts,
