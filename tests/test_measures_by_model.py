@@ -314,7 +314,7 @@ def test_targets_and_models_that_cannot_be_used_have_their_line(judges, tmp_path
         f"{{type: boundary, name: e, model: {judges['segmenter']}, label: sky, target: post}}",
         f"{{type: boundary, name: f, model: {judges['segmenter']}, label: grund, target: target}}",
         f"{{type: objects, name: g, model: {clip}, label: a house}}",
-        f"{{type: similarity, name: h, model: {tmp_path}/none}}",
+        "{type: similarity, name: h, model: ./none}",
         f"{{type: objects, name: i, model: {owl}, label: a house, questions: [at-the-lime]}}",
         "{type: line-weight, name: j, target: area}",
     )
@@ -333,7 +333,7 @@ def test_targets_and_models_that_cannot_be_used_have_their_line(judges, tmp_path
             '"post" is a vertical line (expected a horizontal one)',
             "has no label \"grund\"; did you mean 'ground'? (expected one of wall, sky, ground)",
             "is a clip model (expected a model that detects what a text names, such as ",
-            'none": no such folder (expected a model that compares pictures with texts',
+            '"./none": no such folder (expected a model that compares pictures with texts',
             "no question \"at-the-lime\"; did you mean 'at-the-line'? (expected some of at-the-line)",
             '"area" is of type box (expected a visual prompt of type line: target, post)',
         ),
