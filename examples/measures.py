@@ -38,10 +38,12 @@ HEAD = """\
 
 `python examples/measures.py` tries measures on pictures whose answer is known, and writes this table. The
 pictures are seven photographs that come with scikit-image and scikit-learn, at 256 x 256 pixels, changed as
-the table says. The judges of depth and of objects are small models of transformers' classes, trained by
-`train_judges.py` on the miniature's world alone: their lines are about that world, not about other judges.
+the table says, and drawings. What measures of a model find depends on the model: {judged}.
 
 """
+JUDGED = """\
+the lines about scenes are
+about small models of transformers' classes that `train_judges.py` trains on the miniature's world alone"""
 
 Row = tuple[str, str, list[float], str]  # measure, pictures, errors, unit
 
@@ -70,7 +72,8 @@ def main() -> None:
 
         found |= judged_world(judges)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    TABLE.write_text(HEAD + table(found))
+    by_model = any("scene" in one["pictures"] for one in found.values())
+    TABLE.write_text(HEAD.format(judged=JUDGED if by_model else "none is in the table") + table(found))
 
 
 def table(found: dict[str, dict]) -> str:

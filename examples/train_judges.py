@@ -1,6 +1,6 @@
 """Train two small models that judge pictures of the miniature's world: one of depth, and a detector.
 
-    python examples/train_judges.py FOLDER
+    python examples/train_judges.py FOLDER [depth] [detector]
 
 Both are real classes of transformers, from a configuration: a Depth Anything and an OWLv2. The renderer gives
 the exact depth of every pixel and the place of every subject. `measures.py` tries the measures `depth-order`,
@@ -33,16 +33,16 @@ from dualproc_cli.miniature.world.scene import NOBODY, SIZE, SUBJECTS, Scene, sa
 from dualproc_cli.miniature.world.subjects import EXTENT
 
 BATCH, WIDTH, LAYERS = 16, 64, 4
-DEPTH_STEPS, DETECTOR_STEPS = 500, 1500
+DEPTH_STEPS, DETECTOR_STEPS = 200, 1500
 RATE = 2e-3
 LABELS = [f"a {name}" for name in SUBJECTS]
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    for name, train in (("depth", train_depth), ("detector", train_detector)):
+    trainings = {"depth": train_depth, "detector": train_detector}
+    for name in sys.argv[2:] or trainings:
         started = time.monotonic()
-        train(folder / name)
+        trainings[name](Path(sys.argv[1], name))
         print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -117,7 +117,7 @@ def learn(model: torch.nn.Module, loss_of: Callable[[Scene], Tensor], steps: int
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % 200 == 0:
+        if step % 50 == 0:
             print(f"step {step}: loss {loss.item():.4f}", flush=True)
     model.eval()
 
