@@ -18,6 +18,7 @@ from transformers import (
     AutoProcessor,
 )
 
+from dualproc_cli.errors import UserError
 from dualproc_cli.measures import Evidence, check_measures, judge_in_turn, measures_of, pretrained
 from dualproc_cli.measures.boundary import boundary
 from dualproc_cli.measures.depth_order import smallest_lead
@@ -109,7 +110,7 @@ def test_a_model_is_freed_when_a_measure_fails(judges, tmp_path, images, monkeyp
     released = []
     monkeypatch.setattr("dualproc_cli.device.release", released.append)
     monkeypatch.setattr(type(measure), "judge", lambda self, evidence: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(UserError, match=r": cannot judge the pictures \(division by zero\); choose"):
         judge_in_turn([measure], lambda: [Evidence(images, spec)], CPU)
     assert released == [CPU]
     assert measure._loaded is None

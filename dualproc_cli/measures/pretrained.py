@@ -126,8 +126,10 @@ class Pretrained:
 
     def refuses_label(self, label: str) -> Refusal | None:
         """Return why the model, which tells labels apart, does not know this one."""
-        known = [value for key, value in self.facts.items() if key.startswith("id2label.")]
-        if not known or label in known:
+        known = [str(value) for key, value in self.facts.items() if key.startswith("id2label.")]
+        if not known:
+            return Refusal(f"{shown(self.model)} names no labels", self.expected, "model")
+        if label in known:
             return None
         near = did_you_mean(label, known)
         problem = f"{shown(self.model)} has no label {shown(label)}{near}"
@@ -143,14 +145,17 @@ class Pretrained:
 
         kind, name = KINDS[self.kind], self.facts.get("model_type")
         classes = getattr(modeling_auto, kind.mapping)
+        if not isinstance(name, str):
+            return Refusal(
+                f"{shown(self.model)} has no config.json that names a model", self.expected, "model"
+            )
         if name not in classes:
-            said = f"is a {name} model" if name else "has no config.json that names a model"
-            return Refusal(f"{shown(self.model)} {said}", self.expected, "model")
-        (own, *_) = self.facts.get("architectures") or [None]
+            return Refusal(f"{shown(self.model)} is a {shortened(name)} model", self.expected, "model")
+        own = self.facts.get("architectures")
         wanted = classes[name] if isinstance(classes[name], tuple) else (classes[name],)
-        if own is None or own in wanted or kind.headless:
+        if kind.headless or not isinstance(own, list) or not own or own[0] in wanted:
             return None
-        return Refusal(f"{shown(self.model)} is a {own}", self.expected, "model")
+        return Refusal(f"{shown(self.model)} is a {shortened(str(own[0]))}", self.expected, "model")
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from dualproc_cli.errors import UserError
 from dualproc_cli.measures.measure import Evidence, Judgement, Measure
 from dualproc_cli.stages import stage
 
@@ -30,7 +31,7 @@ def judge_in_turn(
         for each evidence, the judgements by measure.
 
     Raises:
-        UserError: a model cannot be loaded.
+        UserError: a model cannot be loaded, or fails on the pictures.
     """
     groups: dict[Pretrained | None, list[Measure]] = {None: []}
     for measure in measures:
@@ -49,8 +50,9 @@ def _loaded(needs: "Pretrained | None", group: Sequence[Measure], device: "torch
     if needs is None:
         yield
         return
-    from dualproc_cli.device import release
-    from dualproc_cli.measures.pretrained import load_pretrained
+    from dualproc_cli.device import is_out_of_memory, release
+    from dualproc_cli.measures.pretrained import KEY, load_pretrained
+    from dualproc_cli.models.load_errors import first_line
 
     stage(f"measuring by {needs.model}")
     loaded = load_pretrained(needs, device)
@@ -59,6 +61,12 @@ def _loaded(needs: "Pretrained | None", group: Sequence[Measure], device: "torch
     del loaded
     try:
         yield
+    except Exception as error:  # whatever a model's code raises about a picture
+        if isinstance(error, UserError) or is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{KEY}: {needs.model}: cannot judge the pictures ({first_line(error)}); choose another model"
+        ) from error
     finally:
         for measure in group:
             measure.take(None)
