@@ -7,6 +7,7 @@ import weakref
 import pytest
 import torch
 from small_generator import load, with_adapter
+from small_judges import make_features
 from small_vlm import make_vlm
 
 from dualproc_cli.bundle import Bundle
@@ -216,7 +217,10 @@ def bundle(tmp_path_factory, small_spec):
     evaluate = {
         "seeds": 2,
         "vlm": {"model": str(make_vlm(folder / "second", seed=7)), "image_scale": 0.5},
-        "measures": [{"type": "distance", "name": "near", "at_most": 0.5}],
+        "measures": [
+            {"type": "distance", "name": "near", "at_most": 0.5},
+            {"type": "distance", "name": "drift", "model": str(make_features(folder / "features"))},
+        ],
     }
     path = small_spec(folder, {"learn": {"steps": 2, "batch_size": 1}})
     changes = [f"evaluate={json.dumps(evaluate)}"]
@@ -232,6 +236,14 @@ def test_a_bundle_is_evaluated_by_all_it_names(bundle):
     assert result.measures["near"].success == Figures(1, 1, 1, 1)
     assert result.measures["distance"].value.base == 0
     assert 0 < result.measures["distance"].value.learned < 0.5
+    drift = result.measures["drift"]
+    assert drift.value.base == pytest.approx(0, abs=1e-6)
+    assert drift.value.learned > 0
+    assert drift.judged == Figures(1, 1, 1, 1)
+    assert (drift.source.model, drift.source.licence) == (
+        bundle.spec.evaluate.measures[1].model,
+        "apache-2.0",
+    )
     assert list(result.artefacts) == ["high-frequency", "clipping", "saturation", "grid"]
     assert result.spread["diversity"].base > 0
     shown = json.loads(json.dumps(result.as_json(), allow_nan=False))

@@ -17,7 +17,9 @@ from transformers import (
     AutoModelForZeroShotImageClassification,
     AutoProcessor,
 )
+from typer.testing import CliRunner
 
+from dualproc_cli.__main__ import app
 from dualproc_cli.errors import UserError
 from dualproc_cli.measures import Evidence, check_measures, judge_in_turn, measures_of, pretrained
 from dualproc_cli.measures.boundary import boundary
@@ -341,6 +343,14 @@ def test_targets_and_models_that_cannot_be_used_have_their_line(judges, tmp_path
         strict=True,
     ):
         assert said in line
+
+
+def test_check_does_not_call_a_spec_valid_whose_measures_are_not(tmp_path):
+    loaded(tmp_path, "{type: line-weight, name: pen, target: area}")
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "spec.yaml")])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"{tmp_path}/spec.yaml:16:")
 
 
 def test_a_head_of_another_kind_is_told(judges, tmp_path):
