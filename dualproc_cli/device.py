@@ -1,5 +1,6 @@
 """The device and the precision of tensors, and deterministic kernels: decided here and nowhere else."""
 
+import gc
 import os
 import warnings
 from collections.abc import Iterator
@@ -91,6 +92,15 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return psutil.virtual_memory().available
+
+
+def release(device: torch.device) -> None:
+    """Give the memory of models that nothing refers to any more back to ``device``."""
+    gc.collect()  # modules and their hooks refer to each other
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -47,10 +47,14 @@ class Section:
     strips: Sequence[Strip]
 
 
+def eight_bits(images: Tensor) -> Tensor:
+    """Return ``images`` [..., H, W] in [0, 1] as a file holds them: uint8, on the CPU."""
+    return images.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+
+
 def to_pil(image: Tensor) -> Image.Image:
     """Return ``image`` [3, H, W] in [0, 1] as an 8-bit picture."""
-    pixels = image.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(eight_bits(image).permute(1, 2, 0).contiguous().numpy())
 
 
 def save_png(

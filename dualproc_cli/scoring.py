@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss, compile_loss
-from dualproc_cli.measures import Evidence, Measure, check_measures, measures_of
+from dualproc_cli.device import release
+from dualproc_cli.measures import Evidence, Judgement, Measure, check_measures, judge_in_turn, measures_of
 from dualproc_cli.picture_files import open_picture, to_tensor
 from dualproc_cli.spec import ControlSpec, LoadedSpec
 from dualproc_cli.stages import stage
@@ -62,11 +64,27 @@ def score_pictures(paths: Sequence[Path], loaded: LoadedSpec, device: torch.devi
     """
     check_measures(loaded)
     pictures = [open_picture(path) for path in paths]
-    vlm = load_vlm(loaded.spec.vlm, device)
+    probabilities = _asked(pictures, loaded, device)
+    release(device)
     measures = [measure for measure in measures_of(loaded.spec) if measure.role != "variety"]
+    if not measures:
+        return [Score(answers, {}) for answers in probabilities]
+    evidences = [Evidence(to_tensor(picture)[None], loaded.spec) for picture in pictures]
+    judged = judge_in_turn(measures, lambda: evidences, device)
+    return [
+        Score(answers, {measure.name: _measured(measure, by[measure]) for measure in measures})
+        for answers, by in zip(probabilities, judged, strict=True)
+    ]
+
+
+def _asked(
+    pictures: Sequence[Image.Image], loaded: LoadedSpec, device: torch.device
+) -> list[dict[str, float]]:
+    """Return P(answer) by question for each picture, by a VLM that is gone when this returns."""
+    vlm = load_vlm(loaded.spec.vlm, device)
     factors: dict[tuple[int, int], int] = {}
     compiled: dict[tuple[int, int], CompositeLoss] = {}
-    scores = []
+    found = []
     for number, picture in enumerate(pictures, 1):
         stage(f"asking about picture {number} of {len(pictures)}")
         if picture.size not in factors:
@@ -76,10 +94,8 @@ def score_pictures(paths: Sequence[Path], loaded: LoadedSpec, device: torch.devi
             compiled[shown.size] = compile_loss(loaded, vlm, shown.height, shown.width)
         with torch.no_grad():
             report = compiled[shown.size](to_tensor(shown)[None].to(device))
-        probabilities = {name: values.item() for name, values in report.probabilities.items()}
-        found = _measured(to_tensor(picture), loaded.spec, measures) if measures else {}
-        scores.append(Score(probabilities, found))
-    return scores
+        found.append({name: values.item() for name, values in report.probabilities.items()})
+    return found
 
 
 def _reduction(spec: ControlSpec, vlm: Vlm, height: int, width: int) -> int:
@@ -89,15 +105,10 @@ def _reduction(spec: ControlSpec, vlm: Vlm, height: int, width: int) -> int:
     return min(reduction(vlm, *part.size) for part in windows)
 
 
-def _measured(picture: Tensor, spec: ControlSpec, measures: Sequence[Measure]) -> dict[str, Measured]:
-    """Return what ``measures`` find in a picture [3, H, W] in [0, 1]."""
-    evidence, found = Evidence(picture[None], spec), {}
-    for measure in measures:
-        judgement = measure.judge(evidence)
-        success = None if judgement.success is None else _known(judgement.success)
-        reached = None if success is None else bool(success)
-        found[measure.name] = Measured(_known(judgement.value), reached, measure.unit)
-    return found
+def _measured(measure: Measure, judgement: Judgement) -> Measured:
+    """Return what a measure found in one picture."""
+    success = None if judgement.success is None else _known(judgement.success)
+    return Measured(_known(judgement.value), None if success is None else bool(success), measure.unit)
 
 
 def _known(number: Tensor) -> float | None:

@@ -2,10 +2,12 @@
 
 import json
 import math
+import weakref
 
 import pytest
 import torch
 from small_generator import load, with_adapter
+from small_judges import make_features
 from small_vlm import make_vlm
 
 from dualproc_cli.bundle import Bundle
@@ -16,6 +18,8 @@ from dualproc_cli.evaluation.comparison import Comparison, Figures
 from dualproc_cli.evaluation.tally import Tally
 from dualproc_cli.learning import learn
 from dualproc_cli.measures import Judgement, Measure
+from dualproc_cli.memory import MemoryPlan
+from dualproc_cli.pictures import eight_bits
 from dualproc_cli.spec import (
     ControlSpec,
     EvaluateSpec,
@@ -68,12 +72,13 @@ def generator():
 
 @pytest.fixture(scope="module")
 def pictures(generator):
-    """What should be drawn: prompt -> base and learned pictures at three held-out seeds."""
+    """What should be judged: prompt -> base and learned pictures at three held-out seeds, of 8 bits."""
     found = {}
     for prompt in (*TRAIN, *HELD_OUT):
         with generator.without_adapter():
             base = generator.render([prompt] * 3, held_out_seeds(3))
-        found[prompt] = base, generator.render([prompt] * 3, held_out_seeds(3))
+        learned = generator.render([prompt] * 3, held_out_seeds(3))
+        found[prompt] = tuple(eight_bits(images) / 255 for images in (base, learned))
     return found
 
 
@@ -212,7 +217,10 @@ def bundle(tmp_path_factory, small_spec):
     evaluate = {
         "seeds": 2,
         "vlm": {"model": str(make_vlm(folder / "second", seed=7)), "image_scale": 0.5},
-        "measures": [{"type": "distance", "name": "near", "at_most": 0.5}],
+        "measures": [
+            {"type": "distance", "name": "near", "at_most": 0.5},
+            {"type": "distance", "name": "drift", "model": str(make_features(folder / "features"))},
+        ],
     }
     path = small_spec(folder, {"learn": {"steps": 2, "batch_size": 1}})
     changes = [f"evaluate={json.dumps(evaluate)}"]
@@ -228,6 +236,14 @@ def test_a_bundle_is_evaluated_by_all_it_names(bundle):
     assert result.measures["near"].success == Figures(1, 1, 1, 1)
     assert result.measures["distance"].value.base == 0
     assert 0 < result.measures["distance"].value.learned < 0.5
+    drift = result.measures["drift"]
+    assert drift.value.base == pytest.approx(0, abs=1e-6)
+    assert drift.value.learned > 0
+    assert drift.judged == Figures(1, 1, 1, 1)
+    assert (drift.source.model, drift.source.licence) == (
+        bundle.spec.evaluate.measures[1].model,
+        "apache-2.0",
+    )
     assert list(result.artefacts) == ["high-frequency", "clipping", "saturation", "grid"]
     assert result.spread["diversity"].base > 0
     shown = json.loads(json.dumps(result.as_json(), allow_nan=False))
@@ -248,7 +264,31 @@ def test_the_second_vlm_sees_its_own_size(bundle, monkeypatch):
     monkeypatch.setattr(CompositeLoss, "__call__", asked)
     evaluate_bundle(bundle, CPU, seeds=2)
     # The first VLM is asked about each picture and its four perturbed versions, the second about the picture.
-    assert sizes == [*[{(64, 64)}] * 5, {(32, 32)}] * 6
+    assert sizes == [{(64, 64)}] * 5 * 6 + [{(32, 32)}] * 6
+
+
+def test_pictures_are_drawn_once_and_one_model_is_in_memory_at_a_time(bundle, monkeypatch):
+    loads, models = [], []
+
+    def watched(load, model_of):
+        def loading(self, *args):
+            gone = all(model() is None for model in models)
+            found = load(self, *args)
+            models.append(weakref.ref(model_of(found)))
+            loads.append(gone)
+            return found
+
+        return loading
+
+    monkeypatch.setattr(
+        MemoryPlan, "load_generator", watched(MemoryPlan.load_generator, lambda g: g.denoiser)
+    )
+    monkeypatch.setattr(MemoryPlan, "load_vlm", watched(MemoryPlan.load_vlm, lambda vlm: vlm.model))
+    drawn = []
+    evaluate_bundle(bundle, CPU, seeds=2, progress=lambda done, total: drawn.append((done, total)))
+    assert loads == [True] * 3
+    assert drawn[-1] == (12, 12)
+    assert all(model() is None for model in models)
 
 
 def test_measures_that_refuse_are_told_before_anything_is_loaded(small_spec, tmp_path, monkeypatch):

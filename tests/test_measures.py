@@ -8,6 +8,9 @@ from typing import get_args
 import pytest
 import torch
 from scenes import make_scene
+from skimage import data
+from skimage.transform import resize
+from sklearn.datasets import load_sample_image
 from spec_files import SHORTEST, fault_lines, load_text
 
 from dualproc_cli.measures import (
@@ -19,17 +22,19 @@ from dualproc_cli.measures import (
     spread,
 )
 from dualproc_cli.measures.clusters import k_means
-from dualproc_cli.measures.color import ciede2000
+from dualproc_cli.measures.color import ciede2000, lab, lab_difference
 from dualproc_cli.measures.distance import Distance
 from dualproc_cli.measures.diversity import Diversity
+from dualproc_cli.measures.line_weight import LineWeight, line_widths
 from dualproc_cli.measures.palette import Palette
 from dualproc_cli.measures.statistic import STATISTICS, clipping, high_frequency, periodicity, saturation
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import Scene, sample_scenes
-from dualproc_cli.spec import ControlSpec, PalettePrompt, PromptsSpec, Question, SpecError
+from dualproc_cli.spec import ControlSpec, LinePrompt, PalettePrompt, PromptsSpec, Question, SpecError, rgb
 from dualproc_cli.spec.measures import (
     DistanceMeasure,
     DiversityMeasure,
+    LineWeightMeasure,
     MeasureSpec,
     PaletteMeasure,
     StatisticMeasure,
@@ -151,6 +156,88 @@ def test_k_means_of_fewer_points_than_clusters():
     centres, shares = k_means(torch.tensor([[1.0, 2], [3, 4], [1, 2], [1, 2]]), 8)
     assert sorted(centres.tolist()) == [[1, 2], [3, 4]]
     assert sorted(shares.tolist()) == [0.25, 0.75]
+
+
+# Line weight
+
+
+def drawing(width, side=128, paper=0.9):
+    """Return a disc and a frame, outlined with a pen that is ``width`` of the height thick: [1, 3, S, S]."""
+    finer = 8
+    y, x = (
+        (torch.stack(torch.meshgrid(*[torch.arange(side * finer)] * 2, indexing="ij")) + 0.5) / finer / side
+    )
+    round_one = ((x - 0.5).hypot(y - 0.5) - 0.25).abs() < width / 2
+    frame = (torch.maximum((x - 0.5).abs(), (y - 0.5).abs()) - 0.42).abs() < width / 2
+    ink = torch.nn.functional.avg_pool2d((round_one | frame).float()[None], finer)
+    return (paper * (1 - ink) + 0.05 * ink)[None].expand(1, 3, side, side)
+
+
+@pytest.mark.parametrize(("width", "side"), [(0.03, 64), (0.05, 64), (0.01, 256), (0.05, 256), (0.08, 256)])
+def test_line_weight_is_a_fraction_of_the_height(width, side):
+    assert line_widths(drawing(width, side)).item() == pytest.approx(width, abs=0.004)
+
+
+def test_line_weight_is_compared_with_a_line_of_either_orientation():
+    images = torch.cat([drawing(0.03), drawing(0.06), torch.full((1, 3, 128, 128), 0.5)])
+    wide = torch.nn.functional.pad(images, (64, 64, 0, 0), mode="replicate")
+    measure = LineWeight(LineWeightMeasure(name="pen", target="pen", tolerance=0.01))
+    for pictures, line in (
+        (images, LinePrompt(position=0.5, thickness=0.06)),
+        (wide, LinePrompt(position=0.5, thickness=0.03, orientation="vertical")),
+    ):
+        found = measure.judge(Evidence(pictures, control(pen=line)))
+        assert found.value[:2].tolist() == pytest.approx([0.03, 0], abs=0.005)
+        assert found.success[:2].tolist() == [0, 1]
+        assert found.value[2].isnan()
+        assert found.success[2].isnan()
+    thick = measure.refuses(control(pen=LinePrompt(position=0.5, thickness=0.2)))
+    assert (thick.problem, thick.key) == ('"pen" is 0.2 of the height thick', "target")
+
+
+def test_areas_are_not_lines():
+    halves = torch.ones(1, 3, 128, 128)
+    halves[..., 64:] = 0
+    assert line_widths(halves).isnan().all()
+
+
+# Photographs
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """Two photographs of 128 x 128 pixels that come with scikit-image and scikit-learn."""
+    pictures = (data.astronaut(), load_sample_image("china.jpg")[:, 100:527])
+    small = [resize(picture, (128, 128), anti_aliasing=True) for picture in pictures]
+    return torch.stack([torch.from_numpy(picture).float().movedim(-1, 0) for picture in small])
+
+
+def test_the_palette_of_a_painted_photograph(photographs):
+    names = ("#1b3a4b", "#f2e8cf", "#bc4749")
+    colors = torch.tensor([rgb(name) for name in names])
+    nearest = lab_difference(lab(photographs.movedim(1, -1))[..., None, :], lab(colors)).argmin(-1)
+    painted = colors[nearest].movedim(-1, 1)
+    assert palette_of(painted, names).value.max() < 0.01
+    share = (nearest == 2).float().mean((1, 2))
+    missing = ciede2000(colors[2], colors[:2]).min()
+    assert palette_of(painted, names[:2]).value.tolist() == pytest.approx(
+        (share * missing).tolist(), abs=0.05
+    )
+    assert palette_of(photographs, names).value.min() > 5
+
+
+def test_statistics_of_photographs(photographs):
+    highest, lowest = photographs.amax(1, keepdim=True), photographs.amin(1, keepdim=True)
+    own = ((highest - lowest) / highest.clamp(min=1e-6)).mean((1, 2, 3))
+    grayer = highest - (highest - photographs) / 2
+    assert saturation(grayer).tolist() == pytest.approx((own / 2).tolist(), abs=1e-4)
+    framed = 0.1 + 0.8 * photographs
+    framed[..., :32] = 0
+    assert clipping(framed).tolist() == [0.25, 0.25]
+    blurred = torch.nn.functional.avg_pool2d(photographs, 3, stride=1, padding=1)
+    assert (high_frequency(blurred) < 0.6 * high_frequency(photographs)).all()
+    lines = ((ROWS % 8 == 0) | (COLUMNS % 8 == 0)).float()
+    assert (periodicity(photographs + 0.04 * lines) > 1.2 * periodicity(photographs)).all()
 
 
 # Statistics
@@ -297,9 +384,9 @@ def test_refusals_have_their_line(tmp_path):
     [
         (
             "{type: palet, name: a}",
-            ".type: is \"palet\"; did you mean 'palette'? (expected one of distance, ",
+            ".type: is \"palet\"; did you mean 'palette'? (expected one of boundary, depth-order, ",
         ),
-        ("{name: a}", ".type: is missing (expected one of distance, diversity, palette, statistic)"),
+        ("{name: a}", ".type: is missing (expected one of boundary, depth-order, distance, "),
         ("{type: distance}", ".name: is missing (expected name in reports"),
         ("{type: distance, name: a, at_mots: 1}", ".at_mots: unknown key; did you mean 'at_most'?"),
         ("{type: distance, name: a, at_most: 2}", ".at_most: is 2 (expected at most 1"),

@@ -162,22 +162,26 @@ def test_an_estimate_of_teaching_counts_what_is_compared():
     assert held_besides == pytest.approx(ledger.peak - weights, rel=0.02)
 
 
-def test_an_estimate_of_evaluating_counts_its_batch_and_both_vlms(loaded):
-    both = load_spec(SPEC, ["evaluate.vlm={model: miniature}"])
-    found = estimate_evaluation(both, 8, CPU)
-    assert found.parts["second vlm"] == pytest.approx(found.parts["vlm"], rel=0.001)
+def test_an_estimate_of_evaluating_is_that_of_the_largest_model():
+    loaded = load_spec(SPEC)
+    found = estimate_evaluation(loaded, 8, CPU)
     assert "optimizer" not in found.parts
+    second = load_spec(SPEC, ["evaluate.vlm={model: miniature, image_scale: 0.5}"])
+    assert estimate_evaluation(second, 8, CPU) == found, "one VLM is loaded after the other"
     spec = loaded.spec
     generator, vlm = load_generator(spec.generator, CPU), load_vlm(spec.vlm, CPU)
-    loss = compile_loss(loaded, vlm, 64, 64)
+    generator.add_adapter(spec.learn.adapter, 0)
     prompts = [spec.prompts.train[0]] * 8
     generator.render(prompts[:1], [0])
     modules = [part for part in generator.pipeline.components.values() if isinstance(part, nn.Module)]
-    ledger = held(*modules, vlm.model)
-    weights = ledger.live
-    with torch.no_grad(), Allocations(ledger):
-        loss(generator.render(prompts, range(8)))
-    assert found.parts["activations"] == pytest.approx(ledger.peak - weights, rel=0.1)
+    drawing, asking = held(*modules), held(vlm.model)
+    with torch.no_grad():
+        with Allocations(drawing):
+            images = generator.render(prompts, range(8))
+        loss = compile_loss(loaded, vlm, 64, 64)
+        with Allocations(asking):
+            loss(images)
+    assert found.total == pytest.approx(max(drawing.peak, asking.peak), rel=0.1)
 
 
 def test_questions_without_a_visual_prompt_are_estimated_too(small_spec, tmp_path):

@@ -53,6 +53,18 @@ learn: {where: [noise, weights], steer: {learning_rate: 1.0e-3},
 evaluate: {seeds: 32, vlm: {model: other/vlm}, measures: [horizon, palette,
   {type: distance, name: near, at_most: 0.1}, {type: diversity, name: varied},
   {type: palette, name: brand-colors, target: brand, at_most: 10.0},
+  {type: distance, name: drift, to: base, model: org/dinov2, revision: main},
+  {type: objects, name: dogs, model: org/owl, revision: null, label: a dog, count: 2, threshold: 0.3,
+    questions: [one]},
+  {type: placement, name: in, model: org/owl, revision: null, label: a dog, target: area, at_least: 0.8,
+    threshold: 0.3},
+  {type: depth-order, name: nearer, model: org/depth, revision: null, points: depth, order: [B, A],
+    margin: 0.05, nearer: auto},
+  {type: boundary, name: skyline, model: org/seg, revision: null, label: sky, edge: lower, target: target,
+    tolerance: 0.05},
+  {type: line-weight, name: pen, target: target, tolerance: 0.01},
+  {type: similarity, name: prompt, model: org/clip, revision: null, to: prompt, at_least: 0.2},
+  {type: preference, name: liked, model: org/pick, revision: null, processor: org/clip, worse_by: 0.5},
   {type: statistic, name: detail, of: high-frequency}]}
 """)
 LINE = re.compile(r"^(.+:\d+:\d+|--set .*?): .+ \(expected .+\)$")

@@ -50,8 +50,9 @@ def check(
     more = 0  # faults that are not listed
     for path in specs:
         try:
-            loaded[path] = load_spec(path, settings or ())
-            check_measures(loaded[path])
+            spec = load_spec(path, settings or ())
+            check_measures(spec)
+            loaded[path] = spec
         except SpecError as error:
             faults += error.faults
             more += error.more

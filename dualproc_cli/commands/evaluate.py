@@ -44,8 +44,9 @@ def evaluate(
     from dualproc_cli.bundle import Bundle
 
     opened = Bundle.open(bundle)
-    require_models(opened.spec.generator, opened.spec.vlm, opened.spec.evaluate.vlm)
-    with importing(opened.spec.generator, opened.spec.vlm, opened.spec.evaluate.vlm):
+    spec = opened.spec
+    require_models(spec.generator, spec.vlm, spec.evaluate.vlm)
+    with importing(spec.generator, spec.vlm, spec.evaluate.vlm, measures=spec.evaluate.measures):
         from dualproc_cli.device import pick_device
         from dualproc_cli.evaluation import evaluate_bundle, verdict_of
 
@@ -53,7 +54,7 @@ def evaluate(
         opened,
         pick_device(device),
         seeds,
-        lambda done, total: stage(f"drawing and judging pictures: {done} of {total}"),
+        lambda done, total: stage(f"drawing pictures: {done} of {total}"),
     )
     stage("")
     verdict = verdict_of(result)

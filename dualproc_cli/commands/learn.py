@@ -53,7 +53,7 @@ def learn(
     loaded = load_spec(spec, overrides or ())
     opened = Bundle.open(start) if start else None
     require_models(loaded.spec.generator, loaded.spec.vlm)
-    with importing(loaded.spec.generator, loaded.spec.vlm):
+    with importing(loaded.spec.generator, loaded.spec.vlm, measures=loaded.spec.evaluate.measures):
         from dualproc_cli.device import pick_device
         from dualproc_cli.learning import learn as learn_control
 

@@ -35,7 +35,7 @@ def score(
     """
     loaded = load_spec(spec, overrides or ())
     require_models(loaded.spec.vlm)
-    with importing(loaded.spec.vlm):
+    with importing(loaded.spec.vlm, measures=loaded.spec.evaluate.measures):
         from dualproc_cli.device import pick_device
         from dualproc_cli.scoring import score_pictures
 

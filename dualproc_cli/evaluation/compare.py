@@ -2,15 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss
-from dualproc_cli.drawing import draw_pictures
-from dualproc_cli.evaluation.ask import BATCH, ask, ask_perturbed
+from dualproc_cli.evaluation.ask import ask, ask_perturbed
 from dualproc_cli.evaluation.comparison import Comparison, Figures
+from dualproc_cli.evaluation.drawn import Drawn, draw_both
 from dualproc_cli.evaluation.right_and_clean import (
     Pictures,
     Shares,
@@ -22,8 +21,14 @@ from dualproc_cli.evaluation.right_and_clean import (
 )
 from dualproc_cli.evaluation.tally import HELD_OUT, TRAINED, Answers, Column, Tally, means
 from dualproc_cli.generator import Generator
-from dualproc_cli.measures import Evidence, Measure, automatic_measures, clean_measures
-from dualproc_cli.measures.clean import CleanRange, statistics, two_sided
+from dualproc_cli.measures import (
+    Judgement,
+    Measure,
+    automatic_measures,
+    clean_measures,
+    judge_in_turn,
+)
+from dualproc_cli.measures.clean import CleanRange, two_sided
 from dualproc_cli.spec import ControlSpec
 
 
@@ -39,6 +44,8 @@ def compare_with_base(
 ) -> Comparison:
     """Draw every prompt with the base generator and with the control, ask the VLMs, and measure.
 
+    `evaluate_bundle` does the same with one model in memory at a time.
+
     Args:
         spec: the spec that was learned.
         generator: with the learned adapter.
@@ -46,95 +53,87 @@ def compare_with_base(
         measures: judge the pictures; they must not refuse ``spec``.
         second: the same questions, compiled for another VLM.
         seeds: at least 2, that every prompt is drawn at; none that were learned on.
-        progress: called with the number of pictures done and their total.
+        progress: called with the number of pictures drawn and their total.
     """
-    trial = Trial(spec, loss, measures, second)
-    groups = ((spec.prompts.train, TRAINED), (spec.prompts.held_out, HELD_OUT))
-    total, done = 2 * len(seeds) * len(spec.prompts.all), 0
-    for prompts, columns in groups:
-        for prompt in prompts:
-            base: Tensor | None = None
-            for column in columns:
-                with generator.without_adapter() if base is None else nullcontext():
-                    images = torch.stack(list(draw_pictures(generator, prompt, seeds, BATCH)))
-                base = images.float().cpu() if base is None else base
-                trial.add(column, prompt, images, base)
-                done += len(images)
-                progress(done, total)
+    trial = Trial(spec, measures, draw_both(spec, generator, seeds, progress))
+    trial.ask(loss, generator.device)
+    if second is not None:
+        trial.ask_second(second, generator.device)
+    trial.measure(generator.device)
     return trial.result(len(seeds))
 
 
 class Trial:
-    """Collects what VLMs and measures find in the pictures, prompt by prompt."""
+    """Collects what VLMs and measures find in pictures; each of them judges all pictures in one go.
 
-    def __init__(
-        self,
-        spec: ControlSpec,
-        loss: CompositeLoss,
-        measures: Sequence[Measure],
-        second: CompositeLoss | None,
-    ) -> None:
-        self._spec, self._loss, self._second = spec, loss, second
-        self._tallies = [Tally(measure) for measure in measures]
+    Usage::
+
+        trial = Trial(spec, measures, drawn)
+        trial.ask(loss, device)
+        trial.ask_second(second, device)      # if there is a second VLM
+        trial.measure(device)
+        found = trial.result(seeds)
+    """
+
+    def __init__(self, spec: ControlSpec, measures: Sequence[Measure], drawn: Sequence[Drawn]) -> None:
+        self._spec, self._measures, self._drawn = spec, measures, drawn
         self._clean = clean_measures(spec)
+        self._unjudged = unjudged_questions(spec, measures)
         self._answers, self._perturbed, self._second_answers = Answers(), Answers(), Answers()
-        self._pictures: dict[Column, Pictures] = defaultdict(Pictures)
         self._answered: dict[Column, list[Tensor]] = defaultdict(list)
         self._steady: dict[Column, list[Tensor]] = defaultdict(list)
-        self._unjudged = unjudged_questions(spec, measures)
-        self._judges: tuple[str, ...] = ()
+        # What was found in each part of ``drawn``: the second VLM's verdict, and every measure's.
+        self._second: list[Tensor | None] = [None] * len(drawn)
+        self._found: list[dict[Measure, Judgement]] = []
 
-    def add(self, column: Column, prompt: str, images: Tensor, base: Tensor) -> None:
-        """Ask about and measure the pictures of one prompt.
-
-        Args:
-            column: which generator and which prompts they are of.
-            prompt: what they were drawn from.
-            images: [N, 3, H, W] in [0, 1], on the generator's device.
-            base: the base generator's pictures of the same seeds, on the CPU.
-        """
-        plain, shaken = ask(self._loss, images), ask_perturbed(self._loss, images)
-        self._answers.add(column, plain)
-        self._perturbed.add(column, shaken)
+    def ask(self, loss: CompositeLoss, device: torch.device) -> None:
+        """Ask the VLM that was trained against, on ``device``, also about perturbed pictures."""
         learned = learned_questions(self._spec)
-        self._answered[column].append(answered(plain, learned))
-        self._steady[column].append(answered(plain, learned) & answered(shaken, learned))
-        evidence = Evidence(images.float().cpu(), self._spec, base, [prompt] * len(images))
-        judgements = [tally.measure.judge(evidence) for tally in self._tallies]
-        for tally, judgement in zip(self._tallies, judgements, strict=True):
-            tally.add(column, judgement)
-        second = None
-        if self._second is not None:
-            probabilities = ask(self._second, images)
-            self._second_answers.add(column, probabilities)
-            second = answered(probabilities, self._unjudged) if self._unjudged else None
-        right = right_by_measures(judgements)
-        self._judges = tuple(
-            name for name, said in (("measures", right), ("second VLM", second)) if said is not None
+        for part in self._drawn:
+            images = part.images.to(device)
+            plain, shaken = ask(loss, images), ask_perturbed(loss, images)
+            self._answers.add(part.column, plain)
+            self._perturbed.add(part.column, shaken)
+            self._answered[part.column].append(answered(plain, learned))
+            self._steady[part.column].append(answered(plain, learned) & answered(shaken, learned))
+
+    def ask_second(self, loss: CompositeLoss, device: torch.device) -> None:
+        """Ask a VLM that was not trained against; it judges the questions that no measure does."""
+        for index, part in enumerate(self._drawn):
+            found = ask(loss, part.images.to(device))
+            self._second_answers.add(part.column, found)
+            if self._unjudged:
+                self._second[index] = answered(found, self._unjudged)
+
+    def measure(self, device: torch.device) -> None:
+        """Let every measure judge all pictures; those that judge by a model load it on ``device`` in turn."""
+        # Evidence is made anew for every model: it takes four times the memory of what it is made of.
+        self._found = judge_in_turn(
+            [*self._measures, *self._clean],
+            lambda: (part.evidence(self._spec) for part in self._drawn),
+            device,
         )
-        self._pictures[column].right.append(both(right, second))
-        self._pictures[column].statistics.append(statistics(self._clean, evidence))
 
     def result(self, seeds: int) -> Comparison:
-        """Return everything that was found."""
+        """Return everything that was found at ``seeds`` seeds per prompt."""
+        judges, pictures = self._judged()
         shares: dict[Column, Shares] = {}
         for own, learned in (TRAINED, HELD_OUT):
-            if own in self._pictures:
-                values = torch.cat(self._pictures[own].statistics)
-                clean_range = CleanRange.of(values, two_sided(self._clean))
-                shares |= {column: self._pictures[column].shares(clean_range) for column in (own, learned)}
+            if own in pictures:
+                clean_range = CleanRange.of(torch.cat(pictures[own].statistics), two_sided(self._clean))
+                shares |= {column: pictures[column].shares(clean_range) for column in (own, learned)}
         found = {
             name: Figures(**{column: getattr(share, name) for column, share in shares.items()})
             for name in ("right", "clean", "right_and_clean")
         }
         result = Comparison(
             seeds=seeds,
-            right=found["right"] if self._judges else None,
+            right=found["right"] if judges else None,
             clean=found["clean"],
-            right_and_clean=found["right_and_clean"] if self._judges else None,
-            right_by=self._judges,
+            right_and_clean=found["right_and_clean"] if judges else None,
+            right_by=judges,
             clean_by=tuple(measure.name for measure in self._clean),
-            unjudged=() if self._second else self._unjudged,
+            unjudged=() if self._second_answers else self._unjudged,
             automatic=automatic_measures(self._spec),
             answered=means(self._answered),
             steady=means(self._steady),
@@ -142,7 +141,23 @@ class Trial:
             perturbed=self._perturbed.figures(),
             second_vlm=self._second_answers.figures(),
         )
-        fixed = {name for tally in self._tallies for name in tally.measure.fixes}
-        for tally in self._tallies:
+        fixed = {name for measure in self._measures for name in measure.fixes}
+        for measure in self._measures:
+            tally = Tally(measure)
+            for part, judged in zip(self._drawn, self._found, strict=True):
+                tally.add(part.column, judged[measure])
             tally.report(result, fixed)
         return result
+
+    def _judged(self) -> tuple[tuple[str, ...], dict[Column, Pictures]]:
+        """Return who says what is right, and what is right and how clean it is, by kind of pictures."""
+        judges: tuple[str, ...] = ()
+        pictures: dict[Column, Pictures] = defaultdict(Pictures)
+        for part, judged, second in zip(self._drawn, self._found, self._second, strict=True):
+            right = right_by_measures([judged[measure] for measure in self._measures])
+            sayings = (("measures", right), ("second VLM", second))
+            judges = tuple(name for name, said in sayings if said is not None)
+            found = pictures[part.column]
+            found.right.append(both(right, second))
+            found.statistics.append(torch.stack([judged[measure].value for measure in self._clean], 1))
+        return judges, pictures

@@ -1,4 +1,4 @@
-"""Evaluating a bundle: its models and measures are loaded, then base and control are compared."""
+"""Evaluating a bundle: its pictures are drawn once, then each model judges all of them in turn."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,15 @@ import torch
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import compile_loss
+from dualproc_cli.device import release
 from dualproc_cli.drawing import held_out_seeds
 from dualproc_cli.evaluation.ask import BATCH
-from dualproc_cli.evaluation.compare import compare_with_base
+from dualproc_cli.evaluation.compare import Trial
 from dualproc_cli.evaluation.comparison import Comparison
+from dualproc_cli.evaluation.drawn import Drawn, draw_both
 from dualproc_cli.measures import check_measures, measures_of_evaluation
-from dualproc_cli.memory import plan_evaluation
+from dualproc_cli.memory import MemoryPlan, plan_evaluation
+from dualproc_cli.stages import stage
 
 
 def evaluate_bundle(
@@ -22,13 +25,15 @@ def evaluate_bundle(
 ) -> Comparison:
     """Compare the base generator with a bundle's control.
 
-    If memory is short, the models are loaded with memory strategies (`dualproc_cli.memory`).
+    One model is in memory at a time: the generator, the VLM that was trained against, the second VLM, and
+    the models of measures. If memory is short, they are loaded with memory strategies
+    (`dualproc_cli.memory`).
 
     Args:
         bundle: an opened bundle.
-        device: where generator and VLMs run.
+        device: where generator, VLMs and the models of measures run.
         seeds: held-out seeds per prompt, at least 2; None takes the spec's.
-        progress: called with the number of pictures done and their total.
+        progress: called with the number of pictures drawn and their total.
 
     Raises:
         SpecError: a measure cannot judge the pictures.
@@ -37,11 +42,29 @@ def evaluate_bundle(
     loaded, spec = bundle.loaded, bundle.spec
     check_measures(loaded)
     plan = plan_evaluation(loaded, bundle.manifest.memory, BATCH, device)
-    generator, vlm = plan.load_generator(), plan.load_vlm()
-    generator.load_adapters([(bundle.folder, 1.0)])
-    size = spec.generator.height, spec.generator.width
-    loss = compile_loss(loaded, vlm, *size)
-    second = compile_loss(loaded, plan.load_vlm(1), *size) if spec.evaluate.vlm else None
-    measures = measures_of_evaluation(spec)
     numbers = held_out_seeds(seeds or spec.evaluate.seeds)
-    return compare_with_base(spec, generator, loss, measures, second, seeds=numbers, progress=progress)
+    trial = Trial(spec, measures_of_evaluation(spec), _draw(bundle, plan, numbers, progress))
+    release(device)
+    for index, vlm in enumerate(plan.vlms):
+        stage(f"asking {vlm.model} about the pictures")
+        _ask(trial, bundle, plan, index)
+        release(device)
+    trial.measure(device)
+    return trial.result(len(numbers))
+
+
+def _draw(
+    bundle: Bundle, plan: MemoryPlan, seeds: list[int], progress: Callable[[int, int], None]
+) -> list[Drawn]:
+    """Draw with a generator that is gone when this returns."""
+    generator = plan.load_generator()
+    generator.load_adapters([(bundle.folder, 1.0)])
+    return draw_both(bundle.spec, generator, seeds, progress)
+
+
+def _ask(trial: Trial, bundle: Bundle, plan: MemoryPlan, index: int) -> None:
+    """Ask a VLM of the plan that is gone when this returns."""
+    vlm = plan.load_vlm(index)
+    loss = compile_loss(bundle.loaded, vlm, bundle.spec.generator.height, bundle.spec.generator.width)
+    ask = trial.ask if index == 0 else trial.ask_second
+    ask(loss, vlm.device)

@@ -17,8 +17,14 @@ from dualproc_cli.evaluation.right_and_clean import (
     unjudged_questions,
 )
 from dualproc_cli.generator import Generator
-from dualproc_cli.measures import Evidence, clean_measures, measures_of, measures_of_evaluation
-from dualproc_cli.measures.clean import CleanRange, statistics, two_sided
+from dualproc_cli.measures import (
+    Evidence,
+    clean_measures,
+    judge_in_turn,
+    measures_of,
+    measures_of_evaluation,
+)
+from dualproc_cli.measures.clean import CleanRange, two_sided
 from dualproc_cli.spec import ControlSpec
 
 
@@ -50,6 +56,7 @@ class Referee:
         self._goals = [measure for measure in measures_of(spec) if measure.role == "goal"]
         self._unjudged = unjudged_questions(spec, measures_of_evaluation(spec))
         self._clean = clean_measures(spec)
+        self._device = generator.device
         with generator.without_adapter():
             self._base = [self._draw(generator, prompt) for prompt in prompts]
         found = self._find(self._base)
@@ -65,13 +72,16 @@ class Referee:
             return torch.stack(list(draw_pictures(generator, prompt, self._seeds, BATCH)))
 
     def _find(self, drawn: Sequence[Tensor]) -> Pictures:
+        evidences = [
+            Evidence(images.float().cpu(), self._spec, base.float().cpu(), [prompt] * len(images))
+            for prompt, images, base in zip(self._prompts, drawn, self._base, strict=True)
+        ]
         found = Pictures()
-        for prompt, images, base in zip(self._prompts, drawn, self._base, strict=True):
-            pictures = images.float().cpu()
-            evidence = Evidence(pictures, self._spec, base.float().cpu(), [prompt] * len(images))
-            right = right_by_measures([goal.judge(evidence) for goal in self._goals])
+        judged = judge_in_turn([*self._goals, *self._clean], lambda: evidences, self._device)
+        for images, by in zip(drawn, judged, strict=True):
+            right = right_by_measures([by[goal] for goal in self._goals])
             found.right.append(both(right, self._steady(images) if self._unjudged else None))
-            found.statistics.append(statistics(self._clean, evidence))
+            found.statistics.append(torch.stack([by[measure].value for measure in self._clean], 1))
         return found
 
     def _steady(self, images: Tensor) -> Tensor:

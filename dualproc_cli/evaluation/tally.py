@@ -35,6 +35,10 @@ class Answers:
         for name, values in probabilities.items():
             self._found.setdefault(name, defaultdict(list))[column].append(values.float().cpu())
 
+    def __bool__(self) -> bool:
+        """Return whether the VLM was asked."""
+        return bool(self._found)
+
     def figures(self) -> dict[str, Figures]:
         """Return the means by question."""
         return {name: means(found) for name, found in self._found.items()}

@@ -12,7 +12,9 @@ pictures.
 from importlib import import_module
 from types import ModuleType
 
-from dualproc_cli.measures.measure import Evidence, Judgement, Measure, Refusal, Role, spread
+from dualproc_cli.measures.measure import Evidence, Judgement, Measure, Role, spread
+from dualproc_cli.measures.refusal import Refusal
+from dualproc_cli.measures.turns import judge_in_turn
 from dualproc_cli.spec import ControlSpec, LoadedSpec, SpecError
 from dualproc_cli.spec.measures import DistanceMeasure, DiversityMeasure, MeasureSpec, StatisticMeasure
 from dualproc_cli.spec.models import MINIATURE
@@ -26,6 +28,7 @@ __all__ = [
     "automatic_measures",
     "check_measures",
     "clean_measures",
+    "judge_in_turn",
     "measures_of",
     "measures_of_evaluation",
     "spread",

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dualproc_cli.measures.measure import Evidence, Measure
+from dualproc_cli.measures.measure import Measure
 
 CLEAN = 0.95  # share of the base generator's own pictures that are clean, by definition
 # Statistics whose value can also be too small: too little fine detail is blur.
@@ -60,11 +60,6 @@ class CleanRange:
     def holds(self, values: Tensor) -> Tensor:
         """Return whether each picture with these values [N, S] is clean: [N] bool, False for NaN."""
         return self.excess(values) <= self.limit
-
-
-def statistics(measures: list[Measure], evidence: Evidence) -> Tensor:
-    """Return the values [N, S] of S measures of artefacts."""
-    return torch.stack([measure.judge(evidence).value for measure in measures], 1)
 
 
 def two_sided(measures: list[Measure]) -> Tensor:

@@ -5,28 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from dualproc_cli.measures.refusal import Refusal
 from dualproc_cli.spec import ControlSpec
 
 if TYPE_CHECKING:  # a spec is checked without torch
     from torch import Tensor
 
+    from dualproc_cli.measures.pretrained import Loaded, Pretrained
+
 Role = Literal["goal", "artefact", "variety"]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a measure cannot judge the pictures of a spec.
-
-    Attributes:
-        problem: what is wrong, such as "'line' is of type line".
-        expected: what was expected instead.
-        key: the parameter of the measure that is at fault; None for the measure itself.
-    """
-
-    problem: str
-    expected: str
-    key: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +76,7 @@ class Measure(ABC):
         model: the model that it judges by; None if it needs no model.
         revision: of the model.
         licence: of the model.
+        needs: the model that `judge_in_turn` loads for it; None if it needs none, or loads its own.
     """
 
     name: str
@@ -97,10 +86,28 @@ class Measure(ABC):
     model: str | None = None
     revision: str | None = None
     licence: str | None = None
+    needs: "Pretrained | None" = None
+    _loaded: "Loaded | None" = None
 
     def refuses(self, spec: ControlSpec) -> Refusal | None:
-        """Return why the pictures of ``spec`` cannot be judged; None if they can."""
-        return None
+        """Return why the pictures of ``spec`` cannot be judged; None if they can.
+
+        The model that the measure needs is looked at by its configuration alone.
+        """
+        return self.needs.refusal() if self.needs else None
+
+    def take(self, loaded: "Loaded | None") -> None:
+        """Take the model that it needs, or give it back (None)."""
+        self._loaded = loaded
+        if loaded is not None:
+            self.model, self.revision, self.licence = loaded.name, loaded.revision, loaded.licence
+
+    @property
+    def loaded(self) -> "Loaded":
+        """The model that it needs, while `judge_in_turn` has it in memory."""
+        if self._loaded is None:
+            raise RuntimeError(f"{self.name}: its model is not in memory; judge_in_turn loads it")
+        return self._loaded
 
     def judged_questions(self, spec: ControlSpec) -> tuple[str, ...]:
         """Return the names of the questions of ``spec`` whose answers the measure checks."""

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from dualproc_cli.measures.measure import Evidence, Judgement, Measure, Refusal
-from dualproc_cli.spec import ControlSpec, PalettePrompt, rgb
-from dualproc_cli.spec.faults import did_you_mean, shown
+from dualproc_cli.measures.measure import Evidence, Judgement
+from dualproc_cli.measures.target import TargetMeasure
+from dualproc_cli.spec import PalettePrompt, rgb
 from dualproc_cli.spec.measures import PaletteMeasure
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ COLORS = 8  # of a picture's own palette
 SIDE = 128  # pixels; of a larger picture, only every second, third ... row and column is used
 
 
-class Palette(Measure):
+class Palette(TargetMeasure[PalettePrompt]):
     """The mean CIEDE2000 difference between a picture's colours and the nearest ones of a palette.
 
     The picture's own palette is found by k-means in CIELAB: colours c_i that cover shares a_i of it. With the
@@ -23,26 +23,10 @@ class Palette(Measure):
     """
 
     unit = "CIEDE2000"
+    wanted = PalettePrompt
 
     def __init__(self, parameters: PaletteMeasure) -> None:
         self.name, self.target, self.at_most = parameters.name, parameters.target, parameters.at_most
-
-    def refuses(self, spec: ControlSpec) -> Refusal | None:
-        """Refuse a target that is not a palette."""
-        prompt = spec.visual_prompts.get(self.target)
-        if isinstance(prompt, PalettePrompt):
-            return None
-        palettes = [name for name, found in spec.visual_prompts.items() if isinstance(found, PalettePrompt)]
-        expected = "a visual prompt of type palette" + (f": {', '.join(palettes)}" if palettes else "")
-        if prompt is None:
-            near = did_you_mean(self.target, list(spec.visual_prompts))
-            return Refusal(f"no visual prompt {shown(self.target)}{near}", expected, "target")
-        return Refusal(f"{shown(self.target)} is of type {prompt.type}", expected, "target")
-
-    def judged_questions(self, spec: ControlSpec) -> tuple[str, ...]:
-        """Return the questions about the palette that are answered by Yes."""
-        about = (question for question in spec.questions if question.visual_prompt == self.target)
-        return tuple(question.name for question in about if question.answer.strip(" .!").lower() == "yes")
 
     def judge(self, evidence: Evidence) -> Judgement:
         """Compare the palette of each picture with the wanted one."""
@@ -50,9 +34,7 @@ class Palette(Measure):
 
         from dualproc_cli.measures.color import lab, lab_difference
 
-        prompt = evidence.spec.visual_prompts.get(self.target)
-        if not isinstance(prompt, PalettePrompt):
-            return Judgement(evidence.unjudged, evidence.unjudged)
+        prompt = self.prompt_of(evidence.spec)
         wanted = lab(torch.tensor([rgb(color) for color in prompt.colors]))
         distances = [
             (shares * lab_difference(colors[:, None], wanted).amin(1)).sum()

@@ -73,23 +73,40 @@ def estimate_evaluation(
 ) -> Estimate:
     """Estimate the most memory that evaluating takes: drawing ``batch`` pictures and asking every VLM.
 
-    The learned adapter is counted; both VLMs are loaded at once. Raises the same as `estimate_learning`.
+    One model is in memory at a time: the estimate is that of the largest, with the learned adapter for the
+    generator. The models of measures are not counted. Raises the same as `estimate_learning`.
     """
     spec = loaded.spec
     with Ledger().counting() as ledger:
         generator, parts = _generator(ledger, loaded.generator, spec.prompts.all, device, strategies)
-        asked = {"vlm": spec.vlm}
-        if spec.evaluate.vlm is not None:
-            asked["second vlm"] = spec.evaluate.vlm
-        vlms = [_vlm(ledger, parts, name, one, loaded, device, strategies) for name, one in asked.items()]
         _attach_adapter(ledger, parts, generator, spec)
         weights = ledger.live
-        with _explained(f"{spec.generator.model} with {spec.vlm.model}"), torch.no_grad():
-            images = _draw(generator, spec.prompts.train[0], batch, ledger)
-            for vlm in vlms:
-                _ask(loaded, vlm, _real(images))
+        with _explained(spec.generator.model):
+            images = _real(_draw(generator, spec.prompts.train[0], batch, ledger))
     parts["activations"] = ledger.peak - weights
-    return _adjusted(_without_other_devices(parts, asked, device), strategies)
+    found = [_adjusted(parts, strategies)]
+    for name, one in {"vlm": spec.vlm, "second vlm": spec.evaluate.vlm}.items():
+        if one is not None:
+            found.append(_asking(name, one, loaded, images, device, strategies))
+    return max(found, key=lambda estimate: estimate.total)
+
+
+def _asking(
+    name: str,
+    spec: VlmSpec,
+    loaded: LoadedSpec,
+    images: Tensor,
+    device: torch.device,
+    strategies: Sequence[Strategy],
+) -> Estimate:
+    """Estimate what a VLM alone takes to be asked about images [B, 3, H, W]."""
+    parts: dict[str, int] = {}
+    with Ledger().counting() as ledger:
+        vlm = _vlm(ledger, parts, name, spec, loaded, device, strategies)
+        with _explained(spec.model), torch.no_grad():
+            _ask(loaded, vlm, images)
+    parts["activations"] = ledger.peak - parts[name]
+    return _adjusted(_without_other_devices(parts, {name: spec}, device), strategies)
 
 
 def estimate_drawing(

@@ -18,7 +18,7 @@ from dualproc_cli.spec import GeneratorSpec, VlmSpec
 from dualproc_cli.spec.models import MINIATURE
 from dualproc_cli.spec.weights_files import weights_fault
 
-Part = Literal["generator", "vlm"]
+Part = Literal["generator", "vlm", "measure"]
 # Everything in a repository except its weights.
 CONFIGURATION = ["*.json", "*.txt", "*.jinja", "*.model", "**/*.json", "**/*.txt", "**/*.model"]
 
@@ -108,19 +108,37 @@ def find_model(spec: GeneratorSpec | VlmSpec) -> ModelSource:
     part: Part = "generator" if isinstance(spec, GeneratorSpec) else "vlm"
     if spec.model == MINIATURE:
         return ModelSource(part, spec.model, spec.revision, "miniature", _embedded(part, spec.revision))
-    local = Path(os.path.expanduser(spec.model))  # Path's own raises an error for an unknown user
+    local = _local(spec.model)
     if isinstance(spec, GeneratorSpec) and local.is_file():
         return _single_file(spec, local)
+    return _folder_or_hub(part, spec.model, spec.revision)
+
+
+def find_judge(model: str, revision: str | None) -> ModelSource:
+    """Find the model of a measure, a folder or a repository; nothing is downloaded.
+
+    Raises:
+        FileNotFoundError: the name cannot be a repository's, and there is no such folder.
+    """
+    return _folder_or_hub("measure", model, revision)
+
+
+def _folder_or_hub(part: Part, model: str, revision: str | None) -> ModelSource:
+    local = _local(model)
     if local.is_dir():
-        return ModelSource(part, spec.model, spec.revision, "folder", local)
+        return ModelSource(part, model, revision, "folder", local)
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     try:
-        validate_repo_id(spec.model)
+        validate_repo_id(model)
     except HFValidationError as error:
         raise FileNotFoundError("no such folder") from error
-    return ModelSource(part, spec.model, spec.revision, "hub", None)
+    return ModelSource(part, model, revision, "hub", None)
+
+
+def _local(model: str) -> Path:
+    return Path(os.path.expanduser(model))  # Path's own raises an error for an unknown user
 
 
 def _single_file(spec: GeneratorSpec, file: Path) -> ModelSource:

@@ -9,7 +9,8 @@ from abc import abstractmethod
 from functools import cache
 from typing import TYPE_CHECKING
 
-from dualproc_cli.measures.measure import Evidence, Judgement, Measure, Refusal, Role
+from dualproc_cli.measures.measure import Evidence, Judgement, Measure, Role
+from dualproc_cli.measures.refusal import Refusal
 from dualproc_cli.miniature import reader_folder, revision
 from dualproc_cli.miniature.world import SIZE
 from dualproc_cli.miniature.world.goals import KINDS, clean_questions, example_of, goals_of

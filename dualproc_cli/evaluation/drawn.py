@@ -1,0 +1,74 @@
+"""The pictures of an evaluation: drawn once, and kept for every model and measure that judges them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dualproc_cli.drawing import draw_pictures
+from dualproc_cli.evaluation.ask import BATCH
+from dualproc_cli.evaluation.tally import HELD_OUT, TRAINED, Column
+from dualproc_cli.generator import Generator
+from dualproc_cli.measures import Evidence
+from dualproc_cli.pictures import eight_bits
+from dualproc_cli.spec import ControlSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Pictures of one prompt at all seeds, as files hold them: a byte for each value.
+
+    Attributes:
+        column: which generator drew them, and whether the prompt is held out.
+        prompt: what they show.
+        pixels: [N, 3, H, W] uint8, on the CPU.
+        base_pixels: the base generator's of the same seeds; for the base, the same tensor.
+    """
+
+    column: Column
+    prompt: str
+    pixels: Tensor
+    base_pixels: Tensor
+
+    @property
+    def images(self) -> Tensor:
+        """The pictures as [N, 3, H, W] in [0, 1]."""
+        return self.pixels.float() / 255
+
+    def evidence(self, spec: ControlSpec) -> Evidence:
+        """Return what measures are given."""
+        base = self.base_pixels.float() / 255
+        return Evidence(self.images, spec, base, [self.prompt] * len(self.pixels))
+
+
+@torch.no_grad()
+def draw_both(
+    spec: ControlSpec,
+    generator: Generator,
+    seeds: Sequence[int],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Drawn]:
+    """Draw every prompt with the base generator and with the control.
+
+    Args:
+        spec: names the prompts.
+        generator: with the learned adapter.
+        seeds: that every prompt is drawn at.
+        progress: called with the number of pictures done and their total.
+    """
+    found: list[Drawn] = []
+    total = 2 * len(seeds) * len(spec.prompts.all)
+    for prompts, (base, learned) in ((spec.prompts.train, TRAINED), (spec.prompts.held_out, HELD_OUT)):
+        for prompt in prompts:
+            with generator.without_adapter():
+                original = _draw(generator, prompt, seeds)
+            found.append(Drawn(base, prompt, original, original))
+            progress(len(found) * len(seeds), total)
+            found.append(Drawn(learned, prompt, _draw(generator, prompt, seeds), original))
+            progress(len(found) * len(seeds), total)
+    return found
+
+
+def _draw(generator: Generator, prompt: str, seeds: Sequence[int]) -> Tensor:
+    return torch.stack([eight_bits(image) for image in draw_pictures(generator, prompt, seeds, BATCH)])
