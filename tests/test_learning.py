@@ -23,10 +23,11 @@ from dualproc_cli.learning.keep import distance, total_variation
 from dualproc_cli.learning.learner import rate_factor
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
-from dualproc_cli.learning.validation import Validation, Validator, is_best, settled
+from dualproc_cli.learning.validation import Validator, is_best, settled
 from dualproc_cli.metrics import (
     WINDOW,
     StepMetrics,
+    Validation,
     first_and_last_probability,
     holds_above,
     recent_loss,

@@ -13,7 +13,7 @@ from dualproc_cli.bundle.card import model_card
 from dualproc_cli.bundle.layout import GRID, MANIFEST, README, SAMPLES, SPEC
 from dualproc_cli.bundle.manifest import FORMAT, Manifest, Outcome, Revisions, VerdictRecord, library_versions
 from dualproc_cli.files import digest, folder_atomically
-from dualproc_cli.metrics import StepMetrics
+from dualproc_cli.metrics import StepMetrics, Validation
 from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, canonical, spec_digest
 from dualproc_cli.spec.weights_files import adapter_file
 
@@ -29,6 +29,7 @@ def write_bundle(
     memory: Sequence[str],
     started_from: str | None = None,
     metrics: Sequence[StepMetrics],
+    validations: Sequence[Validation] = (),
     outcome: Outcome,
     verdict: VerdictRecord | None,
     grid: Image.Image,
@@ -46,6 +47,7 @@ def write_bundle(
         memory: names of the memory strategies that were used.
         started_from: the digest of the adapter's file that the run started from.
         metrics: the metrics of every step.
+        validations: what was found on the way.
         outcome: how the run ended.
         verdict: what became of the control.
         grid: the pictures before and after, side by side.
@@ -86,6 +88,7 @@ def write_bundle(
             outcome=outcome,
             verdict=verdict,
             metrics=list(metrics),
+            validations=list(validations),
             files={path: digest(folder / path) for path in _files(folder)},
         )
         (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")

@@ -152,6 +152,7 @@ def _finish(
                 generator=generator.revision, vlm=vlm.revision, evaluate_vlm=_second_revision(loaded)
             ),
             metrics=learner.metrics,
+            validations=learner.validations,
             memory=plan.names,
             started_from=started_from,
             outcome=outcome,
