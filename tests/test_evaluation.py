@@ -247,8 +247,10 @@ def test_the_second_vlm_sees_its_own_size(bundle, monkeypatch):
 
     monkeypatch.setattr(CompositeLoss, "__call__", asked)
     evaluate_bundle(bundle, CPU, seeds=2)
-    # The first VLM is asked about each picture and its four perturbed versions, the second about the picture.
-    assert sizes == [*[{(64, 64)}] * 5, {(32, 32)}] * 6
+    # The first VLM is asked about each picture and its four perturbed versions, the second about the picture;
+    # the first also about one blank picture.
+    asked_of_one, asked_of_two = {(64, 64)}, {(32, 32)}
+    assert sizes == [asked_of_one, *[*[asked_of_one] * 5, asked_of_two] * 6]
 
 
 def test_measures_that_refuse_are_told_before_anything_is_loaded(small_spec, tmp_path, monkeypatch):

@@ -162,7 +162,8 @@ def found(right=0.9, clean=0.9, both=0.85, base=0.1, answered=0.9, steady=0.9, *
         (found(), "learned", "85% right and clean, at least 80%, the base's 10%"),
         (found(both=0.3), "learned, with artefacts",
          "90% right, at least 80%, but 30% right and clean, less than 80%, the base's 10%"),
-        (found(base=0.95, both=0.85), "learned, with artefacts", None),  # the base was better
+        (found(base=0.85, both=0.85), "not learned",  # there was nothing to learn
+         "90% right, and of the base's own pictures 85%: less than 10% were gained"),
         (found(right=0.5, both=0.5), "fooled",
          "the VLM that was trained against answers as expected for 90%, but 50% are right, at least 30% "
          "fewer"),

@@ -2,15 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.drawing import draw_pictures
-from dualproc_cli.evaluation.ask import BATCH, ask, ask_perturbed
+from dualproc_cli.evaluation.album import Album
+from dualproc_cli.evaluation.ask import BATCH, ask
 from dualproc_cli.evaluation.comparison import Comparison, Figures
+from dualproc_cli.evaluation.probes import OtherWordings
+from dualproc_cli.evaluation.probing import Probing
 from dualproc_cli.evaluation.right_and_clean import (
     Pictures,
     Shares,
@@ -35,6 +37,10 @@ def compare_with_base(
     second: CompositeLoss | None = None,
     *,
     seeds: Sequence[int],
+    others: OtherWordings | None = None,
+    full: bool = False,
+    album: Album | None = None,
+    drawn: dict[str, Tensor] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
     """Draw every prompt with the base generator and with the control, ask the VLMs, and measure.
@@ -46,21 +52,34 @@ def compare_with_base(
         measures: judge the pictures; they must not refuse ``spec``.
         second: the same questions, compiled for another VLM.
         seeds: at least 2, that every prompt is drawn at; none that were learned on.
+        others: the questions in wordings that were never learned on.
+        full: whether the VLM is also asked about pictures as sharing leaves them, see `perturb.lossy`.
+        album: where some of the pictures are kept.
+        drawn: pictures of the base generator, of these seeds, by prompt; those that are drawn are added.
         progress: called with the number of pictures done and their total.
     """
-    trial = Trial(spec, loss, measures, second)
+    trial = Trial(spec, loss, measures, second, others, full)
     groups = ((spec.prompts.train, TRAINED), (spec.prompts.held_out, HELD_OUT))
     total, done = 2 * len(seeds) * len(spec.prompts.all), 0
-    for prompts, columns in groups:
+
+    def draw(prompt: str) -> Tensor:
+        return torch.stack(list(draw_pictures(generator, prompt, seeds, BATCH)))
+
+    for prompts, (own, learned) in groups:
         for prompt in prompts:
-            base: Tensor | None = None
-            for column in columns:
-                with generator.without_adapter() if base is None else nullcontext():
-                    images = torch.stack(list(draw_pictures(generator, prompt, seeds, BATCH)))
-                base = images.float().cpu() if base is None else base
-                trial.add(column, prompt, images, base)
-                done += len(images)
-                progress(done, total)
+            base = drawn.get(prompt) if drawn else None
+            if base is None:
+                with generator.without_adapter():
+                    base = draw(prompt).float().cpu()
+                if drawn is not None:
+                    drawn[prompt] = base
+            trial.add(own, prompt, base.to(generator.device), base)
+            progress(done := done + len(seeds), total)
+            images = draw(prompt)
+            trial.add(learned, prompt, images, base)
+            progress(done := done + len(seeds), total)
+            if album:
+                album.add(prompt, prompts is spec.prompts.held_out, base, images)
     return trial.result(len(seeds))
 
 
@@ -73,14 +92,16 @@ class Trial:
         loss: CompositeLoss,
         measures: Sequence[Measure],
         second: CompositeLoss | None,
+        others: OtherWordings | None = None,
+        full: bool = False,
     ) -> None:
         self._spec, self._loss, self._second = spec, loss, second
         self._tallies = [Tally(measure) for measure in measures]
         self._clean = clean_measures(spec)
-        self._answers, self._perturbed, self._second_answers = Answers(), Answers(), Answers()
+        self._answers, self._second_answers = Answers(), Answers()
+        self._probing = Probing(spec, loss, others, full)
         self._pictures: dict[Column, Pictures] = defaultdict(Pictures)
         self._answered: dict[Column, list[Tensor]] = defaultdict(list)
-        self._steady: dict[Column, list[Tensor]] = defaultdict(list)
         self._unjudged = unjudged_questions(spec, measures)
         self._judges: tuple[str, ...] = ()
 
@@ -93,12 +114,10 @@ class Trial:
             images: [N, 3, H, W] in [0, 1], on the generator's device.
             base: the base generator's pictures of the same seeds, on the CPU.
         """
-        plain, shaken = ask(self._loss, images), ask_perturbed(self._loss, images)
+        plain = ask(self._loss, images)
         self._answers.add(column, plain)
-        self._perturbed.add(column, shaken)
-        learned = learned_questions(self._spec)
-        self._answered[column].append(answered(plain, learned))
-        self._steady[column].append(answered(plain, learned) & answered(shaken, learned))
+        self._answered[column].append(answered(plain, learned_questions(self._spec)))
+        self._probing.add(column, images, plain)
         evidence = Evidence(images.float().cpu(), self._spec, base, [prompt] * len(images))
         judgements = [tally.measure.judge(evidence) for tally in self._tallies]
         for tally, judgement in zip(self._tallies, judgements, strict=True):
@@ -137,10 +156,12 @@ class Trial:
             unjudged=() if self._second else self._unjudged,
             automatic=automatic_measures(self._spec),
             answered=means(self._answered),
-            steady=means(self._steady),
+            steady=means(self._probing.steady),
             questions=self._answers.figures(),
-            perturbed=self._perturbed.figures(),
+            perturbed=self._probing.perturbed.figures(),
             second_vlm=self._second_answers.figures(),
+            probes=self._probing.reports(),
+            blank=self._probing.blank,
         )
         fixed = {name for tally in self._tallies for name in tally.measure.fixes}
         for tally in self._tallies:
