@@ -26,6 +26,7 @@ with quiet_interrupts():  # these take half a second
         learn,
         libraries,
         models,
+        report,
         sample,
         schema,
         score,
@@ -100,6 +101,7 @@ app.command()(learn.learn)
 app.command()(sample.sample)
 app.command()(score.score)
 app.command()(evaluate.evaluate)
+app.command()(report.report)
 app.add_typer(bundle.app, name="bundle")
 app.command()(models.models)
 app.command()(bench.bench)

@@ -41,6 +41,7 @@ ROOMS = (
     "scoring",
     "side_by_side",
     "evaluation",
+    "report",
     "learning",
     "bench",
     "miniature.training",

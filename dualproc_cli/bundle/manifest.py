@@ -113,7 +113,7 @@ class Manifest(_Part):
     outcome: Outcome
     verdict: VerdictRecord | None
     metrics: list[StepMetrics] = Field(min_length=1)
-    validations: list[Validation] = []
+    validations: list[Validation]
     files: dict[str, str] = Field(min_length=1)
     digest: str
 
@@ -122,6 +122,11 @@ class Manifest(_Part):
         """Return a manifest of ``values``, the attributes without ``digest``."""
         manifest = cls(**values, digest="")
         return manifest.model_copy(update={"digest": whole_digest(manifest.model_dump(mode="json"))})
+
+    def with_files(self, files: dict[str, str]) -> "Manifest":
+        """Return the same manifest of other ``files``, digests by path, with another digest of its own."""
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "digest"}
+        return self.sealed(**{**values, "files": files})
 
     def to_json(self) -> str:
         """Return the manifest as indented JSON.
