@@ -6,7 +6,7 @@ from itertools import groupby
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FormatStrFormatter, NullFormatter, PercentFormatter
 
 from dualproc_cli.evaluation.comparison import Strength
 from dualproc_cli.metrics import StepMetrics, Validation
@@ -57,6 +57,8 @@ def losses_plot(metrics: Sequence[StepMetrics], name: str) -> Markup:
                     axes.plot(*_thinned(points), color=color, label=None if shown else label)
                     shown = True
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         return _finished(figure, axes, name, "loss and cost of keeping over the steps of learning")
 
 
