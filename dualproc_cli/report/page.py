@@ -51,7 +51,7 @@ def report_page(found: Sequence[Evaluated]) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE).render(
-        title=" and ".join(one.spec.name for one in found),
+        title=" and ".join(one.label for one in found),
         version=__version__,
         strips=strips(found),
         layers=[_data_uri(overlay(one.spec, one.folder)) for one in found],

@@ -15,7 +15,7 @@ from dualproc_cli.report.svg import INK, styled, to_svg
 SIZE = (5.0, 3.1)  # inches: a phone shows it as it is
 POINTS = 240  # of a curve at most; beyond, means of neighbours are drawn
 # Okabe and Ito's colours, told apart by all eyes, that stand out from white and from black.
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#9a7d0a", "#7f7f7f")
+COLORS = ("#2f86c8", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#9a7d0a", "#7f7f7f")
 OTHER = "#7f7f7f"
 
 
