@@ -42,6 +42,8 @@ def report(
     opened = Bundle.open(bundle)
     if output is None and opened.folder != bundle:
         raise UserError(f"{bundle}: a report cannot be added to a zip file; name a file for it with -o")
+    if output and output.is_dir():
+        raise UserError(f"{output}: is a folder (expected the name of an HTML file, such as report.html)")
     require_writable(output or bundle)
     (found,) = evaluate_all([opened], seeds, device, full=True)
     from dualproc_cli.report import report_page, write_report
