@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from scenes import make_scene
 from small_generator import load, with_adapter
 from small_vlm import make_vlm
 from spec_files import SHORTEST, load_text
@@ -21,6 +22,7 @@ from dualproc_cli.evaluation.probing import Probing
 from dualproc_cli.evaluation.tally import Tally
 from dualproc_cli.learning import learn
 from dualproc_cli.measures import Judgement, Measure, other_wordings
+from dualproc_cli.miniature.world.render import render
 from dualproc_cli.spec import (
     ControlSpec,
     EvaluateSpec,
@@ -248,12 +250,12 @@ def test_an_answer_that_a_fine_pattern_gave_does_not_stand():
 
 
 def test_pictures_as_sharing_leaves_them():
-    stripes = (torch.arange(64) // 16).remainder(2).float().expand(2, 3, 64, 64)
-    found = lossy(stripes)
+    images = render(make_scene()).images
+    found = lossy(images)
     assert list(found) == ["JPEG 75", "half size"]
     for version in found.values():
-        assert version.shape == stripes.shape
-        assert 0 < (version - stripes).abs().mean() < 0.1
+        assert version.shape == images.shape
+        assert 0 < (version - images).abs().mean() < 0.05
 
 
 # Putting it together

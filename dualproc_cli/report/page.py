@@ -16,7 +16,6 @@ from dualproc_cli.printable import printable
 from dualproc_cli.report.evaluated import Evaluated
 from dualproc_cli.report.findings import findings
 from dualproc_cli.report.pictures import overlay, strips
-from dualproc_cli.report.plots import answers_plot, losses_plot, strengths_plot
 
 TEMPLATE = "report.html.jinja"
 # What a picture's address may be: nothing that could end the style it stands in.
@@ -97,6 +96,9 @@ def _control(one: Evaluated, key: str) -> dict[str, Any]:
 
 def _plots(one: Evaluated, key: str) -> Iterator[tuple[str, Markup]]:
     """Yield the plots of a control, each with its caption."""
+    # imported here: matplotlib takes a second, and most evaluations write no report
+    from dualproc_cli.report.plots import answers_plot, losses_plot, strengths_plot
+
     yield "P(answer) while learning", answers_plot(one.metrics, one.validations, f"{key}-answers")
     yield "Loss, and the cost of keeping", losses_plot(one.metrics, f"{key}-losses")
     if one.comparison.strengths:
