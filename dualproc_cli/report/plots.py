@@ -16,6 +16,7 @@ SIZE = (5.0, 3.1)  # inches: a phone shows it as it is
 POINTS = 240  # of a curve at most; beyond, means of neighbours are drawn
 # Okabe and Ito's colours, told apart by all eyes, that stand out from white and from black.
 COLORS = ("#2f86c8", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#9a7d0a", "#7f7f7f")
+LEAST = 1e-4  # of a loss that is drawn: one that starts at 0 would take most of the height
 OTHER = "#7f7f7f"
 
 
@@ -52,7 +53,7 @@ def losses_plot(metrics: Sequence[StepMetrics], name: str) -> Markup:
         ):
             shown = False
             for part in _parts(metrics):
-                points = [(one.step, read(one)) for one in part if read(one) > 0]
+                points = [(one.step, read(one)) for one in part if read(one) > LEAST]
                 if points:
                     axes.plot(*_thinned(points), color=color, label=None if shown else label)
                     shown = True
