@@ -202,7 +202,7 @@ def test_a_measure_named_by_a_list_is_a_fault_like_any_other(tmp_path):
 def test_held_out_wordings_are_not_those_that_are_trained_on(tmp_path):
     extra = '    paraphrases: ["Is it so?"]\n    held_out_paraphrases: ["Is it thus?", "is  IT so?"]\n'
     (line,) = fault_lines(tmp_path, SHORTEST + extra)
-    where, problem = "questions.0.held_out_paraphrases.1", '"is  IT so?" is trained on too'
+    where, problem = "questions.0.held_out_paraphrases.1", '"is IT so?" is trained on too'
     assert line == f"spec.yaml:12:43: {where}: {problem} (expected a wording never trained on)"
     spec = load_text(
         tmp_path, SHORTEST + extra.replace(', "is  IT so?"', ""), "question_suffix=Yes or no?"
