@@ -35,13 +35,14 @@ STEERED_TOO_FAST = {
     "teach": {"steps": 60, "learning_rate": 0.5},
 }
 BIASED = {"steps": 40, "teach": {"steps": 40}}
-# What is so in every picture, or is no question of the miniature's language.
-BIASED_QUESTIONS = (
-    "Is the picture clean?",
-    "Is it a picture?",
-    "Does the picture show something?",
-    "Is the picture good?",
-)
+# What the miniature's VLM answers so of the base's pictures already, at .86 to .99. The first is so; the others
+# are not in its language.
+BIASED_QUESTIONS = {
+    "Is the picture clean?": "Yes",
+    "Is the picture good?": "Yes",
+    "Does the picture show something?": "Yes",
+    "Is there a horizon?": "No",
+}
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def drawn_specs() -> dict[str, Spec]:
     good = [horizon(rng) for _ in range(15)] + [depth(rng) for _ in range(5)]
     bad = [{**make(rng), "learn": NO_KEEP} for make in (horizon,) * 4 + (palette,) * 3]
     bad += [{**horizon(rng), "learn": settings} for settings in (TOO_FAST,) * 4 + (STEERED_TOO_FAST,) * 3]
-    bad += [biased(question, rng) for question in BIASED_QUESTIONS] + [already(rng) for _ in range(2)]
+    bad += [biased(*one, rng) for one in BIASED_QUESTIONS.items()] + [already(rng) for _ in range(2)]
     kinds = ["no-keep"] * 7 + ["too-fast"] * 7 + ["biased"] * 6
     named = {f"good-{index:02}-{spec['name']}": spec for index, spec in enumerate(good, 1)}
     pairs = enumerate(zip(kinds, bad, strict=True), 1)
@@ -76,11 +77,12 @@ def depth(rng: random.Random) -> Spec:
     }
 
 
-def biased(question: str, rng: random.Random) -> Spec:
+def biased(question: str, answer: str, rng: random.Random) -> Spec:
+    other = {"Yes": "No", "No": "Yes"}[answer]
     return {
         "name": "biased",
         "prompts": any_prompts(rng),
-        "questions": [yes("biased", question)],
+        "questions": [{"name": "biased", "question": question, "answer": answer, "alternatives": [other]}],
         "learn": BIASED,
     }
 
