@@ -35,8 +35,8 @@ STEERED_TOO_FAST = {
     "teach": {"steps": 60, "learning_rate": 0.5},
 }
 BIASED = {"steps": 40, "teach": {"steps": 40}}
-# What the miniature's VLM answers so of the base's pictures already, at .86 to .99. The first is so; the others
-# are not in its language.
+# What the miniature's VLM answers so of the base's pictures already, at .86 to .99. The first is so, and the
+# others are not in its language.
 BIASED_QUESTIONS = {
     "Is the picture clean?": "Yes",
     "Is the picture good?": "Yes",
