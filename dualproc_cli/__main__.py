@@ -27,6 +27,7 @@ with quiet_interrupts():  # these take half a second
         libraries,
         models,
         preview,
+        report,
         sample,
         schema,
         score,
@@ -113,6 +114,7 @@ app.command()(learn.learn)
 app.command()(sample.sample)
 app.command()(score.score)
 app.command()(evaluate.evaluate)
+app.command()(report.report)
 app.add_typer(bundle.app, name="bundle")
 app.command()(models.models)
 app.command()(bench.bench)

@@ -76,7 +76,7 @@ class View:
 
     def wordings(self, rng: torch.Generator | None) -> list[int]:
         """Return one wording per question, as indices of the scorer: drawn by ``rng``, or the main one."""
-        counts = [1 + len(question.paraphrases) for question in self.questions]
+        counts = [len(question.trained_wordings) for question in self.questions]
         starts = accumulate(counts[:-1], initial=0)
         if rng is None or max(counts) == 1:
             return list(starts)
@@ -233,9 +233,7 @@ def views(loaded: LoadedSpec, vlm: Vlm, height: int, width: int) -> Iterator[Vie
             beside = load_picture(loaded.folder / prompt.path).to(vlm.device)
         elif prompt is not None:
             layer = draw_layer(prompt, height, width, loaded.folder).to(vlm.device)
-        wordings = [
-            (text, question) for question in questions for text in (question.question, *question.paraphrases)
-        ]
+        wordings = [(text, question) for question in questions for text in question.trained_wordings]
         scorer = AnswerScorer(
             vlm,
             [text for text, _ in wordings],

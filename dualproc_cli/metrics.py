@@ -1,4 +1,4 @@
-"""What is recorded of every step of learning, and means over the last few steps.
+"""What is recorded of every step of learning and of every validation, and means over the last few steps.
 
 One batch is a handful of pictures, so a single step says little: means are taken over `WINDOW` steps.
 """
@@ -37,6 +37,31 @@ class StepMetrics(BaseModel):
     probabilities: dict[str, float]
     gradient_norm: float
     learning_rate: float
+
+
+class Validation(BaseModel):
+    """What was found at one step; shares are None if nothing judges whether pictures are right.
+
+    Attributes:
+        step: after which it was found.
+        phase: of that step.
+        right: share of the pictures that reach every goal.
+        clean: share of the pictures that have no more artefacts than the base generator's.
+        right_and_clean: share of both.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int
+    phase: PhaseName
+    right: float | None
+    clean: float
+    right_and_clean: float | None
+
+    @property
+    def score(self) -> float:
+        """What is compared: the share of pictures that are right and clean, or clean if that is not known."""
+        return self.clean if self.right_and_clean is None else self.right_and_clean
 
 
 def recent_loss(metrics: Sequence[StepMetrics]) -> float:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -33,28 +34,36 @@ Spec = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    campaign(__doc__, random_specs(), RESULTS, learn_and_evaluate, table)
+
+
+def campaign(
+    doc: str,
+    specs: dict[str, Spec],
+    default: Path,
+    learn_one: Callable[[Spec, int, int], dict[str, Any]],
+    table_of: Callable[[dict[str, Any]], str],
+) -> None:
+    """Learn what the command line names, or what has no results yet, and write results and table."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="specs to learn again")
     parser.add_argument(
         "--jobs", type=int, default=1, help="specs learned at a time, one thread each if more"
     )
     parser.add_argument("--seeds", type=int, default=16, help="held-out seeds per prompt")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are kept")
+    parser.add_argument("--results", type=Path, default=default, help="where the figures are kept")
     options = parser.parse_args()
-    specs, results = random_specs(), json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    chosen = [
-        name for name in specs if (name in options.names or (not options.names and name not in results))
-    ]
+    path = options.results
+    results = json.loads(path.read_text()) if path.exists() else {}
+    chosen = options.names or [name for name in specs if name not in results]
 
     def learn(name: str) -> None:
-        results[name] = learn_and_evaluate(specs[name], options.seeds, options.jobs)
-        options.results.write_text(json.dumps(dict(sorted(results.items())), indent=2) + "\n")
+        results[name] = learn_one(specs[name], options.seeds, options.jobs)
+        path.write_text(json.dumps(dict(sorted(results.items())), indent=2) + "\n")
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(learn, chosen))
-    options.results.with_suffix(".md").write_text(table(dict(sorted(results.items()))))
+    path.with_suffix(".md").write_text(table_of(dict(sorted(results.items()))))
 
 
 def random_specs() -> dict[str, Spec]:
@@ -166,7 +175,12 @@ def yes(name: str, question: str) -> Spec:
 
 
 def learn_and_evaluate(spec: Spec, seeds: int, jobs: int) -> dict[str, Any]:
-    """Run both commands as a user would, and return their figures."""
+    """Run both commands as a user would, and return the figures of the table."""
+    return figures(*learned(spec, seeds, jobs))
+
+
+def learned(spec: Spec, seeds: int, jobs: int) -> tuple[float, str, dict[str, Any]]:
+    """Return the seconds that `learn` takes, the verdict that it tells, and what `evaluate` finds."""
     threads = {"OMP_NUM_THREADS": "1"} if jobs > 1 else {}
     environment = {**os.environ, **threads}
     with tempfile.TemporaryDirectory() as scratch:
@@ -176,9 +190,11 @@ def learn_and_evaluate(spec: Spec, seeds: int, jobs: int) -> dict[str, Any]:
         run("learn", str(path), "-o", str(bundle), environment=environment)
         seconds = round(time.perf_counter() - started, 1)
         told = json.loads((bundle / "bundle.json").read_text())["verdict"]["name"]
-        found = json.loads(
-            run("evaluate", str(bundle), "--seeds", str(seeds), "--json", environment=environment)
-        )
+        evaluation = run("evaluate", str(bundle), "--seeds", str(seeds), "--json", environment=environment)
+    return seconds, told, json.loads(evaluation)
+
+
+def figures(seconds: float, told: str, found: dict[str, Any]) -> dict[str, Any]:
     shares = {name: found[name] for name in ("right", "clean", "right_and_clean")}
     verdict = {key: found["verdict"][key] for key in ("name", "reason")}
     return {"seconds": seconds, "told": told, "verdict": verdict, "seeds": found["seeds"], **shares}

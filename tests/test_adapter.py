@@ -67,6 +67,20 @@ def test_adapters_compose_as_in_plain_diffusers(tmp_path):
     assert torch.equal(sampler.render(["a tree"], [4]), plain_picture(pipeline, "flux", "a tree", 4))
 
 
+def test_loaded_adapters_are_drawn_at_another_strength(tmp_path):
+    with_adapter(load()).save_adapter(tmp_path)
+    sampler, half = load(), load()
+    base = sampler.render(["a tree"], [4])
+    sampler.load_adapters([(tmp_path, 0.5)])
+    half.load_adapters([(tmp_path, 0.25)])
+    as_it_is = sampler.render(["a tree"], [4])
+    with sampler.at_strength(0.5):
+        same(sampler.render(["a tree"], [4]), half.render(["a tree"], [4]))
+    with sampler.at_strength(0.0):
+        same(sampler.render(["a tree"], [4]), base)
+    assert torch.equal(sampler.render(["a tree"], [4]), as_it_is)
+
+
 def test_an_adapter_at_scale_zero_leaves_the_base_exactly(tmp_path):
     with_adapter(load()).save_adapter(tmp_path)
     sampler = load()

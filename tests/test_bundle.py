@@ -20,7 +20,16 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from dualproc_cli.__main__ import app
-from dualproc_cli.bundle import Bundle, Manifest, Outcome, Revisions, archive, write_bundle
+from dualproc_cli.bundle import (
+    Bundle,
+    Manifest,
+    Outcome,
+    Revisions,
+    VerdictRecord,
+    add_report,
+    archive,
+    write_bundle,
+)
 from dualproc_cli.bundle.card import model_card
 from dualproc_cli.bundle.manifest import whole_digest
 from dualproc_cli.errors import UserError
@@ -247,6 +256,31 @@ def test_code_of_the_card_draws_steered_pictures(tmp_path, where):
     difference = np.asarray(drawn["image"]).astype(int) - np.asarray(steered)
     assert np.abs(difference).max() <= 1  # recoloured before or after a rounding
     assert not np.array_equal(np.asarray(to_pil(generator.render([prompt], [0])[0])), np.asarray(steered))
+
+
+def verdict(name, share):
+    figures = {"confirmed": share, "held-out wordings": None, "spread_kept": 0.9}
+    return VerdictRecord(name=name, reason=f"{share:.0%} of $5 \\1", figures=figures)
+
+
+def test_a_report_is_added_to_a_bundle_that_stays_valid(bundle):
+    (bundle / ".git").mkdir()
+    before = Bundle.open(bundle)
+    add_report(before, "<p>one</p>", verdict("fooled", 0.25), "8 seeds")
+    first = Bundle.open(bundle)
+    assert first.manifest.digest != before.manifest.digest
+    assert first.manifest.files.keys() == before.manifest.files.keys() | {"report.html"}
+    changed = add_report(first, "<p>two</p>", verdict("learned", 0.9), "16 seeds")
+    assert Bundle.open(bundle).manifest == changed
+    assert (bundle / "report.html").read_text() == "<p>two</p>"
+    assert (bundle / ".git").is_dir()
+    card = (bundle / "README.md").read_text()
+    assert card.count("## Verdict") == card.count("## Use") == 1
+    assert "**learned**: 90% of $5 \\1." in card
+    assert "| right, as far as is known | 90% |" in card
+    assert "Judged on 16 seeds." in card
+    assert "held" not in card.split("## Verdict")[1].split("## Use")[0]
+    assert list(bundle.parent.iterdir()) == [bundle]
 
 
 def test_card_quotes_a_prompt_for_the_shell(loaded):

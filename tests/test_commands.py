@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from dualproc_cli import __version__
 from dualproc_cli.__main__ import app
 from dualproc_cli.errors import UserError
 from dualproc_cli.file_names import slugs
-from dualproc_cli.generator import load_generator
+from dualproc_cli.generator import Generator, load_generator
 from dualproc_cli.picture_files import load_picture
 from dualproc_cli.pictures import Section, Strip, labelled_grid, save_png
 from dualproc_cli.spec import GeneratorSpec
@@ -37,6 +38,7 @@ COMMANDS = [
     "sample",
     "score",
     "evaluate",
+    "report",
     "schema",
     "models",
     "bench",
@@ -361,6 +363,43 @@ def test_evaluate_prints_tables_and_json(home):
         "diversity",
     ):
         assert word in printed
+
+
+def test_a_report_is_written_into_a_bundle_or_beside_it(home, tmp_path):
+    bundle = tmp_path / "small"
+    shutil.copytree(home / "small", bundle)
+    before = json.loads((bundle / "bundle.json").read_text())["digest"]
+    printed = succeeds("report", bundle, "--seeds", 2).stdout
+    after = json.loads(succeeds("bundle", "verify", bundle, "--json").stdout)["digest"]
+    assert before != after
+    assert printed.splitlines()[0] == f"Wrote {bundle / 'report.html'}; the bundle's sha256 is now {after}"
+    assert printed.splitlines()[1].startswith("verdict: ")
+    page = (bundle / "report.html").read_text()
+    assert "strength of the adapter" in page
+    assert page.count("data:image/webp") == 3 * 2 * 2 + 1  # prompts, base and learned, seeds; and the overlay
+    archive = shutil.make_archive(tmp_path / "zipped", "zip", bundle)
+    assert "cannot be added to a zip" in refused("report", archive)
+    assert "no such bundle" in refused("report", tmp_path / "none")
+
+
+def test_several_bundles_are_evaluated_side_by_side(home, tmp_path, monkeypatch):
+    drawn = []
+    render = Generator.render
+
+    def counted(self, prompts, seeds, **options):
+        drawn.append(prompts)
+        return render(self, prompts, seeds, **options)
+
+    monkeypatch.setattr(Generator, "render", counted)
+    both = (home / "small", home / "small")
+    found = json.loads(succeeds("evaluate", *both, "--seeds", 2, "--json").stdout)["bundles"]
+    assert [one["bundle"] for one in found] == [str(home / "small")] * 2
+    assert found[0]["verdict"] == found[1]["verdict"]
+    # Each of three prompts is drawn by the base once, and by both controls.
+    assert len(drawn) == 3 + 2 * 3
+    printed = succeeds("evaluate", *both, "--seeds", 2).stdout.splitlines()
+    assert printed[0].split()[:2] == ["bundle", "verdict"]
+    assert len(printed) == 1 + 2 + 2
 
 
 def test_a_strict_evaluation_fails_unless_the_control_was_learned(home):

@@ -6,19 +6,26 @@ import weakref
 
 import pytest
 import torch
+from scenes import make_scene
 from small_generator import load, with_adapter
 from small_judges import make_features
 from small_vlm import make_vlm
+from spec_files import SHORTEST, load_text
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.drawing import FIRST_HELD_OUT, draw_pictures, held_out_seeds
 from dualproc_cli.evaluation import compare_with_base, evaluate_bundle
+from dualproc_cli.evaluation.ask import ask
 from dualproc_cli.evaluation.comparison import Comparison, Figures
+from dualproc_cli.evaluation.perturb import lossy
+from dualproc_cli.evaluation.probes import compile_other_wordings, corrected
+from dualproc_cli.evaluation.probing import Probing
 from dualproc_cli.evaluation.tally import Tally
 from dualproc_cli.learning import learn
-from dualproc_cli.measures import Judgement, Measure
+from dualproc_cli.measures import Judgement, Measure, other_wordings
 from dualproc_cli.memory import MemoryPlan
+from dualproc_cli.miniature.world.render import render
 from dualproc_cli.pictures import eight_bits
 from dualproc_cli.spec import (
     ControlSpec,
@@ -164,6 +171,98 @@ def test_drawing_in_batches_changes_nothing(generator):
     assert torch.equal(together, generator.render(["a house"] * 3, seeds))
 
 
+# Probes
+
+
+def yes_no(text, **changes):
+    return Question(name="at", question=text, answer="Yes", alternatives=("No",), **changes)
+
+
+def test_wordings_that_are_not_trained_on(tmp_path):
+    spec = load_text(tmp_path, SHORTEST).spec
+    question = yes_no(
+        "Is the horizon at  the red line?",
+        paraphrases=("Is the red line at the horizon?",),
+        held_out_paraphrases=("Is the horizon there?", "Does the horizon lie on the red line?"),
+    )
+    held_out, opposite = other_wordings(spec, question)
+    assert held_out == ("Is the horizon there?", "Does the horizon lie on the red line?")
+    assert opposite == ("Is the horizon away from the red line?", "Is the red line away from the horizon?")
+    assert other_wordings(spec, yes_no("Is it nice?")) == ((), ())
+    open_question = Question(name="what", question="What is in the picture?", answer="a house")
+    assert other_wordings(spec, open_question) == (("What does the picture show?",), ())
+    another = spec.model_copy(update={"vlm": spec.vlm.model_copy(update={"model": "org/vlm"})})
+    assert other_wordings(another, question) == (question.held_out_paraphrases, ())
+
+
+def test_other_wordings_are_asked_in_place_of_the_questions(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        "dualproc_cli.evaluation.probes.compile_loss", lambda loaded, *_: compiled.append(loaded.spec)
+    )
+    loaded = load_text(tmp_path, SHORTEST, "learn.keep.clean=0.5")
+    found = compile_other_wordings(loaded, None, 64, 64)
+    asked = compiled[0].asked
+    assert [one.answer for one in asked] == ["Yes"] * 2 + ["No"] * 2  # nothing asks whether it is clean
+    assert [one.alternatives for one in asked[2:]] == [("Yes",)] * 2
+    assert {one.visual_prompt for one in asked} == {"target"}
+    kinds = [found.sources[one.name] for one in asked]
+    assert kinds == [("held-out wordings", "at-the-line")] * 2 + [("opposite wordings", "at-the-line")] * 2
+    nothing = load_text(tmp_path, SHORTEST.replace("Is the horizon at the red line?", "Is it nice?"))
+    assert compile_other_wordings(nothing, None, 64, 64) is None
+
+
+def test_what_a_vlm_says_of_a_blank_picture_is_no_evidence():
+    found = corrected({"q": torch.tensor([0.5, 0.9, 0.99, 1.0])}, {"q": 0.9})["q"]
+    assert found.tolist() == pytest.approx([0.1, 0.5, 11 / 12, 1.0], abs=1e-4)
+    denied = corrected({"q": torch.tensor([0.3, 0.9])}, {"q": 0.01})["q"]
+    assert denied.tolist() == pytest.approx([0.3, 0.9])
+
+
+class Contrast(CompositeLoss):
+    """P(answer) is high if the pixels of a picture vary, or for pictures brighter than a blank one."""
+
+    def __init__(self):
+        super().__init__([], LearnSpec())
+
+    def __call__(self, images, rng=None):
+        sure = (images.std((1, 2, 3)) > 0.3).float()
+        return LossReport(images.sum(), {}, {"bright": 0.1 + 0.8 * sure})
+
+
+class Fixed:
+    """Other wordings of which one is not believed in."""
+
+    def ask(self, images):
+        return {"held-out wordings": {"bright": torch.full((len(images),), 0.2)}}
+
+
+def test_an_answer_that_a_fine_pattern_gave_does_not_stand():
+    pattern = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).float().expand(2, 3, 64, 64)
+    probing = Probing(control(), full=True)
+    probing.add("learned", pattern, ask(Contrast(), pattern), Contrast())
+    stands = {name: report.stands.learned for name, report in probing.reports().items()}
+    assert stands == {
+        "perturbed": 0, "blank picture": 1, "shifted": 1, "noisy": 1, "blurred": 0, "resized": 0,
+        "JPEG 75": stands["JPEG 75"], "half size": 0,
+    }  # fmt: skip
+    assert not torch.cat(probing.steady["learned"]).any()
+    stripes = (torch.arange(64) // 16).remainder(2).float().expand(2, 3, 64, 64)
+    for others, steady in ((None, True), (Fixed(), False)):
+        probing = Probing(control())
+        probing.add("learned", stripes, ask(Contrast(), stripes), Contrast(), others)
+        assert torch.cat(probing.steady["learned"]).tolist() == [steady] * 2
+
+
+def test_pictures_as_sharing_leaves_them():
+    images = render(make_scene()).images
+    found = lossy(images)
+    assert list(found) == ["JPEG 75", "half size"]
+    for version in found.values():
+        assert version.shape == images.shape
+        assert 0 < (version - images).abs().mean() < 0.05
+
+
 # Putting it together
 
 
@@ -263,8 +362,9 @@ def test_the_second_vlm_sees_its_own_size(bundle, monkeypatch):
 
     monkeypatch.setattr(CompositeLoss, "__call__", asked)
     evaluate_bundle(bundle, CPU, seeds=2)
-    # The first VLM is asked about each picture and its four perturbed versions, the second about the picture.
-    assert sizes == [{(64, 64)}] * 5 * 6 + [{(32, 32)}] * 6
+    # The first VLM is asked about each picture and its four perturbed versions, and about one blank picture;
+    # the second about the picture.
+    assert sizes == [{(64, 64)}] * (5 * 6 + 1) + [{(32, 32)}] * 6
 
 
 def test_pictures_are_drawn_once_and_one_model_is_in_memory_at_a_time(bundle, monkeypatch):

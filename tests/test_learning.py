@@ -23,10 +23,11 @@ from dualproc_cli.learning.keep import distance, total_variation
 from dualproc_cli.learning.learner import rate_factor
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
-from dualproc_cli.learning.validation import Validation, Validator, is_best, settled
+from dualproc_cli.learning.validation import Validator, is_best, settled
 from dualproc_cli.metrics import (
     WINDOW,
     StepMetrics,
+    Validation,
     first_and_last_probability,
     holds_above,
     recent_loss,
@@ -443,6 +444,7 @@ def test_the_best_validated_state_is_kept(run, monkeypatch):
     changes = ["learn.keep_best=verdict", "learn.validate_every=1"]
     best = run("best", [*changes, "learn.steps=6"])
     assert len(phases(best)) == 4  # it got worse twice
+    assert [one.step for one in Bundle.open(best).manifest.validations] == [1, 2, 3, 4]
     scores = iter([0.3, 0.9])
     assert adapter(best) != adapter(run("last", ["learn.steps=4"]))
     assert adapter(best) != adapter(run("later", ["learn.steps=6"]))
@@ -459,9 +461,15 @@ def test_no_bundle_of_an_untaught_adapter_is_written(run, tmp_path, monkeypatch)
 
 
 def test_a_run_ends_with_a_verdict(run):
-    verdict = Bundle.open(run(changes=["learn.validation_pictures=6"])).manifest.verdict
-    assert verdict.reason
-    assert Bundle.open(run("none", ["learn.validation_pictures=0"])).manifest.verdict is None
+    folder = run(changes=["learn.validation_pictures=6"])
+    manifest = Bundle.open(folder).manifest
+    assert manifest.verdict.reason
+    assert "report.html" in manifest.files
+    for name, words in (("report.html", manifest.verdict.name), ("README.md", manifest.verdict.reason)):
+        assert words in (folder / name).read_text()
+    without = Bundle.open(run("none", ["learn.validation_pictures=0"])).manifest
+    assert without.verdict is None
+    assert "report.html" not in without.files
 
 
 # Refused before any model is loaded

@@ -42,6 +42,7 @@ ROOMS = (
     "side_by_side",
     "preview",
     "evaluation",
+    "report",
     "learning",
     "bench",
     "miniature.training",

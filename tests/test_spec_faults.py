@@ -197,3 +197,18 @@ def test_a_measure_named_by_a_list_is_a_fault_like_any_other(tmp_path):
     lines = fault_lines(tmp_path, SHORTEST + "evaluate: {measures: [{name: []}]}\n")
     assert lines
     assert all(line.startswith("spec.yaml:11:") and "evaluate.measures.0" in line for line in lines)
+
+
+def test_held_out_wordings_are_not_those_that_are_trained_on(tmp_path):
+    extra = '    paraphrases: ["Is it so?"]\n    held_out_paraphrases: ["Is it thus?", "is  IT so?"]\n'
+    (line,) = fault_lines(tmp_path, SHORTEST + extra)
+    where, problem = "questions.0.held_out_paraphrases.1", '"is IT so?" is trained on too'
+    assert line == f"spec.yaml:12:43: {where}: {problem} (expected a wording never trained on)"
+    spec = load_text(
+        tmp_path, SHORTEST + extra.replace(', "is  IT so?"', ""), "question_suffix=Yes or no?"
+    ).spec
+    assert spec.asked[0].held_out_paraphrases == ("Is it thus? Yes or no?",)
+    assert "Is it thus? Yes or no?" in spec.question_texts
+    assert spec.asked[0].trained_wordings == (
+        "Is the horizon at the red line? Yes or no?", "Is it so? Yes or no?"
+    )  # fmt: skip

@@ -1,5 +1,6 @@
 """Right, clean, and the verdict that follows from them."""
 
+import dataclasses
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from spec_files import SHORTEST, load_text
 from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.drawing import held_out_seeds, validation_seeds
 from dualproc_cli.evaluation import Comparison, Referee, verdict_of
-from dualproc_cli.evaluation.comparison import Figures, Source, SpreadReport
+from dualproc_cli.evaluation.comparison import Figures, ProbeReport, Source, SpreadReport
 from dualproc_cli.evaluation.perturb import perturbed
 from dualproc_cli.evaluation.right_and_clean import Pictures, right_by_measures, unjudged_questions
 from dualproc_cli.measures import Judgement, automatic_measures, clean_measures, measures_of
@@ -162,7 +163,8 @@ def found(right=0.9, clean=0.9, both=0.85, base=0.1, answered=0.9, steady=0.9, *
         (found(), "learned", "85% right and clean, at least 80%, the base's 10%"),
         (found(both=0.3), "learned, with artefacts",
          "90% right, at least 80%, but 30% right and clean, less than 80%, the base's 10%"),
-        (found(base=0.95, both=0.85), "learned, with artefacts", None),  # the base was better
+        (found(base=0.85, both=0.85), "not learned",  # there was nothing to learn
+         "90% right, and of the base's own pictures 85%: less than 10% were gained"),
         (found(right=0.5, both=0.5), "fooled",
          "the VLM that was trained against answers as expected for 90%, but 50% are right, at least 30% "
          "fewer"),
@@ -187,6 +189,23 @@ def test_verdict(comparison, name, reason):
     assert verdict.name == name
     assert reason is None or verdict.reason == reason
     assert verdict.as_json()["figures"]["pixel_spread_kept"] == comparison.spread["diversity"].ratio
+
+
+def test_the_weakest_witness_is_named():
+    probes = {
+        name: ProbeReport(Figures(learned_held_out=share), {})
+        for name, share in {"perturbed": 0.7, "held-out wordings": 0.2, "half size": 0.0}.items()
+    }
+    alone = dataclasses.replace(found(right=None, steady=0.1), probes=probes)
+    assert "90%, but 10% in wordings that were not learned on, at least" in verdict_of(alone).reason
+    assert verdict_of(alone).figures["held-out wordings"] == 0.2
+    judged = dataclasses.replace(found(right=0.5, both=0.5), probes=probes)
+    assert "but 50% are right" in verdict_of(judged).reason
+
+
+def test_what_is_answered_as_expected_anyway_was_not_learned():
+    biased = dataclasses.replace(found(right=None), steady=Figures(0, 0, 0.9, 0.95))
+    assert verdict_of(biased).name == "not learned"
 
 
 def test_without_held_out_prompts_the_training_prompts_decide():

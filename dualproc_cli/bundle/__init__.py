@@ -12,6 +12,15 @@ This package imports no torch.
 from dualproc_cli.bundle.bundle import Bundle
 from dualproc_cli.bundle.layout import MANIFEST
 from dualproc_cli.bundle.manifest import Manifest, Outcome, Revisions, VerdictRecord
-from dualproc_cli.bundle.write import write_bundle
+from dualproc_cli.bundle.write import add_report, write_bundle
 
-__all__ = ["MANIFEST", "Bundle", "Manifest", "Outcome", "Revisions", "VerdictRecord", "write_bundle"]
+__all__ = [
+    "MANIFEST",
+    "Bundle",
+    "Manifest",
+    "Outcome",
+    "Revisions",
+    "VerdictRecord",
+    "add_report",
+    "write_bundle",
+]

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from dualproc_cli.bundle.layout import ADAPTER, GRID
-from dualproc_cli.bundle.manifest import Outcome, Revisions
+from dualproc_cli.bundle.manifest import Outcome, Revisions, VerdictRecord
 from dualproc_cli.metrics import StepMetrics, first_and_last_probability
 from dualproc_cli.spec import ControlSpec, GeneratorSpec
 from dualproc_cli.spec.models import MINIATURE
@@ -65,6 +65,30 @@ pipe = DiffusionPipeline.from_pretrained({source}, dtype={dtype}{revision}{trust
     generator=torch.Generator().manual_seed(0),
 ).images[0]
 """
+
+VERDICT = """\
+
+## Verdict
+
+**{name}**: {reason}.
+
+| of the pictures | share |
+|---|---|
+{rows}
+
+Judged on {judged}. `report.html` has the pictures, the curves, and what was tried to find out.
+"""
+VERDICT_SECTION = re.compile(r"\n## Verdict\n.*?(?=\n## )|(?=\n## Use\n)", re.DOTALL)
+FIGURES = {
+    "confirmed": "right, as far as is known",
+    "confirmed_and_clean": "right and clean",
+    "base_right_and_clean": "right and clean, without this control",
+    "answered": "answered as expected by the VLM that was trained against",
+    "perturbed": "the same under small perturbations",
+    "held-out wordings": "the same in wordings that were not learned on",
+    "opposite wordings": "the same when asked for the opposite",
+    "blank picture": "the same beyond what the VLM says of a blank picture",
+}
 
 STEERING = """
 `steering.safetensors` holds what the adapter was taught: how the generator's inputs are steered.
@@ -125,6 +149,20 @@ def model_card(
         questions="\n".join(_row(spec, index, metrics) for index in range(len(spec.questions))),
         outcome=REASONS[outcome.reason].format(outcome.step),
     )
+
+
+def with_verdict(card: str, verdict: VerdictRecord, judged: str) -> str:
+    """Return a model card with a verdict on the control, in place of the one that it had.
+
+    Args:
+        card: a model card.
+        verdict: on the control.
+        judged: which pictures it is on, in words.
+    """
+    known = {words: verdict.figures.get(name) for name, words in FIGURES.items()}
+    rows = "\n".join(f"| {words} | {share:.0%} |" for words, share in known.items() if share is not None)
+    section = VERDICT.format(name=verdict.name, reason=verdict.reason, rows=rows, judged=judged)
+    return VERDICT_SECTION.sub(lambda _: section, card, count=1)
 
 
 def _front_matter(spec: ControlSpec) -> dict[str, Any]:

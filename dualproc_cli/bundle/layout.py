@@ -6,5 +6,6 @@ ADAPTER = ADAPTER_FILE
 SPEC = "spec.yaml"
 MANIFEST = "bundle.json"
 README = "README.md"
+REPORT = "report.html"
 SAMPLES = "samples"
 GRID = f"{SAMPLES}/before-after.png"

@@ -20,7 +20,7 @@ from dualproc_cli import __version__
 from dualproc_cli.bundle.layout import MANIFEST
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import require_regular
-from dualproc_cli.metrics import StepMetrics
+from dualproc_cli.metrics import StepMetrics, Validation
 from dualproc_cli.spec.fields import Name, Text
 
 FORMAT = 2
@@ -94,6 +94,7 @@ class Manifest(_Part):
         outcome: how the run ended.
         verdict: what became of the control; None if it was not judged.
         metrics: the metrics of every step.
+        validations: what was found on the way, if ``learn.keep_best`` asked for it.
         files: SHA-256 of every other file, by its path with forward slashes.
         digest: SHA-256 of everything above, and so of the whole bundle; see `whole_digest`.
     """
@@ -112,6 +113,7 @@ class Manifest(_Part):
     outcome: Outcome
     verdict: VerdictRecord | None
     metrics: list[StepMetrics] = Field(min_length=1)
+    validations: list[Validation]
     files: dict[str, str] = Field(min_length=1)
     digest: str
 
@@ -120,6 +122,11 @@ class Manifest(_Part):
         """Return a manifest of ``values``, the attributes without ``digest``."""
         manifest = cls(**values, digest="")
         return manifest.model_copy(update={"digest": whole_digest(manifest.model_dump(mode="json"))})
+
+    def with_files(self, files: dict[str, str]) -> "Manifest":
+        """Return the same manifest of other ``files``, digests by path, with another digest of its own."""
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "digest"}
+        return self.sealed(**{**values, "files": files})
 
     def to_json(self) -> str:
         """Return the manifest as indented JSON.

@@ -1,4 +1,4 @@
-"""Writing a bundle."""
+"""Writing a bundle, and adding a report to one."""
 
 import json
 import os
@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualproc_cli.bundle.card import model_card
-from dualproc_cli.bundle.layout import GRID, MANIFEST, README, SAMPLES, SPEC
+from dualproc_cli.bundle.bundle import Bundle
+from dualproc_cli.bundle.card import model_card, with_verdict
+from dualproc_cli.bundle.layout import GRID, MANIFEST, README, REPORT, SAMPLES, SPEC
 from dualproc_cli.bundle.manifest import FORMAT, Manifest, Outcome, Revisions, VerdictRecord, library_versions
 from dualproc_cli.files import digest, folder_atomically
-from dualproc_cli.metrics import StepMetrics
-from dualproc_cli.spec import ControlSpec, ImagePrompt, LoadedSpec, canonical, spec_digest
+from dualproc_cli.metrics import StepMetrics, Validation
+from dualproc_cli.spec import ImagePrompt, LoadedSpec, canonical, spec_digest
 from dualproc_cli.spec.weights_files import adapter_file
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ def write_bundle(
     memory: Sequence[str],
     started_from: str | None = None,
     metrics: Sequence[StepMetrics],
+    validations: Sequence[Validation] = (),
     outcome: Outcome,
     verdict: VerdictRecord | None,
+    judged: str = "",
+    report: str | None = None,
     grid: "Image.Image",
     samples: "Mapping[str, Image.Image]",
 ) -> None:
@@ -47,8 +51,11 @@ def write_bundle(
         memory: names of the memory strategies that were used.
         started_from: the digest of the adapter's file that the run started from.
         metrics: the metrics of every step.
+        validations: what was found on the way.
         outcome: how the run ended.
         verdict: what became of the control.
+        judged: which pictures the verdict is on, in words.
+        report: the report, as HTML; None leaves it out.
         grid: the pictures before and after, side by side.
         samples: pictures drawn with the control, by file name.
 
@@ -71,13 +78,15 @@ def write_bundle(
         for name, picture in samples.items():
             picture.save(folder / SAMPLES / name)
         card = model_card(spec, metrics, outcome, revisions, arguments, steering=save_steering is not None)
-        (folder / README).write_text(card, "utf-8")
+        (folder / README).write_text(with_verdict(card, verdict, judged) if verdict else card, "utf-8")
+        if report is not None:
+            (folder / REPORT).write_text(report, "utf-8")
         manifest = Manifest.sealed(
             format=FORMAT,
             name=spec.name,
             spec=json.loads(canonical(spec)),
             spec_digest=spec_digest(spec),
-            overrides=_overrides(spec, loaded.origins),
+            overrides=loaded.overrides,
             origins=loaded.origins,
             revisions=revisions,
             memory=list(memory),
@@ -87,9 +96,39 @@ def write_bundle(
             outcome=outcome,
             verdict=verdict,
             metrics=list(metrics),
+            validations=list(validations),
             files={path: digest(folder / path) for path in _files(folder)},
         )
         (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
+
+
+def add_report(bundle: Bundle, report: str, verdict: VerdictRecord, judged: str) -> Manifest:
+    """Write a report into a bundle's folder, and its verdict on the model card; all of it or nothing.
+
+    The bundle's manifest lists the new files, and so gets another digest.
+
+    Args:
+        bundle: opened from a folder.
+        report: as HTML.
+        verdict: on the control.
+        judged: which pictures the verdict is on, in words.
+
+    Returns:
+        The new manifest.
+
+    Raises:
+        OSError: the disk is full, or a file cannot be written.
+    """
+    path = bundle.folder.resolve()
+    with folder_atomically(path, overwrite=True) as folder:
+        shutil.copytree(path, folder, symlinks=True, dirs_exist_ok=True)
+        card = (folder / README).read_text("utf-8", errors="replace")
+        (folder / README).write_text(with_verdict(card, verdict, judged), "utf-8")
+        (folder / REPORT).write_text(report, "utf-8")
+        files = bundle.manifest.files | {name: digest(folder / name) for name in (README, REPORT)}
+        manifest = bundle.manifest.with_files(dict(sorted(files.items())))
+        (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
+    return manifest
 
 
 def _files(folder: Path) -> list[str]:
@@ -98,16 +137,3 @@ def _files(folder: Path) -> list[str]:
         for parent, _, names in os.walk(folder)
         for name in names
     )
-
-
-def _overrides(spec: ControlSpec, origins: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values that ``--set`` gave, by dotted key."""
-    return {
-        key: _value(spec.model_dump(mode="json"), key) for key, origin in origins.items() if origin == "--set"
-    }
-
-
-def _value(data: Any, key: str) -> Any:
-    for part in key.split("."):
-        data = data[int(part)] if isinstance(data, list) else data[part]
-    return data

@@ -9,26 +9,39 @@ import typer
 from rich.table import Column, Table
 
 from dualproc_cli.commands.libraries import importing
-from dualproc_cli.commands.options import AsJson, Device, Strict
+from dualproc_cli.commands.options import AsJson, Device, Seeds, Strict
 from dualproc_cli.commands.tables import print_table
+from dualproc_cli.files import require_writable
 from dualproc_cli.models.source import require_models
 from dualproc_cli.stages import stage
-from dualproc_cli.terminal import Console, echo
+from dualproc_cli.terminal import Console, Text, echo
 
 if TYPE_CHECKING:
+    from dualproc_cli.bundle import Bundle
     from dualproc_cli.evaluation import Comparison
-    from dualproc_cli.evaluation.comparison import Figures
-
-COLUMNS = ("base", "learned", "held out: base", "learned")  # the prompts are held out
+    from dualproc_cli.evaluation.tables import Rows
+    from dualproc_cli.report import Evaluated
 
 
 def evaluate(
-    bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="What `dualproc learn` wrote, or a .zip of it.")
+    bundles: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE...", help="What `dualproc learn` wrote, or a .zip of it; several are compared."
+        ),
     ],
-    seeds: Annotated[
-        int | None,
-        typer.Option("--seeds", min=2, metavar="N", help="Held-out seeds per prompt; the spec's by default."),
+    seeds: Seeds = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Also try JPEG, half size and other strengths of the adapter, which takes about half as "
+            "long again.",
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="HTML", help="Write a report of all bundles, too; implies --full."),
     ] = None,
     device: Device = None,
     strict: Strict = False,
@@ -38,119 +51,96 @@ def evaluate(
 
     A picture is right if it reaches every goal, and clean if it has no more artefacts than the base
     generator's own pictures. The verdict follows from their shares, by a rule that is printed with it.
+    Several bundles are set side by side: each draws the prompts of all at the same seeds.
 
     Example: dualproc evaluate horizon-position.dualproc --seeds 64
     """
     from dualproc_cli.bundle import Bundle
 
-    opened = Bundle.open(bundle)
-    spec = opened.spec
-    require_models(spec.generator, spec.vlm, spec.evaluate.vlm)
-    with importing(spec.generator, spec.vlm, spec.evaluate.vlm, measures=spec.evaluate.measures):
-        from dualproc_cli.device import pick_device
-        from dualproc_cli.evaluation import evaluate_bundle, verdict_of
+    opened = [Bundle.open(path) for path in bundles]
+    if report:
+        require_writable(report)
+    found = evaluate_all(opened, seeds, device, full or report is not None)
+    from dualproc_cli.evaluation.tables import compared
 
-    result = evaluate_bundle(
-        opened,
-        pick_device(device),
-        seeds,
-        lambda done, total: stage(f"drawing pictures: {done} of {total}"),
-    )
-    stage("")
-    verdict = verdict_of(result)
     if as_json:
-        echo(json.dumps({"verdict": verdict.as_json(), **result.as_json()}))
+        records = [{"verdict": one.verdict.as_json(), **one.comparison.as_json()} for one in found]
+        named = [{"bundle": str(path), **record} for path, record in zip(bundles, records, strict=True)]
+        echo(json.dumps({"bundles": named} if len(found) > 1 else records[0], ensure_ascii=False))
+    elif len(found) == 1:
+        _print(found[0].comparison)
     else:
-        _print(result)
-        Console(highlight=False).print(f"[bold]{verdict.name}[/bold]: {verdict.reason}", soft_wrap=True)
-    if strict and verdict.name != "learned":
+        _print_rows(compared((one.label, one.comparison, one.verdict) for one in found))
+    if not as_json:
+        for one in found:
+            label = f"{one.label}: " if len(found) > 1 else ""
+            Console(highlight=False).print(
+                Text.assemble(label, (one.verdict.name, "bold"), f": {one.verdict.reason}"), soft_wrap=True
+            )
+    if report:
+        from dualproc_cli.report import write_report
+
+        write_report(found, report)
+        echo(f"Wrote {report}", err=as_json)
+    if strict and any(one.verdict.name != "learned" for one in found):
         raise typer.Exit(1)
 
 
+def evaluate_all(
+    bundles: Sequence["Bundle"], seeds: int | None, device: str | None, full: bool
+) -> "list[Evaluated]":
+    """Evaluate bundles, one after another, on the prompts of all of them at the same seeds.
+
+    Args:
+        bundles: opened; at least one.
+        seeds: held-out seeds per prompt; None takes what the first bundle's spec says.
+        device: where the models run, as the user named it.
+        full: whether to try more, and to keep pictures for a report.
+    """
+    models = [
+        model
+        for bundle in bundles
+        for model in (bundle.spec.generator, bundle.spec.vlm, bundle.spec.evaluate.vlm)
+    ]
+    measures = [measure for bundle in bundles for measure in bundle.spec.evaluate.measures]
+    require_models(*models)
+    with importing(*models, measures=measures):
+        from dualproc_cli.device import pick_device
+        from dualproc_cli.evaluation import Album, SharedPictures, evaluate_bundle, verdict_of
+        from dualproc_cli.report import Evaluated
+    place, count = pick_device(device), seeds or max(2, bundles[0].spec.evaluate.seeds)
+    prompts = dict.fromkeys(prompt for bundle in bundles for prompt in bundle.spec.prompts.all)
+    shared = SharedPictures(tuple(prompts)) if len(bundles) > 1 else None
+    found = []
+    for bundle in bundles:
+        album, prefix = Album(), f"{bundle.source.name}: " if shared else ""
+
+        def progress(done: int, total: int, prefix: str = prefix) -> None:
+            stage(f"{prefix}drawing pictures: {done} of {total}")
+
+        result = evaluate_bundle(bundle, place, count, progress, full=full, album=album, shared=shared)
+        found.append(Evaluated.of(bundle, result, verdict_of(result), album))
+    stage("")
+    return found
+
+
 def _print(result: "Comparison") -> None:
+    from dualproc_cli.evaluation.tables import models, rules, tables_of
+
     console = Console(highlight=False)
-    pictures = Table(Column("pictures", no_wrap=True), *COLUMNS, box=None, header_style="dim")
-    shares = {"right": result.right, "clean": result.clean, "right and clean": result.right_and_clean}
-    for label, figures in shares.items():
-        if figures is not None:
-            pictures.add_row(f"  {label}", *map(_percent, figures.values()))
-    print_table(pictures)
-    for line in _rules(result):
+    pictures, *others = tables_of(result)
+    _print_rows(pictures)
+    for line in rules(result):
         console.print(f"  {line}", style="dim", soft_wrap=True, markup=False)
-    goals = Table(Column("", no_wrap=True), *COLUMNS, "unit", box=None, header_style="dim")
-    measures = [(_labelled(name, goal.judged), goal) for name, goal in result.measures.items()]
-    _add(goals, "measured success", [(label, goal.success, "") for label, goal in measures if goal.success])
-    # A value without a unit repeats the success.
-    values = [(label, goal.value, goal.source.unit) for label, goal in measures if goal.source.unit]
-    _add(goals, "measured value", values)
-    _add(goals, "P(answer)", [(name, figures, "") for name, figures in result.questions.items()])
-    _add(goals, "P(answer), perturbed", [(name, found, "") for name, found in result.perturbed.items()])
-    _add(goals, "P(answer), second VLM", [(name, figures, "") for name, figures in result.second_vlm.items()])
-    print_table(goals)
-    ratios = (*COLUMNS[:2], "ratio", *COLUMNS[2:], "ratio")
-    artefacts = Table(Column("artefacts", no_wrap=True), *ratios, "unit", box=None, header_style="dim")
-    for name, found in result.artefacts.items():
-        base, learned, base_held_out, learned_held_out = found.value.values()
-        cells = (base, learned, found.ratio, base_held_out, learned_held_out, found.ratio_held_out)
-        artefacts.add_row(f"  {_labelled(name, found.judged)}", *map(_shown, cells), found.source.unit)
-    print_table(artefacts)
-    kept = Table(
-        "spread over the seeds of a prompt", "base", "learned", "ratio", box=None, header_style="dim"
-    )
-    for name, spread in result.spread.items():
-        label = f"{name}, a goal" if spread.fixed else name
-        kept.add_row(f"  {label}", *map(_shown, (spread.base, spread.learned, spread.ratio)))
-    print_table(kept)
-    for line in _models(result):
+    for table in others:
+        _print_rows(table)
+    for line in models(result):
         console.print(line, style="dim", soft_wrap=True, markup=False)
     console.print(f"{result.seeds} held-out seeds per prompt", style="dim", soft_wrap=True)
 
 
-def _rules(result: "Comparison") -> list[str]:
-    """Return what decided whether pictures are right and clean."""
-    who = " and ".join(result.right_by)
-    lines = [f"right by {who}" if who else "right is unknown: nothing but the VLM trained against judges it"]
-    if who and result.unjudged:
-        lines[0] += f", except for {', '.join(result.unjudged)}"
-    if result.automatic:
-        lines.append(f"measures chosen automatically: {', '.join(result.automatic)}")
-    return [*lines, f"clean by {', '.join(result.clean_by)}: the range of 95 % of the base's pictures"]
-
-
-def _add(table: Table, title: str, rows: "Sequence[tuple[str, Figures, str]]") -> None:
-    """Add rows of a label, figures and a unit under a title; without rows, add no title."""
-    if rows:
-        table.add_row(f"[dim]{title}[/dim]")
-    for label, figures, unit in rows:
-        table.add_row(f"  {label}", *map(_shown, figures.values()), unit)
-
-
-def _labelled(name: str, judged: "Figures") -> str:
-    """Return the name, with the share of pictures that were judged if it is below 1."""
-    least = min(share for share in judged.values() if share is not None)
-    return name if least == 1 else f"{name}, {least:.0%} judged"
-
-
-def _models(result: "Comparison") -> list[str]:
-    """Return a line for each model that measures judged by."""
-    sources = [
-        *(found.source for found in result.measures.values()),
-        *(found.source for found in result.artefacts.values()),
-        *(found.source for found in result.spread.values()),
-    ]
-    models = dict.fromkeys((source.model, source.revision, source.licence) for source in sources)
-    return [
-        f"measured by {model}"
-        + (f" at {revision[:12]}" if revision else "")
-        + (f" ({licence})" if licence else "")
-        for model, revision, licence in models
-        if model
-    ]
-
-
-def _shown(number: float | None) -> str:
-    return "" if number is None else f"{number:.3f}"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.0%}"
+def _print_rows(rows: "Rows") -> None:
+    table = Table(Column(rows.title, no_wrap=True), *rows.columns, box=None, header_style="dim")
+    for label, cells in rows.rows:
+        table.add_row(Text(f"  {label}") if cells else Text(label, "dim"), *map(Text, cells))
+    print_table(table)

@@ -19,4 +19,8 @@ Device = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Seeds = Annotated[
+    int | None,
+    typer.Option("--seeds", min=2, metavar="N", help="Held-out seeds per prompt; the spec's by default."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 1 unless the verdict is: learned.")]

@@ -1,5 +1,7 @@
 """Asking a VLM about pictures, and about slightly changed ones."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,5 +20,9 @@ def ask(loss: CompositeLoss, images: Tensor) -> dict[str, Tensor]:
 
 def ask_perturbed(loss: CompositeLoss, images: Tensor) -> dict[str, Tensor]:
     """Return the lowest P(answer) [N] over the perturbations of each of images [N, 3, H, W], by question."""
-    found = [ask(loss, version) for version in perturbed(images).values()]
+    return lowest([ask(loss, version) for version in perturbed(images).values()])
+
+
+def lowest(found: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the lowest P(answer) [N] of each question over several askings."""
     return {name: torch.stack([part[name] for part in found]).amin(0) for name in found[0]}

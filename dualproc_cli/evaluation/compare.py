@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss
-from dualproc_cli.evaluation.ask import ask, ask_perturbed
+from dualproc_cli.evaluation.album import Album
+from dualproc_cli.evaluation.ask import ask
 from dualproc_cli.evaluation.comparison import Comparison, Figures
 from dualproc_cli.evaluation.drawn import Drawn, draw_both
+from dualproc_cli.evaluation.probes import OtherWordings
+from dualproc_cli.evaluation.probing import Probing
 from dualproc_cli.evaluation.right_and_clean import (
     Pictures,
     Shares,
@@ -40,6 +43,8 @@ def compare_with_base(
     second: CompositeLoss | None = None,
     *,
     seeds: Sequence[int],
+    others: OtherWordings | None = None,
+    album: Album | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
     """Draw every prompt with the base generator and with the control, ask the VLMs, and measure.
@@ -53,10 +58,12 @@ def compare_with_base(
         measures: judge the pictures; they must not refuse ``spec``.
         second: the same questions, compiled for another VLM.
         seeds: at least 2, that every prompt is drawn at; none that were learned on.
+        others: the questions in wordings that were never learned on.
+        album: where some of the pictures are kept.
         progress: called with the number of pictures drawn and their total.
     """
-    trial = Trial(spec, measures, draw_both(spec, generator, seeds, progress))
-    trial.ask(loss, generator.device)
+    trial = Trial(spec, measures, draw_both(spec, generator, seeds, progress, album=album))
+    trial.ask(loss, generator.device, others)
     if second is not None:
         trial.ask_second(second, generator.device)
     trial.measure(generator.device)
@@ -79,23 +86,28 @@ class Trial:
         self._spec, self._measures, self._drawn = spec, measures, drawn
         self._clean = clean_measures(spec)
         self._unjudged = unjudged_questions(spec, measures)
-        self._answers, self._perturbed, self._second_answers = Answers(), Answers(), Answers()
+        self._answers, self._second_answers = Answers(), Answers()
         self._answered: dict[Column, list[Tensor]] = defaultdict(list)
-        self._steady: dict[Column, list[Tensor]] = defaultdict(list)
+        self._probing = Probing(spec)
         # What was found in each part of ``drawn``: the second VLM's verdict, and every measure's.
         self._second: list[Tensor | None] = [None] * len(drawn)
         self._found: list[dict[Measure, Judgement]] = []
 
-    def ask(self, loss: CompositeLoss, device: torch.device) -> None:
-        """Ask the VLM that was trained against, on ``device``, also about perturbed pictures."""
-        learned = learned_questions(self._spec)
+    def ask(
+        self,
+        loss: CompositeLoss,
+        device: torch.device,
+        others: OtherWordings | None = None,
+        full: bool = False,
+    ) -> None:
+        """Ask the VLM that was trained against, on ``device``, and again under every probe (`Probing`)."""
+        self._probing, learned = Probing(self._spec, full), learned_questions(self._spec)
         for part in self._drawn:
             images = part.images.to(device)
-            plain, shaken = ask(loss, images), ask_perturbed(loss, images)
+            plain = ask(loss, images)
             self._answers.add(part.column, plain)
-            self._perturbed.add(part.column, shaken)
             self._answered[part.column].append(answered(plain, learned))
-            self._steady[part.column].append(answered(plain, learned) & answered(shaken, learned))
+            self._probing.add(part.column, images, plain, loss, others)
 
     def ask_second(self, loss: CompositeLoss, device: torch.device) -> None:
         """Ask a VLM that was not trained against; it judges the questions that no measure does."""
@@ -136,10 +148,12 @@ class Trial:
             unjudged=() if self._second_answers else self._unjudged,
             automatic=automatic_measures(self._spec),
             answered=means(self._answered),
-            steady=means(self._steady),
+            steady=means(self._probing.steady),
             questions=self._answers.figures(),
-            perturbed=self._perturbed.figures(),
+            perturbed=self._probing.perturbed.figures(),
             second_vlm=self._second_answers.figures(),
+            probes=self._probing.reports(),
+            blank=self._probing.blank,
         )
         fixed = {name for measure in self._measures for name in measure.fixes}
         for measure in self._measures:

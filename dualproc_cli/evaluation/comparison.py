@@ -99,6 +99,39 @@ class SpreadReport:
 
 
 @dataclass(frozen=True)
+class ProbeReport:
+    """What is left of the VLM's answers under a probe, see `dualproc_cli.evaluation.probes`.
+
+    Attributes:
+        stands: share of the pictures to which the VLM that was trained against still gives all expected
+            answers.
+        questions: mean P(answer) by question, of the questions that the probe changes.
+    """
+
+    stands: Figures
+    questions: dict[str, Figures]
+
+
+@dataclass(frozen=True)
+class Strength:
+    """What the control draws at one strength of its adapter, in a few pictures.
+
+    Attributes:
+        scale: of the adapter: 0 is the base generator, 1 as it was learned.
+        right: share of the pictures that reach every goal; None if nothing judges that.
+        clean: share of the pictures that are clean.
+        right_and_clean: share of both.
+        questions: mean P(answer) by question.
+    """
+
+    scale: float
+    right: float | None
+    clean: float
+    right_and_clean: float | None
+    questions: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What changed between the base generator and the learned control.
 
@@ -112,10 +145,13 @@ class Comparison:
         unjudged: names of the learned questions whose answer neither of them checks.
         automatic: names of the measures that were chosen because the spec names none.
         answered: share of the pictures to which the VLM that was trained against gives all expected answers.
-        steady: the same where it gives them under small perturbations too.
+        steady: the same where it gives them under small perturbations too, and under the `PROBES`.
         questions: mean P(answer) by question.
         perturbed: mean of the lowest P(answer) over small perturbations of each picture, by question.
         second_vlm: the same as ``questions`` by a VLM that was not trained against; empty without one.
+        probes: what is left of the answers under each probe, by its name.
+        blank: P(answer) of each question about a gray picture with the same visual prompt: the VLM's bias.
+        strengths: what is drawn at other strengths; empty unless it was asked for.
         measures: reports of the measures that set goals, by name.
         artefacts: reports of the measures of artefacts, by name.
         spread: reports of the measures of variety, by name.
@@ -134,6 +170,9 @@ class Comparison:
     questions: dict[str, Figures] = field(default_factory=dict)
     perturbed: dict[str, Figures] = field(default_factory=dict)
     second_vlm: dict[str, Figures] = field(default_factory=dict)
+    probes: dict[str, ProbeReport] = field(default_factory=dict)
+    blank: dict[str, float] = field(default_factory=dict)
+    strengths: tuple[Strength, ...] = ()
     measures: dict[str, GoalReport] = field(default_factory=dict)
     artefacts: dict[str, ArtefactReport] = field(default_factory=dict)
     spread: dict[str, SpreadReport] = field(default_factory=dict)

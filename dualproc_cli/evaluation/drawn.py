@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dualproc_cli.drawing import draw_pictures
+from dualproc_cli.evaluation.album import Album
 from dualproc_cli.evaluation.ask import BATCH
 from dualproc_cli.evaluation.tally import HELD_OUT, TRAINED, Column
 from dualproc_cli.generator import Generator
@@ -48,6 +49,9 @@ def draw_both(
     generator: Generator,
     seeds: Sequence[int],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    album: Album | None = None,
+    known: dict[str, Tensor] | None = None,
 ) -> list[Drawn]:
     """Draw every prompt with the base generator and with the control.
 
@@ -56,16 +60,23 @@ def draw_both(
         generator: with the learned adapter.
         seeds: that every prompt is drawn at.
         progress: called with the number of pictures done and their total.
+        album: where some of the pictures are kept.
+        known: pixels of the base generator's at these seeds, by prompt; those that are drawn are added.
     """
+    bases = {} if known is None else known
     found: list[Drawn] = []
     total = 2 * len(seeds) * len(spec.prompts.all)
     for prompts, (base, learned) in ((spec.prompts.train, TRAINED), (spec.prompts.held_out, HELD_OUT)):
         for prompt in prompts:
-            with generator.without_adapter():
-                original = _draw(generator, prompt, seeds)
+            if prompt not in bases:
+                with generator.without_adapter():
+                    bases[prompt] = _draw(generator, prompt, seeds)
+            original = bases[prompt]
             found.append(Drawn(base, prompt, original, original))
             progress(len(found) * len(seeds), total)
             found.append(Drawn(learned, prompt, _draw(generator, prompt, seeds), original))
+            if album:
+                album.add(prompt, base == HELD_OUT[0], found[-2].images, found[-1].images)
             progress(len(found) * len(seeds), total)
     return found
 

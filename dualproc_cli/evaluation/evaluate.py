@@ -1,6 +1,7 @@
 """Evaluating a bundle: its pictures are drawn once, then each model judges all of them in turn."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -8,12 +9,17 @@ from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import compile_loss
 from dualproc_cli.device import release
 from dualproc_cli.drawing import held_out_seeds
+from dualproc_cli.evaluation.album import Album, SharedPictures
 from dualproc_cli.evaluation.ask import BATCH
 from dualproc_cli.evaluation.compare import Trial
-from dualproc_cli.evaluation.comparison import Comparison
-from dualproc_cli.evaluation.drawn import Drawn, draw_both
+from dualproc_cli.evaluation.comparison import Comparison, Strength
+from dualproc_cli.evaluation.drawn import draw_both
+from dualproc_cli.evaluation.probes import compile_other_wordings
+from dualproc_cli.evaluation.strengths import try_strengths
+from dualproc_cli.generator import Generator
 from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_evaluation
+from dualproc_cli.spec import LoadedSpec
 from dualproc_cli.stages import stage
 
 
@@ -22,49 +28,69 @@ def evaluate_bundle(
     device: torch.device,
     seeds: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    full: bool = False,
+    album: Album | None = None,
+    shared: SharedPictures | None = None,
 ) -> Comparison:
     """Compare the base generator with a bundle's control.
 
     One model is in memory at a time: the generator, the VLM that was trained against, the second VLM, and
-    the models of measures. If memory is short, they are loaded with memory strategies
-    (`dualproc_cli.memory`).
+    the models of measures; only to try other strengths, generator and VLM together. If memory is short, they
+    are loaded with memory strategies (`dualproc_cli.memory`).
 
     Args:
         bundle: an opened bundle.
         device: where generator, VLMs and the models of measures run.
         seeds: held-out seeds per prompt, at least 2; None takes the spec's.
         progress: called with the number of pictures drawn and their total.
+        full: whether to try more: pictures as sharing leaves them, and other strengths of the adapter.
+        album: where some of the pictures are kept.
+        shared: what bundles that are compared share.
 
     Raises:
         SpecError: a measure cannot judge the pictures.
         UserError: a model cannot be loaded.
     """
-    loaded, spec = bundle.loaded, bundle.spec
+    loaded = bundle.loaded
+    if shared:
+        loaded = replace(loaded, spec=shared.spec_of(loaded))
+    spec = loaded.spec
     check_measures(loaded)
     plan = plan_evaluation(loaded, bundle.manifest.memory, BATCH, device)
     numbers = held_out_seeds(seeds or spec.evaluate.seeds)
-    trial = Trial(spec, measures_of_evaluation(spec), _draw(bundle, plan, numbers, progress))
+    known = shared.base_of(loaded, bundle.stands_on) if shared else None
+    drawn = draw_both(spec, _generator(bundle, plan), numbers, progress, album=album, known=known)
+    trial = Trial(spec, measures_of_evaluation(spec), drawn)
     release(device)
     for index, vlm in enumerate(plan.vlms):
         stage(f"asking {vlm.model} about the pictures")
-        _ask(trial, bundle, plan, index)
+        _ask(trial, loaded, plan, index, full)
         release(device)
     trial.measure(device)
-    return trial.result(len(numbers))
+    found = trial.result(len(numbers))
+    return replace(found, strengths=_strengths(bundle, loaded, plan, numbers)) if full else found
 
 
-def _draw(
-    bundle: Bundle, plan: MemoryPlan, seeds: list[int], progress: Callable[[int, int], None]
-) -> list[Drawn]:
-    """Draw with a generator that is gone when this returns."""
+def _generator(bundle: Bundle, plan: MemoryPlan) -> Generator:
     generator = plan.load_generator()
     generator.load_adapters([(bundle.folder, 1.0)])
-    return draw_both(bundle.spec, generator, seeds, progress)
+    return generator
 
 
-def _ask(trial: Trial, bundle: Bundle, plan: MemoryPlan, index: int) -> None:
+def _ask(trial: Trial, loaded: LoadedSpec, plan: MemoryPlan, index: int, full: bool) -> None:
     """Ask a VLM of the plan that is gone when this returns."""
-    vlm = plan.load_vlm(index)
-    loss = compile_loss(bundle.loaded, vlm, bundle.spec.generator.height, bundle.spec.generator.width)
-    ask = trial.ask if index == 0 else trial.ask_second
-    ask(loss, vlm.device)
+    vlm, size = plan.load_vlm(index), (loaded.spec.generator.height, loaded.spec.generator.width)
+    loss = compile_loss(loaded, vlm, *size)
+    if index == 0:
+        trial.ask(loss, vlm.device, compile_other_wordings(loaded, vlm, *size), full)
+    else:
+        trial.ask_second(loss, vlm.device)
+
+
+def _strengths(
+    bundle: Bundle, loaded: LoadedSpec, plan: MemoryPlan, seeds: list[int]
+) -> tuple[Strength, ...]:
+    """Draw at other strengths of the adapter, and ask the VLM that was trained against."""
+    loss = compile_loss(loaded, plan.load_vlm(), loaded.spec.generator.height, loaded.spec.generator.width)
+    return try_strengths(loaded.spec, _generator(bundle, plan), loss, seeds)

@@ -58,18 +58,26 @@ class Referee:
         self._clean = clean_measures(spec)
         self._device = generator.device
         with generator.without_adapter():
-            self._base = [self._draw(generator, prompt) for prompt in prompts]
+            self._base = self.draw(generator)
         found = self._find(self._base)
         self._range = CleanRange.of(torch.cat(found.statistics), two_sided(self._clean))
         self.base = found.shares(self._range)
 
     def judge(self, generator: Generator) -> Shares:
         """Return the shares of what ``generator`` draws now from the same prompts and seeds."""
-        return self._find([self._draw(generator, prompt) for prompt in self._prompts]).shares(self._range)
+        return self.shares(self.draw(generator))
 
-    def _draw(self, generator: Generator, prompt: str) -> Tensor:
-        with torch.no_grad():
-            return torch.stack(list(draw_pictures(generator, prompt, self._seeds, BATCH)))
+    @torch.no_grad()
+    def draw(self, generator: Generator) -> list[Tensor]:
+        """Return what ``generator`` draws now: the pictures [N, 3, H, W] of each prompt."""
+        return [
+            torch.stack(list(draw_pictures(generator, prompt, self._seeds, BATCH)))
+            for prompt in self._prompts
+        ]
+
+    def shares(self, drawn: Sequence[Tensor]) -> Shares:
+        """Return the shares of pictures that `draw` returned."""
+        return self._find(drawn).shares(self._range)
 
     def _find(self, drawn: Sequence[Tensor]) -> Pictures:
         evidences = [

@@ -3,22 +3,34 @@
 The rules are tried in this order, and the first that applies gives the verdict:
 
 1. ``collapsed``: the pictures of different seeds have become alike.
-2. ``learned``: enough pictures are right and clean, and not fewer than the base generator's.
-3. ``learned, with artefacts``: enough are right, too few of them clean.
-4. ``fooled``: the VLM that was trained against says yes, and who is independent of it says no.
-5. ``not learned``.
+2. ``not learned``: the base generator's own pictures are as often right, so there was nothing to learn.
+3. ``learned``: enough pictures are right and clean, and not fewer than the base generator's.
+4. ``learned, with artefacts``: enough are right, too few of them clean.
+5. ``fooled``: the VLM that was trained against says yes, and who is independent of it says no.
+6. ``not learned``.
+
+Where nothing independent of the VLM judges a question, a picture counts as right if the VLM's answer stands:
+under small perturbations, in wordings that were not learned on, and against what it says of a blank picture.
 
 They go by the held-out prompts, or by the training prompts of a spec without any. What varies from seed to
 seed is compared on the training prompts.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal, TypeAlias
 
 from dualproc_cli.evaluation.comparison import Comparison, Figures
+from dualproc_cli.evaluation.probes import BLANK, HELD_OUT_WORDINGS, OPPOSITE_WORDINGS, PERTURBED, PROBES
 
 Name = Literal["learned", "learned, with artefacts", "fooled", "collapsed", "not learned"]
+_IN_WORDS = {  # after a share of the pictures
+    PERTURBED: "under small perturbations",
+    HELD_OUT_WORDINGS: "in wordings that were not learned on",
+    OPPOSITE_WORDINGS: "when asked for the opposite",
+    BLANK: "beyond what it says of a blank picture",
+}
 Finding: TypeAlias = tuple[Name, str]  # and its reason
 
 # Share of the pictures that has to be right, and right and clean: with less, failures are no exceptions to
@@ -30,6 +42,9 @@ CHANCE = 0.05
 # pictures of the miniature's world that are right, and takes back up to .06 of its answers when these are
 # perturbed; more is chance, and the edge of a tolerance that it does not know.
 GAP = 0.3
+# How many more pictures than the base's have to be right. A control that gains less may as well be left out:
+# what its questions ask for is so already, or the VLM answers as expected whatever it is shown.
+GAIN = 0.1
 # Spread that must be left of the pixels of a prompt's pictures, learned over base. Scenes of the miniature's
 # world with one palette and one horizon keep .58 to .80 of it, nights .61; gray blurs and stripes .14 to .18.
 KEPT_PIXELS = 0.35
@@ -59,7 +74,8 @@ class Verdict:
 def verdict_of(found: Comparison) -> Verdict:
     """Return the verdict on a control by what was found in its pictures."""
     figures = _figures(found)
-    name, reason = _collapse(figures) or _success(figures) or _failure(figures)
+    weakest = _weakest(found)
+    name, reason = _collapse(figures) or _no_gain(figures) or _success(figures) or _failure(figures, weakest)
     if found.unjudged:
         reason += f"; only the VLM that was trained against judges {', '.join(found.unjudged)}"
     return Verdict(name, reason, figures)
@@ -69,15 +85,11 @@ def _figures(found: Comparison) -> dict[str, float | None]:
     """Return the numbers that the rules go by.
 
     ``confirmed`` is the share of pictures that are right by whatever is independent of the VLM that was
-    trained against. For questions that nothing independent judges, its answers about perturbed pictures have
-    to do.
+    trained against. For questions that nothing independent judges, its answers have to do, if they stand.
     """
-    column = "learned" if found.clean.learned_held_out is None else "learned_held_out"
-
-    def of(figures: Figures | None, column: str = column) -> float | None:
-        return None if figures is None else getattr(figures, column)
-
-    steady = of(found.steady) if found.unjudged else None
+    of = _of(found)
+    base = _of(found, "base")
+    steady, base_steady = (of(found.steady), base(found.steady)) if found.unjudged else (None, None)
     right, right_and_clean = of(found.right), of(found.right_and_clean)
     clean = of(found.clean)
     pixels = found.spread.get("diversity")
@@ -90,8 +102,10 @@ def _figures(found: Comparison) -> dict[str, float | None]:
         "confirmed": _least(right, steady),
         "clean": clean,
         "confirmed_and_clean": _least(clean if right_and_clean is None else right_and_clean, steady),
-        "base_right_and_clean": of(found.right_and_clean, column.replace("learned", "base")),
+        "base_confirmed": _least(base(found.right), base_steady),
+        "base_right_and_clean": base(found.right_and_clean),
         "answered": of(found.answered),
+        **{name: of(probe.stands) for name, probe in found.probes.items() if name in PROBES},
         "spread_kept": median(kept) if kept else None,
         "pixel_spread_kept": pixels.ratio if pixels else None,
     }
@@ -105,6 +119,16 @@ def _collapse(figures: dict[str, float | None]) -> Finding | None:
         what = "of the spread of what the control need not change"
         return "collapsed", f"{kept:.2f} {what} is kept, less than {KEPT:.2f}"
     return None
+
+
+def _no_gain(figures: dict[str, float | None]) -> Finding | None:
+    right, base = figures["confirmed"], figures["base_confirmed"]
+    if right is None or base is None or right < ENOUGH or right - base >= GAIN:
+        return None
+    return (
+        "not learned",
+        f"{right:.0%} right, and of the base's own pictures {base:.0%}: less than {GAIN:.0%} were gained",
+    )
 
 
 def _success(figures: dict[str, float | None]) -> Finding | None:
@@ -123,15 +147,33 @@ def _success(figures: dict[str, float | None]) -> Finding | None:
     )
 
 
-def _failure(figures: dict[str, float | None]) -> Finding:
+def _failure(figures: dict[str, float | None], weakest: str) -> Finding:
     right, answered = figures["confirmed"] or 0.0, figures["answered"] or 0.0
     if answered - right >= GAP and answered >= ENOUGH:
         return (
             "fooled",
-            f"the VLM that was trained against answers as expected for {answered:.0%}, but {right:.0%} are "
-            f"right, at least {GAP:.0%} fewer",
+            f"the VLM that was trained against answers as expected for {answered:.0%}, but {right:.0%} "
+            f"{weakest}, at least {GAP:.0%} fewer",
         )
     return "not learned", f"{right:.0%} right, less than {ENOUGH:.0%}"
+
+
+def _weakest(found: Comparison) -> str:
+    """Return in words what the fewest pictures fulfil, of all that says whether they are right."""
+    of = _of(found)
+    shares = {"are right": of(found.right)}
+    if found.unjudged:
+        shares |= {
+            _IN_WORDS[name]: of(probe.stands) for name, probe in found.probes.items() if name in PROBES
+        }
+    known = {words: share for words, share in shares.items() if share is not None}
+    return min(known, key=lambda words: known[words], default="stay so when that is tried")
+
+
+def _of(found: Comparison, side: str = "learned") -> Callable[[Figures | None], float | None]:
+    """Return what takes the figure of the base's or the learned pictures that the verdict goes by."""
+    column = side if found.clean.learned_held_out is None else f"{side}_held_out"
+    return lambda figures: None if figures is None else getattr(figures, column)
 
 
 def _least(*shares: float | None) -> float | None:

@@ -181,6 +181,23 @@ def _same_requires_grad(denoiser: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
+@contextmanager
+def scaled(denoiser: nn.Module, scales: Mapping[str, float], factor: float) -> Iterator[None]:
+    """Multiply adapters inside the block; ``scales`` are those that each has outside of it."""
+
+    def multiply(by: float) -> None:
+        for layer in layers(denoiser):
+            for name, scale in scales.items():
+                if name in layer.r:
+                    layer.set_scale(name, scale * by)
+
+    try:
+        multiply(factor)
+        yield
+    finally:
+        multiply(1.0)
+
+
 def _block(attention: str, modules: dict[str, nn.Module]) -> str:
     parent = attention.rpartition(".")[0]
     # An attention inside a list, or at the denoiser's top level, has no block around it and counts as one.

@@ -60,7 +60,7 @@ class Generator:
         self.device, self.revision, self.workarounds = device, revision, workarounds
         self.denoiser: nn.Module = getattr(pipeline, component)
         self._arguments = Arguments(pipeline, spec)
-        self._loaded = 0
+        self._loaded: dict[str, float] = {}  # the scale of each adapter
         self._carried: list[str] = []
         self._learned = AdapterSpec()
         self.saving: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -269,6 +269,13 @@ class Generator:
         """
         adapter.fill(adapter.tensors(self.denoiser, LEARNED), state, "checkpoint", "adapter")
 
+    def at_strength(self, factor: float) -> AbstractContextManager[None]:
+        """Multiply the adapters that `load_adapters` loaded inside the block: at 0 they have no effect.
+
+        Those that it carries (`carry`) stay as they are.
+        """
+        return adapter.scaled(self.denoiser, self._loaded, factor)
+
     def without_adapter(self) -> AbstractContextManager[None]:
         """Switch the adapters off inside the block, where pictures are exactly the base generator's.
 
@@ -325,5 +332,6 @@ class Generator:
         for folder, file, scale in files:
             if scale == 0:
                 continue
-            self._attach(f"loaded-{self._loaded}", file, scale, str(folder))
-            self._loaded += 1
+            name = f"loaded-{len(self._loaded)}"
+            self._attach(name, file, scale, str(folder))
+            self._loaded[name] = scale

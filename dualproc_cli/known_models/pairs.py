@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -32,9 +33,14 @@ class Pair:
     why: str
 
 
+def licence_of(model: str) -> str | None:
+    """Return the licence of a model by its name, if it is known here."""
+    return _data()["licences"].get(model)
+
+
 def recommended_pairs() -> list[Pair]:
     """Return the pairs, in the order of the file."""
-    data = yaml.safe_load(PAIRS.read_text("utf-8"))
+    data = _data()
     licences = data["licences"]
     return [
         Pair(
@@ -47,6 +53,10 @@ def recommended_pairs() -> list[Pair]:
         )
         for entry in data["pairs"]
     ]
+
+
+def _data() -> dict[str, Any]:
+    return yaml.safe_load(PAIRS.read_text("utf-8"))
 
 
 def _gib(repo: str) -> float:

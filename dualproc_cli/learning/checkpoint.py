@@ -16,8 +16,7 @@ from torch import Tensor
 from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
 from dualproc_cli.generator.tensor_file import read_tensor_file
-from dualproc_cli.learning.validation import Validation
-from dualproc_cli.metrics import PhaseName, StepMetrics
+from dualproc_cli.metrics import PhaseName, StepMetrics, Validation
 from dualproc_cli.spec import ControlSpec, spec_digest
 
 METADATA_KEY, DIGEST_KEY = "dualproc_checkpoint", "dualproc_digest"

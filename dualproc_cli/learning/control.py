@@ -8,11 +8,12 @@ import torch
 
 from dualproc_cli.bundle import Bundle, Outcome, Revisions, VerdictRecord, write_bundle
 from dualproc_cli.bundle.layout import ADAPTER
+from dualproc_cli.bundle.manifest import library_versions
 from dualproc_cli.compiler import CompositeLoss, compile_loss
 from dualproc_cli.device import deterministic
 from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.errors import RunFailed, UserError
-from dualproc_cli.evaluation import compare_with_base, verdict_of
+from dualproc_cli.evaluation import Album, Comparison, compare_with_base, verdict_of
 from dualproc_cli.generator import Generator, write_steering
 from dualproc_cli.learning.before_after import draw_before_after
 from dualproc_cli.learning.interruption import Interrupted
@@ -25,6 +26,7 @@ from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
 from dualproc_cli.preview import first_look
+from dualproc_cli.report import Evaluated, report_page
 from dualproc_cli.spec import ControlSpec, LoadedSpec
 from dualproc_cli.stages import stage
 from dualproc_cli.terminal import Console
@@ -137,13 +139,19 @@ def _finish(
     stage("drawing pictures before and after")
     pictures = draw_before_after(generator, loaded.spec)
     stage("judging pictures of other seeds")
-    verdict = _judge(loaded.spec, generator, learner.criterion)
+    album = Album()
+    found = _compare(loaded.spec, generator, learner.criterion, album)
     outcome = Outcome(
         reason=ending.reason,
         step=learner.best.step if ending.early and learner.best else len(learner.metrics),
         seconds=round(time.monotonic() - started, 1),
     )
     stage("writing the bundle")
+    revisions = Revisions(
+        generator=generator.revision, vlm=vlm.revision, evaluate_vlm=_second_revision(loaded)
+    )
+    judged = _judged(loaded, learner, outcome, revisions, found, album) if found else None
+    verdict = VerdictRecord(**judged.verdict.as_json()) if judged else None
     keeps, steering = loaded.spec.learn.teach.keep_steering, generator.steering
     try:
         write_bundle(
@@ -152,14 +160,15 @@ def _finish(
             save_adapter=generator.save_adapter,
             save_steering=partial(write_steering, steering) if keeps and steering else None,
             arguments=generator.call_arguments(),
-            revisions=Revisions(
-                generator=generator.revision, vlm=vlm.revision, evaluate_vlm=_second_revision(loaded)
-            ),
+            revisions=revisions,
             metrics=learner.metrics,
+            validations=learner.validations,
             memory=plan.names,
             started_from=started_from,
             outcome=outcome,
             verdict=verdict,
+            judged=judged.pictures if judged else "",
+            report=report_page([judged]) if judged else None,
             grid=pictures.grid(),
             samples=pictures.files(),
         )
@@ -171,14 +180,43 @@ def _finish(
     return verdict
 
 
-def _judge(spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> VerdictRecord | None:
-    """Return the verdict on a few pictures of validation seeds."""
+def _compare(
+    spec: ControlSpec, generator: Generator, criterion: CompositeLoss, album: Album
+) -> Comparison | None:
+    """Return what is found in a few pictures of validation seeds; None if the spec wants none."""
     count = spec.learn.validation_pictures
     if count == 0:
         return None
     seeds = validation_seeds(max(2, count // len(spec.prompts.all)))
-    found = compare_with_base(spec, generator, criterion, measures_of_evaluation(spec), seeds=seeds)
-    return VerdictRecord(**verdict_of(found).as_json())
+    measures = measures_of_evaluation(spec)
+    return compare_with_base(spec, generator, criterion, measures, seeds=seeds, album=album)
+
+
+def _judged(
+    loaded: LoadedSpec,
+    learner: Learner,
+    outcome: Outcome,
+    revisions: Revisions,
+    found: Comparison,
+    album: Album,
+) -> Evaluated:
+    """Return what the bundle's report is made of."""
+    return Evaluated(
+        label=loaded.spec.name,
+        spec=loaded.spec,
+        text=loaded.text,
+        overrides=loaded.overrides,
+        folder=loaded.folder,
+        metrics=learner.metrics,
+        validations=learner.validations,
+        outcome=outcome,
+        revisions=revisions,
+        versions=library_versions(),
+        digest=None,
+        comparison=found,
+        verdict=verdict_of(found),
+        album=album,
+    )
 
 
 def _second_revision(loaded: LoadedSpec) -> str | None:

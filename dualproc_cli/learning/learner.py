@@ -10,8 +10,8 @@ from dualproc_cli.generator import Generator
 from dualproc_cli.jitter import MicroBatchRandom
 from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
 from dualproc_cli.learning.phases import Phase, PhaseLoss, phases_of
-from dualproc_cli.learning.validation import Validation, Validator, is_best, settled
-from dualproc_cli.metrics import WINDOW, StepMetrics, holds_above, recent_loss
+from dualproc_cli.learning.validation import Validator, is_best, settled
+from dualproc_cli.metrics import WINDOW, StepMetrics, Validation, holds_above, recent_loss
 from dualproc_cli.spec import ControlSpec
 
 WARM_UP = 10  # steps, or a tenth of a run shorter than 100

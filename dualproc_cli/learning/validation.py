@@ -2,43 +2,16 @@
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.evaluation import Referee
 from dualproc_cli.generator import Generator
-from dualproc_cli.metrics import PhaseName
+from dualproc_cli.metrics import PhaseName, Validation
 from dualproc_cli.spec import ControlSpec
 
 PROMPTS = 4  # at most, that pictures are drawn from to validate
 WORSE = 0.06  # a share of right and clean pictures that is smaller by this is worse: 2 of 32 pictures
 GOOD = 0.97  # a share that need not be improved
-
-
-class Validation(BaseModel):
-    """What was found at one step; shares are None if nothing judges whether pictures are right.
-
-    Attributes:
-        step: after which it was found.
-        phase: of that step.
-        right: share of the pictures that reach every goal.
-        clean: share of the pictures that have no more artefacts than the base generator's.
-        right_and_clean: share of both.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    step: int
-    phase: PhaseName
-    right: float | None
-    clean: float
-    right_and_clean: float | None
-
-    @property
-    def score(self) -> float:
-        """What is compared: the share of pictures that are right and clean, or clean if that is not known."""
-        return self.clean if self.right_and_clean is None else self.right_and_clean
 
 
 class Validator:

@@ -15,7 +15,7 @@ from types import ModuleType
 from dualproc_cli.measures.measure import Evidence, Judgement, Measure, Role, spread
 from dualproc_cli.measures.refusal import Refusal
 from dualproc_cli.measures.turns import judge_in_turn
-from dualproc_cli.spec import ControlSpec, LoadedSpec, SpecError
+from dualproc_cli.spec import ControlSpec, LoadedSpec, Question, SpecError
 from dualproc_cli.spec.measures import DistanceMeasure, DiversityMeasure, MeasureSpec, StatisticMeasure
 from dualproc_cli.spec.models import MINIATURE
 
@@ -31,6 +31,7 @@ __all__ = [
     "judge_in_turn",
     "measures_of",
     "measures_of_evaluation",
+    "other_wordings",
     "spread",
 ]
 
@@ -83,6 +84,19 @@ def clean_measures(spec: ControlSpec) -> list[Measure]:
     if _reads_scenes(spec):
         return [_miniature().Artefact("residual")]
     return [_measure(entry) for entry in ALWAYS if entry.name in CLEAN_BY]
+
+
+def other_wordings(spec: ControlSpec, question: Question) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return wordings of a question that are never trained on, and those that ask for its opposite.
+
+    The first are the question's own ``held_out_paraphrases``, and both are what else the VLM is known to be
+    able to read, which is known of the miniature's.
+    """
+    held_out, opposite = question.held_out_paraphrases, ()
+    if spec.vlm.model == MINIATURE:
+        known, opposite = import_module("dualproc_cli.miniature.world.goals").other_wordings(question)
+        held_out = tuple(dict.fromkeys((*held_out, *known)))
+    return held_out, opposite
 
 
 def check_measures(loaded: LoadedSpec) -> None:

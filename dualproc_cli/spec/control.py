@@ -69,16 +69,34 @@ class Question(SpecModel):
     paraphrases: tuple[Text, ...] = Field(
         default=(), description="Other wordings, drawn at random while learning."
     )
+    held_out_paraphrases: tuple[Text, ...] = Field(
+        default=(),
+        description="Wordings that are never trained on: a control that only one wording believes in fails.",
+    )
 
     def ending_in(self, suffix: str) -> "Question":
         """Return the question with ``suffix`` after each of its wordings."""
-        paraphrases = tuple(f"{wording} {suffix}" for wording in self.paraphrases)
-        return self.model_copy(update={"question": f"{self.question} {suffix}", "paraphrases": paraphrases})
+
+        def ending(wordings: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(f"{wording} {suffix}" for wording in wordings)
+
+        return self.model_copy(
+            update={
+                "question": f"{self.question} {suffix}",
+                "paraphrases": ending(self.paraphrases),
+                "held_out_paraphrases": ending(self.held_out_paraphrases),
+            }
+        )
+
+    @property
+    def trained_wordings(self) -> tuple[str, ...]:
+        """The main wording, and those drawn at random while learning."""
+        return (self.question, *self.paraphrases)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Every text that the VLM may be given: wordings and answers."""
-        return (self.question, *self.paraphrases, self.answer, *self.alternatives)
+        return (*self.trained_wordings, *self.held_out_paraphrases, self.answer, *self.alternatives)
 
 
 # What is asked besides a spec's questions where `KeepSpec.clean` has a weight.

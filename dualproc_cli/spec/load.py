@@ -62,6 +62,13 @@ class LoadedSpec:
         )
         return generator.model_copy(update={"adapters": placed})
 
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The values that ``--set`` gave, by dotted key."""
+        data = self.spec.model_dump(mode="json")
+        given = (path for path in leaves(data) if self.origins.get(dotted(path)) == "--set")
+        return {dotted(path): _at(path, data) for path in given}
+
     def fault(self, path: KeyPath, problem: str, expected: str) -> Fault:
         """Return a fault of the value at ``path``, placed there or at the nearest enclosing value."""
         written = (path[:cut] for cut in range(len(path), -1, -1) if path[:cut] in self.places)

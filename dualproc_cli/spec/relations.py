@@ -67,10 +67,19 @@ def _questions(data: dict[str, Any]) -> Iterator[Finding]:
             problem = f"no visual prompt {shown(name)}{did_you_mean(name, list(known))}"
             there = "one of " + ", ".join(known) if known else "a name under visual_prompts, which is empty"
             yield (*path, "visual_prompt"), problem, there
+        yield from _wordings(path, question)
         yield from _edges((*path, "region"), {**WHOLE, **(question.get("region") or {})})
     weights = {index: question.get("weight", 1.0) for index, question in _items(questions)}
     if weights and not any(weights.values()):
         yield ("questions", min(weights), "weight"), "the weights of all questions are 0", "one above 0"
+
+
+def _wordings(path: KeyPath, question: dict[str, Any]) -> Iterator[Finding]:
+    trained = {_same(text) for text in (question.get("question"), *question.get("paraphrases", [])) if text}
+    for index, text in _items(question.get("held_out_paraphrases", [])):
+        if _same(text) in trained:
+            problem = f"{shown(text)} is trained on too"
+            yield (*path, "held_out_paraphrases", index), problem, "a wording never trained on"
 
 
 def _visual_prompt(path: KeyPath, prompt: dict[str, Any], folder: Path) -> Iterator[Finding]:

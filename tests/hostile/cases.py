@@ -264,6 +264,8 @@ def arguments(material: Material, watch: Watch, rng: random.Random) -> None:
             ("score", word, "--spec", "spec.yaml"),
             ("score", "p.png", "--spec", word),
             ("evaluate", word),
+            ("evaluate", word, word),
+            ("report", word),
             ("learn", word),
             ("init", "spec.yaml"),
             ("init", "new.yaml", "--from", word),
@@ -302,3 +304,4 @@ def _use_bundle(watch: Watch, path: str) -> None:
         watch.command("bundle", "verify", path)
         watch.command("sample", "a house", "--control", path, "--device", "cpu")
         watch.command("evaluate", path, "--device", "cpu")
+        watch.command("report", path, "-o", "report.html", "--device", "cpu")

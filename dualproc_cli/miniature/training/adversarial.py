@@ -106,7 +106,7 @@ def color_step(
     odds = (log_p[:, packer.yes] - log_p[:, packer.no]).view_as(batch.wording)
     towards_yes = (odds * packer.signs[batch.wording]).sum()
     upwards = torch.autograd.grad(towards_yes, (logits, spots), retain_graph=True)
-    attack.move(which, *upwards, rng=rng)
+    attack.move(which, upwards[0], upwards[1], rng)
     terms = networks.answer_loss(hidden, labels, soft, batch.margin)
     return {name: terms[name] for name in ("answer", "margin")}
 

@@ -92,6 +92,21 @@ def goals_of(measure: str, spec: ControlSpec) -> list[Goal]:
     return [goal for goal in goals if goal.kind in KINDS[measure] and goal.can_be_judged]
 
 
+def other_wordings(question: Question) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the wordings that ask the same as a question but that it does not name, and its opposites.
+
+    Both are empty for a question that is not one of the miniature's; opposites are known for Yes and No.
+    """
+    goal = Goal(question, None)
+    if goal.wording is None or goal.wanted is None:
+        return (), ()
+    kind, sign = goal.wording.kind, goal.wording.sign
+    named = {" ".join(text.lower().split()) for text in question.trained_wordings}
+    known = [one for one in WORDINGS if one.kind == kind and one.text.lower() not in named]
+    same, opposite = (tuple(one.text for one in known if one.sign == each) for each in (sign, -sign))
+    return same, () if kind in OPEN_KINDS else opposite
+
+
 def clean_questions(spec: ControlSpec) -> tuple[str, ...]:
     """Return the names of the questions whether the picture is clean, which are judged without a goal."""
     return tuple(found.name for found in spec.questions if Goal(found, None).kind == "clean")
