@@ -96,7 +96,7 @@ VISUAL_PROMPTS = {
     [
         (["line"], ("noise",)),
         (["box", "points"], ("noise",)),
-        (["palette"], ("weights",)),
+        (["palette"], ("noise", "weights")),
         (["palette", "line"], ("noise", "weights")),
         (["line", None], ("noise",)),
         ([None], ("noise", "conditioning")),

@@ -173,14 +173,11 @@ class ControlSpec(SpecModel):
         # The noise decides about the layout; what is in the picture is also in what the prompt says of it.
         if all(question.visual_prompt is None for question in learned):
             return ("noise", "conditioning")
-        # Colours that the generator has never drawn are in no noise: there the weights have to move.
-        about_colors = [isinstance(self._seen_with(question), PalettePrompt) for question in learned]
-        if all(about_colors):
-            return ("weights",)
-        return ("noise", "weights") if any(about_colors) else ("noise",)
-
-    def _seen_with(self, question: Question) -> VisualPromptSpec | None:
-        return self.visual_prompts.get(question.visual_prompt or "")
+        # Colours that the generator has never drawn are in no noise: there the weights have to move as well.
+        shown = [self.visual_prompts.get(question.visual_prompt or "") for question in learned]
+        if any(isinstance(prompt, PalettePrompt) for prompt in shown):
+            return ("noise", "weights")
+        return ("noise",)
 
     @property
     def steered(self) -> tuple[Where, ...]:

@@ -200,7 +200,8 @@ class LearnSpec(SpecModel):
         description="What the answers' gradient moves. weights: an adapter of the denoiser. noise, "
         "conditioning, colors: what the frozen generator is given, or how its picture is coloured, which an "
         "adapter is then taught. Several are moved together, and the weights after them. auto: noise, and "
-        "conditioning too if no question has a visual prompt; weights if a question has a palette." + PRESET,
+        "conditioning too if no question has a visual prompt; noise, then weights, if one has a palette."
+        + PRESET,
     )
     steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
         default=100, description="Optimizer steps in which the VLM is asked."
