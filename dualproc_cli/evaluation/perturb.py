@@ -1,14 +1,11 @@
 """Small changes of a picture that a true change survives and a pattern made for the VLM may not."""
 
-import io
-
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms.v2.functional import jpeg
 
-from dualproc_cli.pictures import to_pil
+from dualproc_cli.pictures import eight_bits
 
 SHIFT = 1 / 64  # of the width, and of the height downwards: one pixel of the miniature's
 NOISE = 0.02  # standard deviation
@@ -46,10 +43,7 @@ def lossy(images: Tensor) -> dict[str, Tensor]:
 
 def _jpeg(image: Tensor) -> Tensor:
     """Return a picture [3, H, W] as a JPEG file would hold it, on the CPU."""
-    file = io.BytesIO()
-    to_pil(image).save(file, "JPEG", quality=JPEG_QUALITY)
-    with Image.open(file) as saved:
-        return pil_to_tensor(saved.convert("RGB")).float() / 255
+    return jpeg(eight_bits(image), JPEG_QUALITY).float() / 255
 
 
 def _resized(images: Tensor, factor: float) -> Tensor:
