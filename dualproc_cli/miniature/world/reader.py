@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from dualproc_cli.miniature.world.fit import (
     choose_look,
     choose_subject,
-    color_subject,
     fit,
     nearer,
     render_error,
@@ -82,7 +81,7 @@ def read(reader: Reader, images: Tensor) -> Reading:
     """Read scenes off images [B, 3, 64, 64] in [0, 1]: the network predicts, the fit refines."""
     with torch.no_grad():
         scene = scene_from_numbers(reader(images))
-    halves, _ = color_subject(split(scene, images), images)
+    halves = split(scene, images)
     # Colours that no family has are far from what the network predicts, too far for a fit.
     scene = nearer(scene, replace(scene, colors=halves.colors), images)
     scene = fit(scene, images, FIT_STEPS // 2)
