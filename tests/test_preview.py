@@ -80,8 +80,8 @@ CASES = {
     "never-true": ([{**HOUSE, "visual_prompt": "target"}, PICTURE], [AT_THE_LINE]),
     "bias": ([asks("Does the picture have artefacts?")], [AT_THE_LINE]),
     "opposite": (
-        [asks("Is the horizon above the red line?")],
-        [asks("Is the horizon above the red line?", visual_prompt="target")],
+        [asks("Is the red line at the horizon?")],
+        [asks("Is the red line at the horizon?", visual_prompt="target")],
     ),
     "overlay": ([{**HOUSE, "visual_prompt": "target"}], [AT_THE_LINE]),
     "wordings": (
