@@ -52,10 +52,10 @@ def previewed(tmp_path_factory):
     models = SimpleNamespace(load_generator=lambda: generator, load_vlm=lambda: vlm)
     save_png(torch.full((3, 8, 8), 0.25), folder / "picture.png")
 
-    def run(question, prompt=LINE):
+    def run(question, prompt=LINE, prompts=("a house in a field", "a house at night")):
         spec = {
             "name": "tried",
-            "prompts": {"train": ["a house in a field", "a house at night"]},
+            "prompts": {"train": list(prompts)},
             "questions": [question],
         }
         if question.get("visual_prompt"):
@@ -80,7 +80,7 @@ CASES = {
     "never-true": ([{**HOUSE, "visual_prompt": "target"}, PICTURE], [AT_THE_LINE]),
     "bias": ([asks("Does the picture have artefacts?")], [AT_THE_LINE]),
     "opposite": (
-        [asks("Is the red line at the horizon?")],
+        [asks("Is the red line at the horizon?"), LINE, ("a ball in winter", "a lamp at night")],
         [asks("Is the red line at the horizon?", visual_prompt="target")],
     ),
     "overlay": ([{**HOUSE, "visual_prompt": "target"}], [AT_THE_LINE]),
