@@ -14,6 +14,8 @@ from torch import Tensor
 
 from dualproc_cli.files import write_atomically
 
+# Of a picture that shows nothing. One of 0.5 becomes 0 in some image processors, which take that for padding.
+BLANK_GRAY = 0.4
 SMALLEST_TILE, LARGEST_TILE = 128, 512  # pixels of a picture's shorter side in a grid
 MARGIN, GAP = 8, 4  # pixels
 FONT_SIZE = 14

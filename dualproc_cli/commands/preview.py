@@ -122,7 +122,7 @@ def _print(found: "Preview") -> None:
     )
     for one in found.asked:
         probability = one.pictures.probability
-        for index, text in enumerate((one.question.question, *one.question.paraphrases)):
+        for index, text in enumerate(one.question.trained_wordings):
             own = probability[index]
             numbers = [own.mean(), own.min(), own.max(), *one.nothing.probability[index]]
             first = index == 0

@@ -82,26 +82,23 @@ class Trial:
         found = trial.result(seeds)
     """
 
-    def __init__(self, spec: ControlSpec, measures: Sequence[Measure], drawn: Sequence[Drawn]) -> None:
+    def __init__(
+        self, spec: ControlSpec, measures: Sequence[Measure], drawn: Sequence[Drawn], full: bool = False
+    ) -> None:
+        """Prepare to judge ``drawn``; ``full`` asks more of the VLM that was trained against (`Probing`)."""
         self._spec, self._measures, self._drawn = spec, measures, drawn
         self._clean = clean_measures(spec)
         self._unjudged = unjudged_questions(spec, measures)
         self._answers, self._second_answers = Answers(), Answers()
         self._answered: dict[Column, list[Tensor]] = defaultdict(list)
-        self._probing = Probing(spec)
+        self._probing = Probing(spec, full)
         # What was found in each part of ``drawn``: the second VLM's verdict, and every measure's.
         self._second: list[Tensor | None] = [None] * len(drawn)
         self._found: list[dict[Measure, Judgement]] = []
 
-    def ask(
-        self,
-        loss: CompositeLoss,
-        device: torch.device,
-        others: OtherWordings | None = None,
-        full: bool = False,
-    ) -> None:
+    def ask(self, loss: CompositeLoss, device: torch.device, others: OtherWordings | None = None) -> None:
         """Ask the VLM that was trained against, on ``device``, and again under every probe (`Probing`)."""
-        self._probing, learned = Probing(self._spec, full), learned_questions(self._spec)
+        learned = learned_questions(self._spec)
         for part in self._drawn:
             images = part.images.to(device)
             plain = ask(loss, images)

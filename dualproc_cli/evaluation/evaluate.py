@@ -61,11 +61,11 @@ def evaluate_bundle(
     numbers = held_out_seeds(seeds or spec.evaluate.seeds)
     known = shared.base_of(loaded, bundle.stands_on) if shared else None
     drawn = draw_both(spec, _generator(bundle, plan), numbers, progress, album=album, known=known)
-    trial = Trial(spec, measures_of_evaluation(spec), drawn)
+    trial = Trial(spec, measures_of_evaluation(spec), drawn, full)
     release(device)
     for index, vlm in enumerate(plan.vlms):
         stage(f"asking {vlm.model} about the pictures")
-        _ask(trial, loaded, plan, index, full)
+        _ask(trial, loaded, plan, index)
         release(device)
     trial.measure(device)
     found = trial.result(len(numbers))
@@ -78,12 +78,12 @@ def _generator(bundle: Bundle, plan: MemoryPlan) -> Generator:
     return generator
 
 
-def _ask(trial: Trial, loaded: LoadedSpec, plan: MemoryPlan, index: int, full: bool) -> None:
+def _ask(trial: Trial, loaded: LoadedSpec, plan: MemoryPlan, index: int) -> None:
     """Ask a VLM of the plan that is gone when this returns."""
     vlm, size = plan.load_vlm(index), (loaded.spec.generator.height, loaded.spec.generator.width)
     loss = compile_loss(loaded, vlm, *size)
     if index == 0:
-        trial.ask(loss, vlm.device, compile_other_wordings(loaded, vlm, *size), full)
+        trial.ask(loss, vlm.device, compile_other_wordings(loaded, vlm, *size))
     else:
         trial.ask_second(loss, vlm.device)
 

@@ -14,13 +14,13 @@ from torch import Tensor
 from dualproc_cli.compiler import CompositeLoss, compile_loss
 from dualproc_cli.evaluation.ask import ask
 from dualproc_cli.measures import other_wordings
+from dualproc_cli.pictures import BLANK_GRAY
 from dualproc_cli.spec import LoadedSpec, Question
 from dualproc_cli.vlm import Vlm
 
 PERTURBED, BLANK = "perturbed", "blank picture"
 HELD_OUT_WORDINGS, OPPOSITE_WORDINGS = "held-out wordings", "opposite wordings"
 PROBES = (PERTURBED, HELD_OUT_WORDINGS, OPPOSITE_WORDINGS, BLANK)  # those that a verdict goes by
-GRAY = 0.4  # of the blank picture; one of 0.5 is normalised to 0, which Idefics takes for no picture
 EDGE = 1e-6  # probabilities are kept this far from 0 and 1
 
 
@@ -70,10 +70,8 @@ def compile_other_wordings(loaded: LoadedSpec, vlm: Vlm, height: int, width: int
                 sources[name] = probe, question.name
     if not asked:
         return None
-    keep = spec.learn.keep.model_copy(update={"clean": 0.0})  # or it would ask whether pictures are clean
-    learn = spec.learn.model_copy(update={"keep": keep})
-    changed = spec.model_copy(update={"questions": tuple(asked), "learn": learn})
-    return OtherWordings(compile_loss(replace(loaded, spec=changed), vlm, height, width), sources)
+    others = replace(loaded, spec=spec.asking_only(tuple(asked)))
+    return OtherWordings(compile_loss(others, vlm, height, width), sources)
 
 
 def _turned(question: Question) -> dict[str, object]:
@@ -85,7 +83,7 @@ def _turned(question: Question) -> dict[str, object]:
 
 def ask_about_blank(loss: CompositeLoss, images: Tensor) -> dict[str, float]:
     """Return P(answer) of every question about one gray picture of the size of images [N, 3, H, W]."""
-    found = ask(loss, torch.full_like(images[:1], GRAY))
+    found = ask(loss, torch.full_like(images[:1], BLANK_GRAY))
     return {name: float(value) for name, value in found.items()}
 
 

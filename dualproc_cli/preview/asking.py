@@ -7,13 +7,13 @@ from torch import Tensor
 
 from dualproc_cli.compiler import View
 from dualproc_cli.objectives import Objective
+from dualproc_cli.pictures import BLANK_GRAY
 from dualproc_cli.spec import Question
 
 BATCH = 4  # pictures asked about at once
 SMALL = 0.01  # a change of a pixel's value, of a range of 1
 CERTAIN = 1e-9  # 1 - P(answer) is not taken to be smaller
 NOTHING = ("blank", "noise")  # pictures that show nothing
-GRAY = 0.4  # not .5: that becomes 0 in some image processors, which take pictures of zeros for padding
 
 
 @dataclass(frozen=True)
@@ -107,4 +107,4 @@ def gradient_sizes(view: View, images: Tensor, objective: Objective) -> list[flo
 def nothing(images: Tensor) -> Tensor:
     """Return pictures that show nothing, of the size of images [N, 3, H, W]: one gray, one of noise."""
     noise = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
-    return torch.stack([torch.full_like(noise, GRAY), noise])
+    return torch.stack([torch.full_like(noise, BLANK_GRAY), noise])

@@ -105,7 +105,7 @@ def _biased(asked: Asked) -> Finding | None:
 
 
 def _opposite(asked: Asked) -> Finding | None:
-    own, wordings = asked.own, (asked.question.question, *asked.question.paraphrases)
+    own, wordings = asked.own, asked.question.trained_wordings
     probability = asked.pictures.probability
     shares = [_share(torch.minimum(probability[0], opposite) >= LIKELY) for opposite in probability[own:]]
     if not shares or max(shares) < BOTH:

@@ -48,7 +48,7 @@ def first_look(spec: ControlSpec, generator: Generator, criterion: CompositeLoss
     """
     prompts = spec.prompts.train[:FEW]
     images = base_pictures(generator, prompts, validation_seeds(-(-FEW // len(prompts))))
-    own = {question.name: 1 + len(question.paraphrases) for question in spec.questions}
+    own = {question.name: len(question.trained_wordings) for question in spec.questions}
     found = [one for view in criterion.views for one in ask_about(view, images, criterion, own)]
     asked = [one for one in found if one.question.name in own]
     return FirstLook(asked, [*question_findings(asked), *about_overlays(criterion, spec, vlm)])
@@ -78,12 +78,9 @@ def ask_about(view: View, images: Tensor, criterion: CompositeLoss, own: Mapping
 def wordings_of(view: View) -> list[tuple[Question, slice]]:
     """Return each of the view's questions with its places among the wordings that are asked."""
     starts = view.wordings(None)
-    ends = [
-        start + 1 + len(question.paraphrases) for start, question in zip(starts, view.questions, strict=True)
-    ]
     return [
-        (question, slice(start, end))
-        for question, start, end in zip(view.questions, starts, ends, strict=True)
+        (question, slice(start, start + len(question.trained_wordings)))
+        for question, start in zip(view.questions, starts, strict=True)
     ]
 
 

@@ -10,18 +10,19 @@ from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss, View, compile_loss
 from dualproc_cli.drawing import validation_seeds
+from dualproc_cli.measures import other_wordings
 from dualproc_cli.memory import plan_learning
 from dualproc_cli.objectives import OBJECTIVES
 from dualproc_cli.preview.altering import altered_views
 from dualproc_cli.preview.asking import NOTHING, Asked, ask, gradient_sizes
 from dualproc_cli.preview.findings import Finding, overlay_change, question_findings
 from dualproc_cli.preview.first import about_overlays, ask_about, base_pictures, wordings_of
-from dualproc_cli.preview.opposites import opposites
 from dualproc_cli.preview.sheet import preview_sheet
-from dualproc_cli.spec import ControlSpec, LoadedSpec
+from dualproc_cli.spec import ControlSpec, LoadedSpec, Question
 from dualproc_cli.stages import stage
 
 PROMPTS, PICTURES = 8, 16  # at most, by default
+OPPOSITES = 2  # wordings of the opposite, of a question
 ALTERED = 8  # pictures that are also shown with an altered visual prompt
 DIFFERENTIATED = 4  # pictures
 
@@ -70,7 +71,7 @@ def preview(loaded: LoadedSpec, device: torch.device, seeds: int | None = None) 
     Raises:
         UserError: a model cannot be loaded, or a visual prompt cannot be drawn.
     """
-    own = {question.name: 1 + len(question.paraphrases) for question in loaded.spec.questions}
+    own = {question.name: len(question.trained_wordings) for question in loaded.spec.questions}
     loaded = replace(loaded, spec=_with_opposites(loaded.spec))
     spec = loaded.spec
     prompts = spec.prompts.train[:PROMPTS]
@@ -92,12 +93,15 @@ def preview(loaded: LoadedSpec, device: torch.device, seeds: int | None = None) 
 def _with_opposites(spec: ControlSpec) -> ControlSpec:
     """Return a spec that asks the opposite of each question too, and nothing but its own questions."""
     questions = tuple(
-        question.model_copy(update={"paraphrases": (*question.paraphrases, *opposites(question, spec.vlm))})
+        question.model_copy(update={"paraphrases": (*question.paraphrases, *_opposites(spec, question))})
         for question in spec.questions
     )
-    keep = spec.learn.keep.model_copy(update={"clean": 0.0})
-    learn = spec.learn.model_copy(update={"keep": keep})
-    return spec.model_copy(update={"questions": questions, "learn": learn})
+    return spec.asking_only(questions)
+
+
+def _opposites(spec: ControlSpec, question: Question) -> tuple[str, ...]:
+    _, found = other_wordings(spec, question)
+    return found[:OPPOSITES]
 
 
 def _ask_all(
@@ -120,7 +124,6 @@ def _ask_all(
 def _numbers(asked: Asked) -> dict[str, Any]:
     """Return what was found about a question as plain data."""
     probability = asked.pictures.probability
-    texts = (asked.question.question, *asked.question.paraphrases)
     rows = [
         {
             "text": text,
@@ -128,7 +131,7 @@ def _numbers(asked: Asked) -> dict[str, Any]:
             "probabilities": [round(value, 6) for value in probability[index].tolist()],
             **dict(zip(NOTHING, asked.nothing.probability[index].tolist(), strict=True)),
         }
-        for index, text in enumerate(texts)
+        for index, text in enumerate(asked.question.trained_wordings)
     ]
     return {
         "visual_prompt": asked.question.visual_prompt,

@@ -179,6 +179,12 @@ class ControlSpec(SpecModel):
             return ("noise", "weights")
         return ("noise",)
 
+    def asking_only(self, questions: tuple[Question, ...]) -> "ControlSpec":
+        """Return a spec that asks ``questions`` and nothing else, not even whether the picture is clean."""
+        keep = self.learn.keep.model_copy(update={"clean": 0.0})
+        learn = self.learn.model_copy(update={"keep": keep})
+        return self.model_copy(update={"questions": questions, "learn": learn})
+
     @property
     def steered(self) -> tuple[Where, ...]:
         """What of `where` is not the weights: it is steered, and then taught to an adapter."""
