@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 import yaml
+from make import markdown
 
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "robustness.json", HERE / "robustness.md"
@@ -219,9 +220,7 @@ def table(results: dict[str, Any]) -> str:
         ]
         cells = [f"{100 * share:.0f} %" for share in shares]
         rows.append([name, *cells, record["verdict"]["name"], f"{record['seconds']:.0f}"])
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"Median right and clean: {100 * median(both):.0f} %, of {len(both)} specs.\n\n{text}"
+    return f"Median right and clean: {100 * median(both):.0f} %, of {len(both)} specs.\n\n{markdown(rows)}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from make import markdown, percent
 from robustness import Spec, any_prompts, campaign, figures, horizon, learned, palette, prompts_of, yes
 
 RESULTS = Path(__file__).with_name("verdicts.json")
@@ -136,11 +137,11 @@ def table(results: dict[str, Any]) -> str:
             f"{kind}: of {len(records)} runs {by_all} named as failed, {by_vlm} by the VLM alone; "
             f"{'all' if wanted else 'none'} should be.\n"
         )
-    rows = [["spec", "right", "right and clean", "verdict", "by the VLM alone", "seconds"], ["---"] * 6]
+    rows = [["spec", "right", "right and clean", "verdict", "by the VLM alone", "seconds"]]
     for name, record in results.items():
         shares = [_percent(record[share]) for share in ("right", "right_and_clean")]
         rows.append([name, *shares, *_verdicts(record), f"{record['seconds']:.0f}"])
-    return "\n".join(lines) + "\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return "\n".join(lines) + "\n" + markdown(rows)
 
 
 def _verdicts(record: dict[str, Any]) -> tuple[str, str]:
@@ -149,7 +150,7 @@ def _verdicts(record: dict[str, Any]) -> tuple[str, str]:
 
 def _percent(shares: dict[str, Any] | None) -> str:
     """Return the share on held-out prompts, as the verdict goes by it."""
-    return "unknown" if shares is None else f"{100 * shares['learned_held_out']:.0f} %"
+    return "unknown" if shares is None else percent(shares["learned_held_out"])
 
 
 if __name__ == "__main__":
