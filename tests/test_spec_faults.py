@@ -128,6 +128,12 @@ def test_a_file_that_cannot_be_read(tmp_path):
             load_spec(path)
 
 
+def test_an_adapter_without_a_path(faults):
+    """Mappings that are empty, or that have faults of their own, repeat nothing."""
+    (line,) = faults(SHORTEST + "generator: {adapters: [{}]}\n")
+    assert "generator.adapters.0.path: is missing" in line
+
+
 PICTURE = SHORTEST.replace("type: line, position: 0.65", "type: image, path: PATH")
 
 

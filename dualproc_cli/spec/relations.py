@@ -50,8 +50,7 @@ def _questions(data: dict[str, Any]) -> Iterator[Finding]:
     questions = data.get("questions", [])
     known = data.get("visual_prompts", {})
     objective = data.get("learn", {}).get("objective")
-    names = [(question or {}).get("name") for question in questions]
-    yield from _repeated(("questions",), names, "name")
+    yield from _repeated(("questions",), questions, "name")
     for index, question in _items(questions):
         path: KeyPath = ("questions", index)
         alternatives = question.get("alternatives", [])
@@ -84,8 +83,7 @@ def _wordings(path: KeyPath, question: dict[str, Any]) -> Iterator[Finding]:
 
 def _visual_prompt(path: KeyPath, prompt: dict[str, Any], folder: Path) -> Iterator[Finding]:
     yield from _edges(path, prompt)
-    labels = [(point or {}).get("label") for point in prompt.get("points", [])]
-    yield from _repeated((*path, "points"), labels, "label")
+    yield from _repeated((*path, "points"), prompt.get("points", []), "label")
     fault = picture_fault(prompt["path"], folder) if "path" in prompt else None
     if fault:
         yield (*path, "path"), *fault
@@ -103,7 +101,7 @@ def _adapters(data: dict[str, Any], folder: Path) -> Iterator[Finding]:
         fault = adapter_fault(adapter["path"], folder) if "path" in adapter else None
         if fault:
             yield ("generator", "adapters", index, "path"), *fault
-    yield from _repeated(("generator", "adapters"), [one and one.get("path") for one in adapters], "path")
+    yield from _repeated(("generator", "adapters"), adapters, "path")
 
 
 def _learning(data: dict[str, Any]) -> Iterator[Finding]:
@@ -138,8 +136,13 @@ def _items(values: list[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def _repeated(path: KeyPath, values: list[Any], key: str | None = None) -> Iterator[Finding]:
-    """Yield each value that repeats an earlier one of the list, at ``path.index`` or ``path.index.key``."""
+    """Yield each value that repeats an earlier one of the list, at ``path.index``.
+
+    With ``key``, the values are those of this key of a list of mappings, at ``path.index.key``.
+    """
     seen = set()
+    if key:
+        values = [(value or {}).get(key) for value in values]
     for index, value in _items(values):
         if value in seen:
             at = (*path, index, *([key] if key else []))
