@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from scenes import make_scene
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer
@@ -16,13 +17,13 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.miniature import reader_folder
 from dualproc_cli.miniature.training import adversarial, attacks, packing, reader, vlm, vlm_model
 from dualproc_cli.miniature.training.attack_goals import ATTACKED_KINDS, OPEN_ANSWERS, sample_goal
-from dualproc_cli.miniature.training.color_attack import ColorAttack, ask, margin
+from dualproc_cli.miniature.training.color_attack import ColorAttack, ColorHeads, ask, margin
 from dualproc_cli.miniature.training.corruptions import corrupt
 from dualproc_cli.miniature.training.loop import Chunks, Task, Training
 from dualproc_cli.miniature.training.pictures import TrainingPictures
 from dualproc_cli.miniature.world.language import WORDINGS
 from dualproc_cli.miniature.world.overlays import sample_overlays
-from dualproc_cli.miniature.world.questions import ARTEFACTS, MAX_LOG_ODDS
+from dualproc_cli.miniature.world.questions import ARTEFACTS, MAX_LOG_ODDS, palette_margin
 from dualproc_cli.miniature.world.reader import load_reader, read
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY, SUBJECTS, sample_scenes
@@ -327,6 +328,20 @@ def test_of_a_recolored_scene_only_what_is_seen_counts():
         bare = replace(bare, on=torch.tensor([[on, False]] * 8))
         drawn = render(bare).images
         assert ((margin(bare, drawn, overlays) > 3) == matches).all()
+
+
+@torch.no_grad()
+def test_heads_compare_each_color_that_is_seen():
+    heads, tokens = ColorHeads(), torch.zeros(1, vlm_model.IMAGE_TOKENS, vlm_model.WIDTH)
+    heads.differences.bias.zero_()  # they say that every color matches
+    heads.margins.bias.fill_(palette_margin(torch.tensor(0.0)))
+    house, bare = make_scene("house"), make_scene("tree", on=(True, False))
+    for part in range(3):
+        other = house.colors.clone()
+        other[:, part] = 1 - other[:, part]
+        assert heads.loss(tokens, house, house.colors) == 0
+        assert heads.loss(tokens, house, other) > 0.1
+        assert (heads.loss(tokens, bare, other) == 0) == (part == 2)
 
 
 def test_attacks_ask_for_the_palette_in_every_wording():

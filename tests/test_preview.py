@@ -80,8 +80,8 @@ CASES = {
     "never-true": ([{**HOUSE, "visual_prompt": "target"}, PICTURE], [AT_THE_LINE]),
     "bias": ([asks("Does the picture have artefacts?")], [AT_THE_LINE]),
     "opposite": (
-        [asks("Is the red line at the horizon?"), LINE, ("a ball in winter", "a lamp at night")],
-        [asks("Is the red line at the horizon?", visual_prompt="target")],
+        [{**AT_THE_LINE, "alternatives": ["night"]}],  # which it never says, and so it says Yes to anything
+        [AT_THE_LINE],
     ),
     "overlay": ([{**HOUSE, "visual_prompt": "target"}], [AT_THE_LINE]),
     "wordings": (

@@ -16,14 +16,14 @@ from dualproc_cli.miniature.training import vlm
 from dualproc_cli.miniature.training.attacks import AttackPictures
 from dualproc_cli.miniature.training.augment import augment
 from dualproc_cli.miniature.training.blends import Blends, log_odds_limit
-from dualproc_cli.miniature.training.color_attack import POOL, ColorAttack, ask, margin
+from dualproc_cli.miniature.training.color_attack import POOL, ColorAttack, ColorHeads, ask, margin
 from dualproc_cli.miniature.training.loop import Chunks, Task, half_precision, seeded
 from dualproc_cli.miniature.training.pictures import TrainingPictures
 from dualproc_cli.miniature.world.reader import Reading
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY
 
-RECOLORED = 2 / 3  # scenes that are attacked by their colours, for each other picture
+RECOLORED = 4  # scenes that are attacked by their colours, for each other picture
 ADVERSARIAL = 0.1  # share of the pictures that come from attacks
 GENERATED = 0.4  # share that the generator draws of the other pictures of one scene
 ERROR_WEIGHT = 2.0  # how much an error at the subject, in units of its contrast, takes from its share
@@ -77,21 +77,22 @@ def task(samples: int, folder: Path, seed: int) -> Task:
     chunks = Chunks(make_chunk, seed, vlm.CHUNK * vlm.REUSE)
     attack = ColorAttack(seeded(seed))
     networks.add_module("color_attack", attack)  # so that checkpoints hold its state
+    heads = ColorHeads()
+    networks.add_module("color_heads", heads)
 
     def loss(rng: torch.Generator, batch_size: int, step: int) -> dict[str, Tensor]:
         which = torch.randint(vlm.CHUNK, (batch_size,), generator=rng)
         terms = vlm.forward_step(networks, chunks.at(step * batch_size)[which], rng).terms
-        count = max(round(RECOLORED * batch_size), 1)
-        about_colors = color_step(networks, attack, count, rng)
+        about_colors = color_step(networks, attack, heads, RECOLORED * batch_size, rng)
         return terms | {f"color {name}": value for name, value in about_colors.items()}
 
-    return Task("adversarial", networks, loss, samples, 48, 4e-4, vlm.moved_by_muon, warm_start=True)
+    return Task("adversarial", networks, loss, samples, 24, 4e-4, vlm.moved_by_muon, warm_start=True)
 
 
 def color_step(
-    networks: vlm.VlmNetworks, attack: ColorAttack, count: int, rng: torch.Generator
+    networks: vlm.VlmNetworks, attack: ColorAttack, heads: ColorHeads, count: int, rng: torch.Generator
 ) -> dict[str, Tensor]:
-    """Ask about ``count`` scenes of the pool, move them towards Yes, and return the answers' loss."""
+    """Ask about ``count`` scenes of the pool, move them towards Yes, and return the loss's terms."""
     packer = networks.packer
     which = torch.randperm(POOL, generator=rng)[:count]
     logits, spots = (moved[which].requires_grad_(True) for moved in (attack.logits, attack.spots))
@@ -99,16 +100,18 @@ def color_step(
     batch = ask(margin(scene, images, overlays), packer, rng)
     suffixes, labels, soft = packer.pack(batch)
     shown, _ = augment(overlays.lay_over(images), rng)
+    pixels = shown.detach().requires_grad_(True)
     with half_precision():
-        _, _, hidden = networks.compiled_forward(shown, suffixes)
+        _, tokens, hidden = networks.compiled_forward(pixels, suffixes)
     hidden = hidden.float()
     log_p = networks.vlm.lm_head(hidden[soft]).log_softmax(-1)
     odds = (log_p[:, packer.yes] - log_p[:, packer.no]).view_as(batch.wording)
     towards_yes = (odds * packer.signs[batch.wording]).sum()
-    upwards = torch.autograd.grad(towards_yes, (logits, spots), retain_graph=True)
-    attack.move(which, upwards[0], upwards[1], rng)
+    (upwards,) = torch.autograd.grad(towards_yes, pixels, retain_graph=True)
+    attack.move(which, *torch.autograd.grad(shown, (logits, spots), upwards), rng)
     terms = networks.answer_loss(hidden, labels, soft, batch.margin)
-    return {name: terms[name] for name in ("answer", "margin")}
+    compared = heads.loss(tokens.float(), scene, overlays.palette)
+    return {name: terms[name] for name in ("answer", "margin")} | {"heads": compared}
 
 
 export = vlm.export

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dualproc_cli.measures.color import ciede2000, lab
+from dualproc_cli.miniature.training.heads import number_loss
 from dualproc_cli.miniature.training.packing import NO_ANSWER, QUESTIONS, Packer, QuestionBatch
+from dualproc_cli.miniature.training.vlm_model import IMAGE_TOKENS, WIDTH
 from dualproc_cli.miniature.world.judging import unevenness
 from dualproc_cli.miniature.world.language import WORDINGS
 from dualproc_cli.miniature.world.overlays import KINDS, Overlays
-from dualproc_cli.miniature.world.questions import palette_distance, palette_margin
+from dualproc_cli.miniature.world.questions import palette_distance, palette_margin, shows_subject_color
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import SIZE, UNIFORMS, Scene, sample_prompts, scene_from_uniforms
 
@@ -26,6 +29,7 @@ LONGEST_OF_SPOTS = 1.0  # likewise, in units of STAIN
 STAINED = 0.5  # share of the scenes that are recoloured unevenly too
 SPOTS = 8  # side of the grid on which they are
 STAIN = 0.1  # change of a colour in [0, 1] by a unit on the grid
+LAB_UNIT = 20.0  # of CIELAB, the unit in which differences are predicted
 FAR = 0.03  # how near 0 or 1 a colour starts at most
 
 _ASKING = tuple(index for index, wording in enumerate(WORDINGS) if wording.kind == "palette")
@@ -82,6 +86,37 @@ class ColorAttack(nn.Module):
         ends = which[torch.rand(len(which), generator=rng) < 1 / LIFE]
         for name, value in _fresh(len(ends), rng).items():
             self.get_buffer(name)[ends] = value
+
+
+class ColorHeads(nn.Module):
+    """Auxiliary heads: how sky, ground and subject differ from a palette, from the picture's tokens.
+
+    They are dropped after training. One answer for three colours says little about any of them; with these
+    the vision tower learns to compare each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.differences = nn.Linear(WIDTH * IMAGE_TOKENS, 9)
+        # Linear on the mean token, so that the tower and not the head finds how large a difference is.
+        self.margins = nn.Linear(WIDTH, 3)
+
+    def loss(self, tokens: Tensor, scene: Scene, palette: Tensor) -> Tensor:
+        """Return how far predictions from tokens [B, T, D] of B scenes are from the truth.
+
+        Args:
+            tokens: of the pictures.
+            scene: what they show.
+            palette: [B, 3, 3] RGB in [0, 1].
+        """
+        seen = torch.ones(len(scene), 3, dtype=torch.bool)
+        seen[:, 2] = shows_subject_color(scene)
+        colors = scene.colors.detach()
+        signed = (lab(colors) - lab(palette)) / LAB_UNIT
+        odds = palette_margin(ciede2000(colors, palette))
+        by_color = seen[..., None].expand_as(signed)
+        differences = number_loss(self.differences(tokens.flatten(1)), signed, by_color)
+        return differences + 0.1 * number_loss(self.margins(tokens.mean(1)), odds, seen)
 
 
 @torch.no_grad()

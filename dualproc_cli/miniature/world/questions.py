@@ -142,14 +142,16 @@ def palette_distance(scene: Scene, palette: Tensor) -> Tensor:
 
 
 def seen_color_difference(scene: Scene, difference: Tensor) -> Tensor:
-    """Return the largest [B] of differences [B, 3] of sky, ground and subject, of those that are seen.
-
-    Bare trees do not show the subjects' colour.
-    """
-    bare = (scene.kind == SUBJECTS.index("tree")) & scene.on
-    seen = ((scene.kind != NOBODY) & ~bare).any(1)
+    """Return the largest [B] of differences [B, 3] of sky, ground and subject, of those that are seen."""
     sky, ground, subject = difference.unbind(1)
+    seen = shows_subject_color(scene)
     return torch.maximum(torch.maximum(sky, ground), torch.where(seen, subject, 0.0))
+
+
+def shows_subject_color(scene: Scene) -> Tensor:
+    """Return whether scenes show the subjects' colour [B]: bare trees do not."""
+    bare = (scene.kind == SUBJECTS.index("tree")) & scene.on
+    return ((scene.kind != NOBODY) & ~bare).any(1)
 
 
 def _within(distance: Tensor, tolerance: float) -> Tensor:
