@@ -109,6 +109,17 @@ def test_smoothness_counts_excess_only_and_picture_by_picture():
     assert distance(rougher, smoother, keep).item() == pytest.approx(0.1)
 
 
+def test_flatness_charges_what_is_added_to_flat_areas_and_no_contrast_of_an_edge():
+    keep, flat = KeepSpec(flatness=2), torch.zeros(1, 3, 4, 4)
+    step, other = flat.clone(), flat.clone()
+    step[..., 2:], other[..., 1:] = 0.9, 0.9
+    assert distance(flat + 0.3, flat, keep).item() == pytest.approx(0, abs=1e-6)
+    assert distance(0.5 * step, step, keep).item() == pytest.approx(0, abs=1e-6), "another contrast"
+    assert distance(1 - step, step, keep).item() == pytest.approx(0, abs=1e-6), "the other way round"
+    assert distance(other, step, keep).item() == pytest.approx(0.6), "another place: 2 * 0.9 / 3 columns"
+    assert distance(ramp(0.3), step, keep).item() == pytest.approx(0.4), "smeared: two of three columns"
+
+
 def test_total_variation_adds_both_directions():
     both = ramp(0.1) + ramp(0.2).transpose(-1, -2)
     assert total_variation(both).tolist() == pytest.approx([0.3])
@@ -117,7 +128,7 @@ def test_total_variation_adds_both_directions():
 def test_distance_has_a_gradient_and_weights_of_zero_do_nothing():
     assert not KeepSpec().matters
     images = ramp(0.2).clone().requires_grad_()
-    distance(images, ramp(0.1), KeepSpec(picture=1, structure=1, smoothness=1)).backward()
+    distance(images, ramp(0.1), KeepSpec(picture=1, structure=1, smoothness=1, flatness=1)).backward()
     assert images.grad.abs().sum() > 0
     assert distance(images, ramp(0.1), KeepSpec()).item() == 0
 

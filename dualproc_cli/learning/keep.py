@@ -9,14 +9,19 @@ from torch import Tensor
 
 from dualproc_cli.spec import KeepSpec
 
+EDGE = 0.03  # of [0, 1], between two pixels: where the base changes by as much, it is no longer flat
+
 
 def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
-    """Return the weighted sum of the three terms, a scalar.
+    """Return the weighted sum of the terms, a scalar.
 
     - ``picture``: mean |x - x_base|
     - ``structure``: mean |grad x - grad x_base|, blind to a change of a whole area's colour
     - ``smoothness``: relu(TV(x) - TV(x_base)), the mean over the pictures; TV is the anisotropic total
       variation, mean |dx| + mean |dy|
+    - ``flatness``: mean w_x |dx| + mean w_y |dy| with w = exp(-|d x_base| / EDGE) of the largest channel;
+      the edge-aware smoothness of Godard et al., CVPR 2017: nothing is smeared over a flat area, and an edge
+      may have any contrast
 
     Args:
         images: x [B, 3, H, W] in [0, 1], with its graph.
@@ -32,6 +37,10 @@ def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
     if keep.smoothness:
         excess = total_variation(images) - total_variation(base)
         total = total + keep.smoothness * torch.relu(excess).mean()
+    if keep.flatness:
+        for dim in (-1, -2):
+            flat = torch.exp(-base.diff(dim=dim).abs().amax(1, keepdim=True) / EDGE)
+            total = total + keep.flatness * (flat * images.diff(dim=dim).abs()).mean()
     return total
 
 

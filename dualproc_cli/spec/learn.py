@@ -106,6 +106,11 @@ class KeepSpec(SpecModel):
         default=0.0, description="Weight of the total variation in excess of the base picture's." + PRESET
     )
 
+    flatness: Pull = Field(
+        default=0.0,
+        description="Weight of the mean absolute image gradients where the base picture is flat, which "
+        "leaves its edges any contrast." + PRESET,
+    )
     noise: Pull = Field(
         default=0.05, description="Weight of the nats that steering the noise costs, a picture."
     )
@@ -127,7 +132,7 @@ class KeepSpec(SpecModel):
     @property
     def matters(self) -> bool:
         """Whether the base picture is needed: whether any of the weights for it is above 0."""
-        return self.picture > 0 or self.structure > 0 or self.smoothness > 0
+        return max(self.picture, self.structure, self.smoothness, self.flatness) > 0
 
 
 class SteerSpec(SpecModel):

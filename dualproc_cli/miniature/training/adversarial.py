@@ -108,7 +108,8 @@ def color_step(
     odds = (log_p[:, packer.yes] - log_p[:, packer.no]).view_as(batch.wording)
     towards_yes = (odds * packer.signs[batch.wording]).sum()
     (upwards,) = torch.autograd.grad(towards_yes, pixels, retain_graph=True)
-    attack.move(which, *torch.autograd.grad(shown, (logits, spots), upwards), rng)
+    moves = torch.autograd.grad(shown, (logits, spots), upwards)
+    attack.move(which, moves[0], moves[1], rng)
     terms = networks.answer_loss(hidden, labels, soft, batch.margin)
     compared = heads.loss(tokens.float(), scene, overlays.palette)
     return {name: terms[name] for name in ("answer", "margin")} | {"heads": compared}
