@@ -109,7 +109,7 @@ class KeepSpec(SpecModel):
     flatness: Pull = Field(
         default=0.0,
         description="Weight of the mean absolute image gradients where the base picture is flat, which "
-        "leaves its edges any contrast." + PRESET,
+        "leaves its edges any contrast.",
     )
     noise: Pull = Field(
         default=0.05, description="Weight of the nats that steering the noise costs, a picture."
