@@ -395,6 +395,23 @@ def test_changed_spec_in_the_manifest(bundle):
     assert "learn.steps" in refusal(bundle)
 
 
+def test_bundles_outlive_new_keys_of_the_spec(bundle):
+    spec = json.loads((bundle / "bundle.json").read_text())["spec"]
+    del spec["learn"]["keep"]["flatness"]
+    edit_manifest(bundle, spec=spec, spec_digest=spec_digest(spec))
+    assert Bundle.open(bundle).spec.learn.keep.flatness == 0
+    del spec["learn"]["keep"]["smoothness"]
+    edit_manifest(bundle, spec=spec)
+    assert "does not have the digest" in refusal(bundle)
+
+
+def test_spec_with_a_key_of_another_version(bundle):
+    data = json.loads((bundle / "bundle.json").read_text())
+    spec = data["spec"] | {"invented": 1}
+    edit_manifest(bundle, spec=spec, versions=data["versions"] | {"dualproc": "99.1"})
+    assert "the file was changed or damaged, or dualproc 99.1 reads it" in refusal(bundle)
+
+
 def test_spec_may_not_read_pictures_outside_the_bundle(bundle, loaded):
     spec = json.loads((bundle / "bundle.json").read_text())["spec"]
     spec["visual_prompts"]["painting"]["path"] = "/etc/hostname"

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dualproc_cli import __version__
 from dualproc_cli.bundle.archive import MAX_BYTES, bundle_root, is_inside, unpacked
 from dualproc_cli.bundle.layout import ADAPTER, MANIFEST, README, SPEC
 from dualproc_cli.bundle.manifest import Manifest
@@ -149,8 +150,13 @@ class Bundle:
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             key = ".".join(map(str, fault["loc"]))
-            raise UserError(f"{where}: {key}: {fault['msg']}; the file was changed or damaged") from error
-        if spec_digest(spec) != self.manifest.spec_digest:
+            writer = self.manifest.versions.get("dualproc", __version__)
+            other = (
+                "" if writer == __version__ else f", or dualproc {writer} reads it and {__version__} does not"
+            )
+            problem = f"{key}: {fault['msg']}; the file was changed or damaged{other}"
+            raise UserError(f"{where}: {problem}") from error
+        if spec_digest(self.manifest.spec) != self.manifest.spec_digest:
             raise UserError(
                 f"{where}: does not have the digest {self.manifest.spec_digest[:12]}; the file was changed"
             )
