@@ -38,14 +38,19 @@ def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
         excess = total_variation(images) - total_variation(base)
         total = total + keep.smoothness * torch.relu(excess).mean()
     if keep.flatness:
-        for dim in (-1, -2):
-            flat = torch.exp(-base.diff(dim=dim).abs().amax(1, keepdim=True) / EDGE)
-            total = total + keep.flatness * (flat * images.diff(dim=dim).abs()).mean()
+        total = total + keep.flatness * total_variation(images, flat_in=base).mean()
     return total
 
 
-def total_variation(images: Tensor) -> Tensor:
-    """Return the anisotropic total variation [B] of [B, C, H, W]: mean |dx| + mean |dy| per picture."""
-    across = images.diff(dim=-1).abs().mean((1, 2, 3))
-    down = images.diff(dim=-2).abs().mean((1, 2, 3))
-    return across + down
+def total_variation(images: Tensor, flat_in: Tensor | None = None) -> Tensor:
+    """Return the anisotropic total variation [B] of [B, C, H, W]: mean |dx| + mean |dy| per picture.
+
+    With ``flat_in``, pictures of the same shape, it counts only as far as these are flat: see ``flatness``.
+    """
+    total = images.new_zeros(len(images))
+    for dim in (-1, -2):
+        change = images.diff(dim=dim).abs()
+        if flat_in is not None:
+            change = change * torch.exp(-flat_in.diff(dim=dim).abs().amax(1, keepdim=True) / EDGE)
+        total = total + change.mean((1, 2, 3))
+    return total
