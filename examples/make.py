@@ -1,4 +1,4 @@
-"""Learn and evaluate every control of `specs/`, and write the table and the pictures of this folder.
+"""Learn and evaluate every control of `specs/`, and write the table, pictures and reports of this folder.
 
     python examples/make.py [--seeds 64] [NAME ...]
 
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 SPECS = HERE.parent / "specs"
 RESULTS = HERE / "results.json"
 TABLE = HERE / "results.md"
@@ -36,15 +36,18 @@ def main() -> None:
 
 
 def learn_and_evaluate(spec: Path, seeds: int) -> dict:
-    """Run both commands as a user would; returns their figures and keeps the before-and-after picture."""
+    """Run the commands as a user would; returns their figures, and keeps pictures, preview and report."""
+    pictures = HERE / spec.stem
+    pictures.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch) / "bundle"
+        (pictures / "preview.txt").write_text(run("preview", str(spec), "-o", "preview", folder=scratch))
+        shutil.copy(Path(scratch) / "preview" / "preview.png", pictures)
         started = time.perf_counter()
         run("learn", str(spec), "-o", str(bundle))
         seconds = time.perf_counter() - started
         record = json.loads(run("evaluate", str(bundle), "--seeds", str(seeds), "--json"))
-        pictures = HERE / spec.stem
-        pictures.mkdir(exist_ok=True)
+        run("report", str(bundle), "-o", str(pictures / "report.html"))
         shutil.copy(bundle / "samples" / "before-after.png", pictures)
     return {"seconds": round(seconds, 1), **figures(record)}
 
@@ -64,10 +67,10 @@ def figures(record: dict) -> dict:
     }
 
 
-def run(*arguments: str) -> str:
-    """The output of a dualproc command; its progress goes to the terminal."""
+def run(*arguments: str, folder: str | None = None) -> str:
+    """The output of a dualproc command, run in ``folder``; its progress goes to the terminal."""
     command = [sys.executable, "-m", "dualproc_cli", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=folder).stdout
 
 
 COLUMNS = {

@@ -96,7 +96,8 @@ VISUAL_PROMPTS = {
     [
         (["line"], ("noise",)),
         (["box", "points"], ("noise",)),
-        (["palette"], ("noise", "weights")),
+        (["palette"], ("weights",)),
+        (["palette", None], ("weights",)),
         (["palette", "line"], ("noise", "weights")),
         (["line", None], ("noise",)),
         ([None], ("noise", "conditioning")),

@@ -173,11 +173,13 @@ class ControlSpec(SpecModel):
         # The noise decides about the layout; what is in the picture is also in what the prompt says of it.
         if all(question.visual_prompt is None for question in learned):
             return ("noise", "conditioning")
-        # Colours that the generator has never drawn are in no noise: there the weights have to move as well.
-        shown = [self.visual_prompts.get(question.visual_prompt or "") for question in learned]
-        if any(isinstance(prompt, PalettePrompt) for prompt in shown):
-            return ("noise", "weights")
-        return ("noise",)
+        # Colours that the generator has never drawn are in no noise: for these the weights have to move, and
+        # alone, as noise that looks for them strays. What else is asked beside them is found by the noise first.
+        shown = [self.visual_prompts.get(name) for question in learned if (name := question.visual_prompt)]
+        palettes = [isinstance(prompt, PalettePrompt) for prompt in shown]
+        if all(palettes):
+            return ("weights",)
+        return ("noise", "weights") if any(palettes) else ("noise",)
 
     def asking_only(self, questions: tuple[Question, ...]) -> "ControlSpec":
         """Return a spec that asks ``questions`` and nothing else, not even whether the picture is clean."""

@@ -105,14 +105,13 @@ class KeepSpec(SpecModel):
     smoothness: Pull = Field(
         default=0.0, description="Weight of the total variation in excess of the base picture's." + PRESET
     )
-
     flatness: Pull = Field(
         default=0.0,
         description="Weight of the mean absolute image gradients where the base picture is flat, which "
-        "leaves its edges any contrast.",
+        "leaves its edges any contrast." + PRESET,
     )
     noise: Pull = Field(
-        default=0.05, description="Weight of the nats that steering the noise costs, a picture."
+        default=0.02, description="Weight of the nats that steering the noise costs, a picture."
     )
     conditioning: Pull = Field(
         default=0.5,
@@ -122,7 +121,6 @@ class KeepSpec(SpecModel):
     colors: Pull = Field(
         default=0.5, description="Weight of the mean absolute change of the pixels by steering the colors."
     )
-
     clean: Pull = Field(
         default=0.0,
         description="Weight of a further question, whether the picture is clean, for VLMs that can tell."
@@ -205,8 +203,8 @@ class LearnSpec(SpecModel):
         description="What the answers' gradient moves. weights: an adapter of the denoiser. noise, "
         "conditioning, colors: what the frozen generator is given, or how its picture is coloured, which an "
         "adapter is then taught. Several are moved together, and the weights after them. auto: noise, and "
-        "conditioning too if no question has a visual prompt; noise, then weights, if one has a palette."
-        + PRESET,
+        "conditioning too if no question has a visual prompt; weights if all have a palette; noise, then "
+        "weights, if one has." + PRESET,
     )
     steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(
         default=100, description="Optimizer steps in which the VLM is asked."
