@@ -174,7 +174,7 @@ class ControlSpec(SpecModel):
         if all(question.visual_prompt is None for question in learned):
             return ("noise", "conditioning")
         # Colours that the generator has never drawn are in no noise: for these the weights have to move, and
-        # alone, as noise that looks for them strays. What else is asked beside them is found by the noise first.
+        # alone, as noise that looks for them strays. What else is asked is found by the noise first.
         shown = [self.visual_prompts.get(name) for question in learned if (name := question.visual_prompt)]
         palettes = [isinstance(prompt, PalettePrompt) for prompt in shown]
         if all(palettes):
