@@ -8,9 +8,10 @@ Two inputs of a pipeline can be steered, and the colours of its pictures, alone 
 - the colours: y = x exp(g(x)), a smooth function of colour for each picture (`color_steering`).
 
 The Kullback-Leibler divergence of the two noises is |f|^2 / 2 nats (Eyring et al. 2025, "Noise
-Hypernetworks"), of which a picture may cost `BUDGET` at most: beyond, f is shortened, because noise that no
-prior would draw gives pictures that no generator was trained for. Offsets have no such unit; they cost their
-mean square, which is about 1 between the embeddings of two prompts.
+Hypernetworks"), of which a picture gets `BUDGET` at most: beyond, f is shortened, because noise that no prior
+would draw gives pictures that no generator was trained for. It costs as many nats as it was before, and so is
+pulled back: steering that went astray beyond the budget, where only its direction counts, did not return.
+Offsets have no such unit; they cost their mean square, which is about 1 between the embeddings of two prompts.
 """
 
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ class NoiseSteering(nn.Module):
             prompt: [B, P] numbers about the prompts.
 
         Returns:
-            z', as ``noise``, and |f|^2 / 2, [B], at most `BUDGET`.
+            z', as ``noise``, and |f|^2 / 2, [B], of f as it was before it was shortened.
         """
         cells = self.layout.cells(noise.float() / self.sigma)
         shift = torch.zeros_like(cells)
@@ -84,7 +85,7 @@ class NoiseSteering(nn.Module):
             shift = shift + share * _fine(found.view_as(part), cells)
         nats = shift.square().sum((1, 2, 3)) / 2
         affordable = (BUDGET / nats.clamp(min=BUDGET))[:, None, None, None]
-        shift, nats = affordable.sqrt() * shift, nats.clamp(max=BUDGET)
+        shift = affordable.sqrt() * shift
         return noise + (self.sigma * self.layout.noise(shift, noise.shape)).to(noise.dtype), nats
 
 
