@@ -11,7 +11,7 @@ The Kullback-Leibler divergence of the two noises is |f|^2 / 2 nats (Eyring et a
 Hypernetworks"), of which a picture gets `BUDGET` at most: beyond, f is shortened, because noise that no prior
 would draw gives pictures that no generator was trained for. It costs as many nats as it was before, and so is
 pulled back: steering that went astray beyond the budget, where only its direction counts, did not return.
-Offsets have no such unit; they cost their mean square, which is about 1 between the embeddings of two prompts.
+Offsets have no such unit; they cost their mean square, about 1 between the embeddings of two prompts.
 """
 
 from collections.abc import Mapping
