@@ -13,27 +13,21 @@ from dualproc_cli.spec.control import ControlSpec
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
-def canonical(spec: ControlSpec) -> str:
+def canonical(spec: ControlSpec | Mapping[str, Any]) -> str:
     """Return the spec as one line of JSON with sorted keys and every default written out.
 
     The line is also valid YAML. Loaded as a spec, it gives an equal one, even if presets have changed since.
-    """
-    return _one_line(spec.model_dump(mode="json"))
-
-
-def spec_digest(spec: ControlSpec | Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the canonical form, as 64 hexadecimal digits.
-
     A spec of another version of dualproc has to be given as the data that this version wrote: read as a
     spec, it would get the keys that were added since.
     """
     data = spec.model_dump(mode="json") if isinstance(spec, ControlSpec) else spec
-    return hashlib.sha256(_one_line(data).encode()).hexdigest()
-
-
-def _one_line(data: Mapping[str, Any]) -> str:
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
     return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def spec_digest(spec: ControlSpec | Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the canonical form, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(spec).encode()).hexdigest()
 
 
 @cache
