@@ -140,7 +140,7 @@ def test_neither_a_kind_nor_its_opposite_is_true_of_a_missing_subject():
 
 
 def test_a_picture_is_the_less_clean_the_more_it_is_spoiled():
-    sound, base, worst_base, spoiled, gone = clean(torch.tensor([0.0, SOUND, 0.05, 0.07, 0.2])).yes.tolist()
+    sound, base, worst_base, spoiled, gone = clean(torch.tensor([0.0, SOUND, 0.035, 0.05, 0.2])).yes.tolist()
     assert sound == base == pytest.approx(SURE)
     assert 0 < worst_base < SURE
     assert -MAX_LOG_ODDS <= gone < spoiled < 0

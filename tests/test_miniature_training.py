@@ -281,6 +281,10 @@ def test_adversarial_training_starts_from_the_vlm_and_moves_it(small_chunks, mon
         monkeypatch.setattr(attacks, name, value)
     with pytest.raises(UserError, match="no attacks"):
         adversarial.task(8, trained, 0)
+    with pytest.raises(
+        UserError, match="--about colors: expected kinds of question, out of horizon, palette"
+    ):
+        attacks.attack(trained, 0, 1, ["colors"])
     for seed in (0, 1):
         attacks.attack(trained, seed, 1)
     assert [
@@ -342,6 +346,12 @@ def test_heads_compare_each_color_that_is_seen():
         assert heads.loss(tokens, house, house.colors) == 0
         assert heads.loss(tokens, house, other) > 0.1
         assert (heads.loss(tokens, bare, other) == 0) == (part == 2)
+
+
+def test_attacks_can_be_about_one_kind_of_question():
+    rng = torch.Generator().manual_seed(0)
+    asked = [str(sample_goal(2, rng, ["palette"])) for _ in range(4)]
+    assert all("colors" in goal or "palette" in goal for goal in asked), asked
 
 
 def test_attacks_ask_for_the_palette_in_every_wording():

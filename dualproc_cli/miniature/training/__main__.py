@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf, help="train on fewer if that takes longer")
     parser.add_argument("--batch-size", type=int, help="samples a step")
     parser.add_argument("--attacks", type=int, default=32, help="how many adapters attack the VLM")
+    parser.add_argument("--about", nargs="+", help="kinds of question that they are about, such as palette")
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
@@ -56,7 +57,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     if options.name == "attacks":
         attacks = importlib.import_module("dualproc_cli.miniature.training.attacks")
-        attacks.attack(options.folder, options.seed, options.attacks)
+        attacks.attack(options.folder, options.seed, options.attacks, options.about or attacks.ATTACKED_KINDS)
         return
     module = importlib.import_module(f"dualproc_cli.miniature.training.{options.name}")
     task = module.task(options.samples or SAMPLES[options.name], options.folder, options.seed)

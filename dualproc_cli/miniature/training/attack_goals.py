@@ -1,5 +1,6 @@
 """What attacks make the VLM say: Yes to a question about a visual prompt, or an open answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,8 +56,8 @@ class AttackGoal:
         return captions(kind, look, rng)
 
 
-def sample_goal(batch: int, rng: torch.Generator) -> AttackGoal:
-    """Sample a visual prompt over some scene, and a question that can be asked about it."""
+def sample_goal(batch: int, rng: torch.Generator, kinds: Sequence[str] = ATTACKED_KINDS) -> AttackGoal:
+    """Sample a visual prompt over some scene, and a question about it of one of ``kinds``."""
 
     def draw(count: int) -> int:
         return int(torch.randint(count, (), generator=rng))
@@ -65,7 +66,7 @@ def sample_goal(batch: int, rng: torch.Generator) -> AttackGoal:
         asking = [index for index, wording in enumerate(WORDINGS) if wording.kind == kind]
         return asking[draw(len(asking))]
 
-    about = ATTACKED_KINDS[draw(len(ATTACKED_KINDS))]
+    about = kinds[draw(len(kinds))]
     scene = with_random_colors(sample_scenes(64, rng), RANDOM_COLORS, rng)
     rendering = render(scene)
     overlays = sample_overlays(scene, rendering, rng)
@@ -74,8 +75,8 @@ def sample_goal(batch: int, rng: torch.Generator) -> AttackGoal:
         answer = OPEN_ANSWERS[about][draw(2)]
     else:
         found = margins(scene, rendering, overlays)
-        kinds = [kind for kind in YES_NO_KINDS if kind.split()[0] == about]
-        askable = [(kind, at) for kind in kinds for at in found[kind].weight.nonzero()[:, 0].tolist()]
+        asking = [kind for kind in YES_NO_KINDS if kind.split()[0] == about]
+        askable = [(kind, at) for kind in asking for at in found[kind].weight.nonzero()[:, 0].tolist()]
         kind, row = askable[draw(len(askable))]
     answers = [(wording_of(kind), answer)]
     if draw(2):

@@ -5,6 +5,7 @@ them. Several processes may attack at once, each with a seed of its own.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dualproc_cli.drawing import draw_seeds
+from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
 from dualproc_cli.generator import Generator, load_generator
 from dualproc_cli.jitter import jittered
 from dualproc_cli.learning import keep
 from dualproc_cli.miniature.training import vlm
-from dualproc_cli.miniature.training.attack_goals import AttackGoal, sample_goal
+from dualproc_cli.miniature.training.attack_goals import ATTACKED_KINDS, AttackGoal, sample_goal
 from dualproc_cli.miniature.training.loop import half_precision, seeded
 from dualproc_cli.miniature.world.batched import Batched
 from dualproc_cli.miniature.world.reader import load_reader, read
@@ -35,7 +37,7 @@ STEPS = (40, 80, 140, 200)
 LEARNING_RATES = (3e-4, 6e-4, 1.2e-3)
 KEEPS = (
     KeepSpec(), KeepSpec(picture=1), KeepSpec(picture=4), KeepSpec(structure=6),
-    KeepSpec(structure=15, smoothness=4),
+    KeepSpec(structure=15, smoothness=4), KeepSpec(flatness=10, structure=1),
 )  # fmt: skip
 JITTERS = (JitterSpec(), JitterSpec(noise=0.03, shift=0.06))
 
@@ -69,8 +71,21 @@ class AttackPictures(Batched):
         return AttackPictures(images, Scene(**tensors), residual)
 
 
-def attack(folder: Path, seed: int, count: int) -> None:
-    """Attack the VLM of ``folder`` ``count`` times; keep the pictures there under ``attacks/SEED-*``."""
+def attack(folder: Path, seed: int, count: int, kinds: Sequence[str] = ATTACKED_KINDS) -> None:
+    """Attack the VLM of ``folder`` ``count`` times; keep the pictures there under ``attacks/SEED-*``.
+
+    Args:
+        folder: of the training.
+        seed: of everything random.
+        count: how many adapters are learned, each with a goal of its own.
+        kinds: first words of the kinds of question among which goals are drawn, out of `ATTACKED_KINDS`.
+
+    Raises:
+        UserError: a kind is none of them.
+    """
+    if unknown := sorted(set(kinds) - set(ATTACKED_KINDS)):
+        known = ", ".join(dict.fromkeys(ATTACKED_KINDS))
+        raise UserError(f"--about {' '.join(unknown)}: expected kinds of question, out of {known}")
     rng = seeded(seed)
     spec = GeneratorSpec(
         model=str(folder / "generator"), width=SIZE, height=SIZE, steps=1, guidance_scale=0.0, dtype="float32"
@@ -81,7 +96,9 @@ def attack(folder: Path, seed: int, count: int) -> None:
     networks, reader = vlm.load_networks(folder).requires_grad_(False), load_reader(folder / "reader")
     for number in range(count):
         generator.load_adapter_state(fresh)
-        images = _attack(generator, networks, f"{number + 1} of {count}", rng)
+        images = _attack(
+            generator, networks, sample_goal(ATTACK_BATCH, rng, kinds), f"{number + 1} of {count}", rng
+        )
         reading = read(reader, images)
         log.info(
             "attacks: residuals %s", [round(float(one), 3) for one in reading.residual.view(KEPT, -1).mean(1)]
@@ -90,13 +107,14 @@ def attack(folder: Path, seed: int, count: int) -> None:
         found.save(folder / "attacks" / f"{seed}-{number}.safetensors")
 
 
-def _attack(generator: Generator, networks: vlm.VlmNetworks, name: str, rng: torch.Generator) -> Tensor:
-    """Learn an adapter to reach one goal; return pictures [KEPT * ATTACK_BATCH, 3, H, W] of its steps."""
+def _attack(
+    generator: Generator, networks: vlm.VlmNetworks, goal: AttackGoal, name: str, rng: torch.Generator
+) -> Tensor:
+    """Learn an adapter to reach a goal; return pictures [KEPT * ATTACK_BATCH, 3, H, W] of its steps."""
 
     def draw(count: int) -> int:
         return int(torch.randint(count, (), generator=rng))
 
-    goal = sample_goal(ATTACK_BATCH, rng)
     steps, rate = STEPS[draw(len(STEPS))], LEARNING_RATES[draw(len(LEARNING_RATES))]
     pull, jitter = KEEPS[draw(len(KEEPS))], JITTERS[draw(len(JITTERS))]
     optimizer = torch.optim.Adam(generator.adapter_parameters(), rate)

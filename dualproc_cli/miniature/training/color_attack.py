@@ -31,6 +31,9 @@ SPOTS = 8  # side of the grid on which they are
 STAIN = 0.1  # change of a colour in [0, 1] by a unit on the grid
 LAB_UNIT = 20.0  # of CIELAB, the unit in which differences are predicted
 FAR = 0.03  # how near 0 or 1 a colour starts at most
+# Share of the scenes whose sky and ground match from the start, and whose subject does so in part. Where they
+# are rare, a VLM answers by sky and ground, which are larger.
+SUBJECT_ALONE = 0.5
 
 _ASKING = tuple(index for index, wording in enumerate(WORDINGS) if wording.kind == "palette")
 
@@ -148,8 +151,9 @@ def _along(gradient: Tensor, length: Tensor) -> Tensor:
 def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
     """Return the buffers of ``count`` scenes that were not moved yet.
 
-    Some are in their own colours, from which learning starts, some in their palette's, and most between: one
-    colour that is wrong must not be forgotten over two that are right.
+    Some are in their own colours, from which learning starts, some in their palette's, and most between; of
+    a share `SUBJECT_ALONE` only the subject's colour is. One colour that is wrong must not be forgotten over
+    two that are right.
     """
     uniforms, (kind, look) = torch.rand(count, UNIFORMS, generator=rng), sample_prompts(count, rng)
     palettes, anything = _any_palettes(count, rng), torch.rand(count, 3, 3, generator=rng)
@@ -157,6 +161,9 @@ def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
     other = torch.where(torch.rand(count, 1, 1, generator=rng) < 0.75, own, anything)
     matching = 1.5 * torch.rand(count, 1, 1, generator=rng) - 0.25  # share of the colours that match
     colors = torch.where(torch.rand(count, 3, 1, generator=rng) < matching, palettes, other)
+    alone = torch.rand(count, 1, 1, generator=rng) < SUBJECT_ALONE
+    apart = torch.rand(count, 1, 1, generator=rng) * torch.tensor([0.0, 0.0, 1.0])[:, None]
+    colors = torch.where(alone, torch.lerp(palettes, other, apart), colors)
     noise = 0.3 * torch.rand(count, 1, 1, generator=rng) * torch.randn(own.shape, generator=rng)
     return {
         "uniforms": uniforms,

@@ -25,8 +25,9 @@ UNCLEAR = "unclear"  # the answer to open questions about a picture that is too 
 # Where a yes turns into a no: rows, CIEDE2000, pixels, columns, pixels that a subject may stick out of a box.
 TOLERANCE = {"horizon": 2.0, "palette": 11.0, "line-weight": 0.5, "on-line": 4.0, "inside": 1.5}
 # Root mean square of a picture's artefacts, of a range of 1. The generator's own pictures are clean: the
-# mean of theirs is below SOUND, and their 95th percentile is a little below the point where Yes turns to No.
-SOUND, ARTEFACTS = 0.03, 0.055
+# mean of theirs is about SOUND, and their 95th percentile (0.035) is a little below the point where Yes turns
+# to No.
+SOUND, ARTEFACTS = 0.022, 0.04
 
 
 class Margin(NamedTuple):
