@@ -35,6 +35,7 @@ from dualproc_cli.spec import (
     Question,
     SpecError,
     load_spec,
+    opposite_answer,
 )
 
 CPU = torch.device("cpu")
@@ -193,6 +194,17 @@ def test_wordings_that_are_not_trained_on(tmp_path):
     assert other_wordings(spec, open_question) == (("What does the picture show?",), ())
     another = spec.model_copy(update={"vlm": spec.vlm.model_copy(update={"model": "org/vlm"})})
     assert other_wordings(another, question) == (question.held_out_paraphrases, ())
+    far = question.model_copy(update={"opposites": ("Is the horizon far from the line?",)})
+    assert other_wordings(another, far) == (question.held_out_paraphrases, far.opposites)
+    assert other_wordings(spec, far) == (held_out, (*far.opposites, *opposite))
+
+
+@pytest.mark.parametrize(
+    ("answer", "alternatives", "opposite"),
+    [("Yes", ("No",), "No"), ("no.", (), "Yes"), ("night", ("day", "noon"), "day"), ("night", (), None)],
+)
+def test_the_answer_to_the_opposite(answer, alternatives, opposite):
+    assert opposite_answer(answer, alternatives) == opposite
 
 
 def test_other_wordings_are_asked_in_place_of_the_questions(tmp_path, monkeypatch):

@@ -25,7 +25,8 @@ def test_values_that_differ_by_the_names_of_questions(tmp_path):
         "visual_prompts.target.position: 0.65 -> 0.3",
         'questions.at-the-line.alternatives: ["No"] -> []',
         'questions.night: added: {name: "night", question: "Is it night?", answer: "Yes", alternatives: [], '
-        "visual_prompt: null, region: null, weight: 1.0, paraphrases: [], held_out_paraphrases: []}",
+        "visual_prompt: null, region: null, weight: 1.0, paraphrases: [], held_out_paraphrases: [], "
+        "opposites: []}",
         "learn.steps: 300 -> 7",
     ]
     assert differences(after, before)[3].removed

@@ -218,3 +218,15 @@ def test_held_out_wordings_are_not_those_that_are_trained_on(tmp_path):
     assert spec.asked[0].trained_wordings == (
         "Is the horizon at the red line? Yes or no?", "Is it so? Yes or no?"
     )  # fmt: skip
+
+
+def test_the_opposite_of_a_question_is_not_trained_on_and_its_answer_is_known(tmp_path):
+    extra = '    paraphrases: ["Is it so?"]\n    opposites: ["Is it otherwise?", "is  IT so?"]\n'
+    (line,) = fault_lines(tmp_path, SHORTEST + extra)
+    assert line.startswith('spec.yaml:12:37: questions.0.opposites.1: "is IT so?" is trained on too')
+    spec = load_text(tmp_path, SHORTEST + extra.replace(', "is  IT so?"', ""), "question_suffix=So?").spec
+    assert spec.asked[0].opposites == ("Is it otherwise? So?",)
+    assert "Is it otherwise? So?" in spec.question_texts
+    open_answer = SHORTEST.replace("answer: Yes", "answer: at noon").replace("    alternatives: [No]\n", "")
+    (line,) = fault_lines(tmp_path, open_answer + '    opposites: ["Is it otherwise?"]\n')
+    assert "questions.0.alternatives: is missing (expected the answer to the opposites first)" in line

@@ -35,7 +35,7 @@ visual_prompts:
   area: {type: box, left: 0.5, top: 0.4, right: 1.0, bottom: 1.0, color: red}
 questions:
   - {name: one, question: "Is it?", answer: "Yes", alternatives: ["No"], visual_prompt: target, weight: 1.0,
-    paraphrases: ["Is it so?"], held_out_paraphrases: ["Is that so?"]}
+    paraphrases: ["Is it so?"], held_out_paraphrases: ["Is that so?"], opposites: ["Is it otherwise?"]}
   - {name: two, question: "Is it?", answer: "No", alternatives: [], visual_prompt: brand, weight: 0.5,
     region: {left: 0.1, top: 0.2, right: 0.9, bottom: 0.8},
     paraphrases: []}

@@ -15,7 +15,7 @@ from dualproc_cli.compiler import CompositeLoss, compile_loss
 from dualproc_cli.evaluation.ask import ask
 from dualproc_cli.measures import other_wordings
 from dualproc_cli.pictures import BLANK_GRAY
-from dualproc_cli.spec import LoadedSpec, Question
+from dualproc_cli.spec import LoadedSpec, Question, opposite_answer
 from dualproc_cli.vlm import Vlm
 
 PERTURBED, BLANK = "perturbed", "blank picture"
@@ -75,10 +75,9 @@ def compile_other_wordings(loaded: LoadedSpec, vlm: Vlm, height: int, width: int
 
 
 def _turned(question: Question) -> dict[str, object]:
-    """Return the answers to the opposite of a question that is answered by Yes or No."""
-    other = question.alternatives[0] if question.alternatives else None
-    opposite = other or ("No" if question.answer.strip(" .!").lower() == "yes" else "Yes")
-    return {"answer": opposite, "alternatives": (question.answer,)}
+    """Return the answers to the opposite of a question."""
+    turned = opposite_answer(question.answer, question.alternatives)
+    return {"answer": turned, "alternatives": (question.answer,)}
 
 
 def ask_about_blank(loss: CompositeLoss, images: Tensor) -> dict[str, float]:

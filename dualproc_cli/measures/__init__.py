@@ -89,14 +89,17 @@ def clean_measures(spec: ControlSpec) -> list[Measure]:
 def other_wordings(spec: ControlSpec, question: Question) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return wordings of a question that are never trained on, and those that ask for its opposite.
 
-    The first are the question's own ``held_out_paraphrases``, and both are what else the VLM is known to be
-    able to read, which is known of the miniature's.
+    They are the question's own ``held_out_paraphrases`` and ``opposites``, and what else the VLM is known to
+    be able to read, which is known of the miniature's.
     """
-    held_out, opposite = question.held_out_paraphrases, ()
+    held_out, opposites = question.held_out_paraphrases, question.opposites
     if spec.vlm.model == MINIATURE:
-        known, opposite = import_module("dualproc_cli.miniature.world.goals").other_wordings(question)
-        held_out = tuple(dict.fromkeys((*held_out, *known)))
-    return held_out, opposite
+        known = import_module("dualproc_cli.miniature.world.goals").other_wordings(question)
+        held_out, opposites = (
+            tuple(dict.fromkeys((*own, *others)))
+            for own, others in zip((held_out, opposites), known, strict=True)
+        )
+    return held_out, opposites
 
 
 def check_measures(loaded: LoadedSpec) -> None:

@@ -26,7 +26,7 @@ NOT_TRIED = {
     "JPEG 75": "dualproc report or evaluate --full tries it",
     "half size": "dualproc report or evaluate --full tries it",
     HELD_OUT_WORDINGS: "evaluate and report ask questions[].held_out_paraphrases of the spec",
-    OPPOSITE_WORDINGS: "known for questions of the miniature's language, answered by Yes or No",
+    OPPOSITE_WORDINGS: "evaluate and report ask questions[].opposites of the spec",
 }
 
 

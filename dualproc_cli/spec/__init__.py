@@ -8,7 +8,14 @@ Usage::
 """
 
 from dualproc_cli.spec.canonical import canonical, json_schema, spec_digest
-from dualproc_cli.spec.control import ControlSpec, EvaluateSpec, PromptsSpec, Question, RegionSpec
+from dualproc_cli.spec.control import (
+    ControlSpec,
+    EvaluateSpec,
+    PromptsSpec,
+    Question,
+    RegionSpec,
+    opposite_answer,
+)
 from dualproc_cli.spec.faults import Fault, Place, SpecError
 from dualproc_cli.spec.fields import rgb
 from dualproc_cli.spec.learn import (
@@ -65,6 +72,7 @@ __all__ = [
     "canonical",
     "json_schema",
     "load_spec",
+    "opposite_answer",
     "rgb",
     "spec_digest",
 ]

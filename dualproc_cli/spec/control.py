@@ -1,5 +1,6 @@
 """The control spec: what is drawn and asked, and the parts that other files hold."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -45,6 +46,16 @@ class RegionSpec(SpecModel):
     bottom: Fraction = Field(default=1.0, description="Bottom edge, below the top one.")
 
 
+def opposite_answer(answer: str, alternatives: Sequence[str]) -> str | None:
+    """Return the answer to the opposite of a question: the first alternative, else No for Yes and Yes for No.
+
+    It is None for any other answer without alternatives.
+    """
+    if alternatives:
+        return alternatives[0]
+    return {"yes": "No", "no": "Yes"}.get(answer.strip(" .!").lower())
+
+
 class Question(SpecModel):
     """A question about the picture and the answer that is wanted."""
 
@@ -73,6 +84,11 @@ class Question(SpecModel):
         default=(),
         description="Wordings that are never trained on: a control that only one wording believes in fails.",
     )
+    opposites: tuple[Text, ...] = Field(
+        default=(),
+        description="Wordings that ask for the opposite, never trained on: the answer to them has to turn, "
+        "to the first alternative or between Yes and No.",
+    )
 
     def ending_in(self, suffix: str) -> "Question":
         """Return the question with ``suffix`` after each of its wordings."""
@@ -85,6 +101,7 @@ class Question(SpecModel):
                 "question": f"{self.question} {suffix}",
                 "paraphrases": ending(self.paraphrases),
                 "held_out_paraphrases": ending(self.held_out_paraphrases),
+                "opposites": ending(self.opposites),
             }
         )
 
@@ -96,7 +113,8 @@ class Question(SpecModel):
     @property
     def texts(self) -> tuple[str, ...]:
         """Every text that the VLM may be given: wordings and answers."""
-        return (*self.trained_wordings, *self.held_out_paraphrases, self.answer, *self.alternatives)
+        never_trained = (*self.held_out_paraphrases, *self.opposites)
+        return (*self.trained_wordings, *never_trained, self.answer, *self.alternatives)
 
 
 # What is asked besides a spec's questions where `KeepSpec.clean` has a weight.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from dualproc_cli.spec.control import RegionSpec
+from dualproc_cli.spec.control import RegionSpec, opposite_answer
 from dualproc_cli.spec.faults import KeyPath, did_you_mean, shown
 from dualproc_cli.spec.learn import NEED_ALTERNATIVES
 from dualproc_cli.spec.models import GeneratorSpec
@@ -75,10 +75,13 @@ def _questions(data: dict[str, Any]) -> Iterator[Finding]:
 
 def _wordings(path: KeyPath, question: dict[str, Any]) -> Iterator[Finding]:
     trained = {_same(text) for text in (question.get("question"), *question.get("paraphrases", [])) if text}
-    for index, text in _items(question.get("held_out_paraphrases", [])):
-        if _same(text) in trained:
-            problem = f"{shown(text)} is trained on too"
-            yield (*path, "held_out_paraphrases", index), problem, "a wording never trained on"
+    for key in ("held_out_paraphrases", "opposites"):
+        for index, text in _items(question.get(key, [])):
+            if _same(text) in trained:
+                yield (*path, key, index), f"{shown(text)} is trained on too", "a wording never trained on"
+    turned = opposite_answer(question.get("answer", "Yes"), question.get("alternatives", []))
+    if question.get("opposites") and turned is None:
+        yield (*path, "alternatives"), "is missing", "the answer to the opposites first"
 
 
 def _visual_prompt(path: KeyPath, prompt: dict[str, Any], folder: Path) -> Iterator[Finding]:
