@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from ldm_file import save_as_one_file
 from safetensors.torch import load_file, save_file
 from small_generator import load, plain_picture, saved, with_adapter
 from spec_files import SHORTEST, fault_lines
@@ -199,6 +200,26 @@ def test_a_denoiser_in_a_single_file_is_drawn_with_its_base(tmp_path):
     save_file(pipeline.transformer.state_dict(), file)
     generator = load(model=str(file), base=str(saved("flux")))
     assert torch.equal(generator.render(["a house"], [3]), plain_picture(pipeline, "flux", "a house", 3))
+
+
+def test_a_whole_pipeline_in_a_single_file_is_drawn_as_from_its_folder(tmp_path):
+    pipeline = DiffusionPipeline.from_pretrained(saved("stable-diffusion"))
+    with torch.no_grad():
+        for parameter in [*pipeline.unet.parameters(), *pipeline.text_encoder.parameters()]:
+            parameter.mul_(1.1)
+    file = tmp_path / "tuned.safetensors"
+    save_as_one_file(pipeline, file)
+    generator = load(model=str(file), base=str(saved("stable-diffusion")))
+    expected = plain_picture(pipeline, "stable-diffusion", "a house", 3)
+    same(generator.render(["a house"], [3]), expected)
+    assert (load("stable-diffusion").render(["a house"], [3]) - expected).abs().max() > 1e-3
+    weights = load_file(file)
+    for start in ("first_stage_model.decoder.conv_in", "model.diffusion_model.out.2"):
+        save_file({name: value for name, value in weights.items() if not name.startswith(start)}, file)
+        with pytest.raises(UserError) as caught:
+            load(model=str(file), base=str(saved("stable-diffusion")))
+        assert str(file) in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors"])

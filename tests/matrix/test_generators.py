@@ -6,6 +6,7 @@ import inspect
 import pytest
 import torch
 from checks import (
+    LAST,
     WHOLE,
     assert_same,
     check_differences,
@@ -70,6 +71,20 @@ def test_images(family):
     with generator.without_adapter():
         torch.testing.assert_close(picture(generator), expected, atol=2e-6, rtol=0)
     assert (picture(generator) - expected).abs().max() > 1e-3
+
+
+def test_16_bits(family):
+    """In bfloat16 too, the picture is diffusers' own, and a gradient reaches the adapter."""
+    plain = DiffusionPipeline.from_pretrained(saved(family), torch_dtype=torch.bfloat16)
+    generator = adapted(family, dtype="bfloat16")
+    with generator.without_adapter():
+        torch.testing.assert_close(picture(generator), plain_picture(plain, family), atol=0, rtol=0)
+    for way in (WHOLE, LAST):
+        images = picture(generator, way)
+        assert torch.equal(images.detach(), picture(generator))
+        slopes = gradients(generator, images)
+        assert all(slope.isfinite().all() for slope in slopes.values())
+        assert any(slope.any() for slope in slopes.values())
 
 
 def test_batches(family):
