@@ -19,6 +19,8 @@ from dualproc_cli.miniature.world.questions import (
     clean,
     margins,
     open_answers,
+    palette_distance,
+    shows_subject_color,
 )
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import (
@@ -137,6 +139,23 @@ def test_neither_a_kind_nor_its_opposite_is_true_of_a_missing_subject():
         assert found[kind].yes.item() < 0
         assert found[kind].no.item() < 0
     assert found["exists tree"].no.item() > 0
+
+
+@pytest.mark.parametrize(
+    ("scene", "shows"),
+    [
+        (make_scene("house", outline=2.6), True),
+        (make_scene("lamp", outline=1.0, scale=(1.2, 0.7)), True),
+        (make_scene("lamp", outline=2.6), False),
+        (make_scene("tree", on=(True, False)), False),
+        (make_scene("tree", "house", on=(True, False)), True),
+    ],
+)
+def test_a_color_counts_where_it_takes_a_hundredth_of_the_picture(scene, shows):
+    assert shows_subject_color(scene).item() == shows
+    palette = scene.colors.clone()
+    palette[:, 2] = 1 - palette[:, 2]
+    assert (palette_distance(scene, palette).item() > 5) == shows
 
 
 def test_a_picture_is_the_less_clean_the_more_it_is_spoiled():

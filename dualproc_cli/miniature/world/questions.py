@@ -4,6 +4,7 @@ For each kind of question a picture has one margin: the log-odds of Yes, large o
 around the tolerance. The wordings of a kind, in `language`, ask for it or for its opposite.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from dualproc_cli.measures.color import ciede2000
 from dualproc_cli.miniature.world.captions import describe
 from dualproc_cli.miniature.world.overlays import Overlays
-from dualproc_cli.miniature.world.render import Rendering
+from dualproc_cli.miniature.world.render import Rendering, render
 from dualproc_cli.miniature.world.scene import NIGHT, NOBODY, SEA, SUBJECTS, WINTER, Scene
 from dualproc_cli.miniature.world.subjects import EXTENT
 
@@ -20,6 +21,7 @@ SURE = 5.0  # log-odds of a plain fact
 # Largest log-odds. Up to it they grow with the distance, so that their gradient leads back from far away.
 MAX_LOG_ODDS = 12.0
 CLEAN_WEIGHT = 1.6  # how often the question whether a picture is clean is asked, relative to the others
+SEEN = 0.01  # share of a picture that a colour takes to be seen, from white to black
 UNCLEAR = "unclear"  # the answer to open questions about a picture that is too spoiled to tell
 
 # Where a yes turns into a no: rows, CIEDE2000, pixels, columns, pixels that a subject may stick out of a box.
@@ -149,10 +151,19 @@ def seen_color_difference(scene: Scene, difference: Tensor) -> Tensor:
     return torch.maximum(torch.maximum(sky, ground), torch.where(seen, subject, 0.0))
 
 
+@torch.no_grad()
 def shows_subject_color(scene: Scene) -> Tensor:
-    """Return whether scenes show the subjects' colour [B]: bare trees do not."""
-    bare = (scene.kind == SUBJECTS.index("tree")) & scene.on
-    return ((scene.kind != NOBODY) & ~bare).any(1)
+    """Return whether scenes show the subjects' colour [B], on a share `SEEN` of the picture.
+
+    Bare trees do not, nor do lamps of which thick outlines leave a few pixels. A render is linear in the
+    colour, so the share is the mean difference between subjects in white and in black.
+    """
+
+    def drawn_in(gray: float) -> Tensor:
+        subject = torch.full_like(scene.colors[:, 2:], gray)
+        return render(replace(scene, colors=torch.cat([scene.colors[:, :2], subject], 1))).images
+
+    return (drawn_in(1.0) - drawn_in(0.0)).mean((1, 2, 3)) >= SEEN
 
 
 def _within(distance: Tensor, tolerance: float) -> Tensor:
