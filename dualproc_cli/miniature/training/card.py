@@ -72,6 +72,7 @@ def card(training: dict[str, Any], figures: dict[str, Any]) -> str:
         "*clear*: accuracy where the answer is clear, that is, far enough from the tolerance.\n"
         "*Yes*: share of Yes if true and false came equally often.\n",
         _vlm_table(figures),
+        _palette_line(figures["vlm_yes_to_palettes"]),
         "## The independent measures, on true renders\n",
         _table(["error", "mean"], [[name, value] for name, value in figures["measures_on_renders"].items()]),
         "## Speed\n",
@@ -118,6 +119,13 @@ def _vlm_table(figures: dict[str, Any]) -> str:
         for kind, found in figures["vlm_on_renders"].items()
     ]
     return _table(["kind of question", *(f"clear, on {said}" for said in pictures.values()), "Yes"], rows)
+
+
+def _palette_line(yes: dict[str, float]) -> str:
+    off = ", ".join(f"{share:.0%} where {name} is off" for name, share in yes.items() if name != "none")
+    return (
+        f"Asked whether the colors match a palette, it says so of {yes['none']:.0%} that do, and of {off}.\n"
+    )
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> str:

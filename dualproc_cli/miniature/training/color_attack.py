@@ -77,7 +77,7 @@ class ColorAttack(nn.Module):
         rendering = render(scene)
         around = 1 - rendering.subject.sum(1, keepdim=True).clamp(max=1)
         stain = STAIN * F.interpolate(spots, size=(SIZE, SIZE), mode="bilinear")
-        return scene, (rendering.images + around * stain).clamp(0, 1), _palettes_alone(self.palettes[which])
+        return scene, (rendering.images + around * stain).clamp(0, 1), palettes_alone(self.palettes[which])
 
     @torch.no_grad()
     def move(self, which: Tensor, logits: Tensor, spots: Tensor, rng: torch.Generator) -> None:
@@ -189,7 +189,7 @@ def _any_palettes(count: int, rng: torch.Generator) -> Tensor:
     return torch.where(anything, torch.rand(count, 3, 3, generator=rng), chosen)
 
 
-def _palettes_alone(palettes: Tensor) -> Overlays:
+def palettes_alone(palettes: Tensor) -> Overlays:
     """Return overlays that are palettes [B, 3, 3]."""
     count = len(palettes)
     none = torch.zeros(count)

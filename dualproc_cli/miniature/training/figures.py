@@ -10,12 +10,14 @@ from torch import Tensor
 
 from dualproc_cli.measures.color import ciede2000
 from dualproc_cli.miniature.training.blends import Blends
-from dualproc_cli.miniature.training.packing import sample_questions
+from dualproc_cli.miniature.training.color_attack import ask, palettes_alone
+from dualproc_cli.miniature.training.packing import QuestionBatch, sample_questions
 from dualproc_cli.miniature.training.vlm import VlmNetworks
 from dualproc_cli.miniature.world.captions import captions
 from dualproc_cli.miniature.world.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
 from dualproc_cli.miniature.world.language import OPEN_KINDS, WORDINGS
 from dualproc_cli.miniature.world.overlays import sample_overlays
+from dualproc_cli.miniature.world.questions import shows_subject_color
 from dualproc_cli.miniature.world.reader import Reader, Reading, read
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import (
@@ -25,9 +27,12 @@ from dualproc_cli.miniature.world.scene import (
     sample_prompts,
     sample_scenes,
     scene_from_uniforms,
+    with_random_colors,
 )
 
 SEED = 2_000_003  # of fresh scenes and fresh noise: no training uses it
+OFF = 15.0, 25.0  # CIEDE2000 by which one colour of a palette is off; no palette's is at 11
+PALETTE_PARTS = {"none": None, "sky": 0, "ground": 1, "subject": 2}
 CLEAR = 2.6  # log-odds beyond which an answer is clear; at twice the tolerance they are -2.7
 
 
@@ -78,13 +83,7 @@ def vlm_figures(networks: VlmNetworks, batches: Iterable[Blends]) -> dict[str, d
         batch = sample_questions(
             scene, seen.margins(overlays), seen.shows_one_scene, seen.is_unclear, packer, rng
         )
-        _, tokens = networks.encode(overlays.lay_over(seen.images))
-        suffixes, labels, _ = packer.pack(batch)
-        at = packer.question_lengths[batch.wording] - 1
-        hidden = networks.hidden_states(tokens, suffixes)
-        gather = at[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
-        logits = networks.vlm.lm_head(hidden.gather(2, gather)[:, :, 0])
-        wanted = labels.gather(2, at[..., None])[..., 0]
+        logits, wanted = _answers(networks, overlays.lay_over(seen.images), batch)
         for row in range(len(scene)):
             for column in range(batch.wording.shape[1]):
                 kind = WORDINGS[int(batch.wording[row, column])].kind
@@ -98,6 +97,44 @@ def vlm_figures(networks: VlmNetworks, batches: Iterable[Blends]) -> dict[str, d
                     count.yes[true].append(said)
                     count.add(said == true, bool(margin.abs() > CLEAR))
     return {kind: count.figures() for kind, count in sorted(counts.items())}
+
+
+def _answers(networks: VlmNetworks, images: Tensor, batch: QuestionBatch) -> tuple[Tensor, Tensor]:
+    """Return the logits [B, Q, V] of the first token of each answer, and the tokens wanted [B, Q]."""
+    packer = networks.packer
+    _, tokens = networks.encode(images)
+    suffixes, labels, _ = packer.pack(batch)
+    at = packer.question_lengths[batch.wording] - 1
+    hidden = networks.hidden_states(tokens, suffixes)
+    gather = at[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
+    logits = networks.vlm.lm_head(hidden.gather(2, gather)[:, :, 0])
+    return logits, labels.gather(2, at[..., None])[..., 0]
+
+
+@torch.no_grad()
+def palette_figures(networks: VlmNetworks, batches: int = 8, size: int = 64) -> dict[str, float]:
+    """Return how often the VLM says that renders have a palette's colours, by the one colour that is off.
+
+    It is off by `OFF`. Scenes that do not show their subject's colour are left out.
+    """
+    rng, packer = torch.Generator().manual_seed(SEED + 3), networks.packer
+    said: dict[str, list[Tensor]] = defaultdict(list)
+    for _ in range(batches):
+        scene = with_random_colors(sample_scenes(size, rng), 1.0, rng)
+        scene = scene[shows_subject_color(scene)]
+        images, share = render(scene).images, torch.rand(len(scene), 3, 1, generator=rng)
+        other = torch.lerp(scene.colors, torch.rand(scene.colors.shape, generator=rng), share)
+        difference = ciede2000(scene.colors, other)
+        off = (difference > OFF[0]) & (difference < OFF[1])
+        for name, part in PALETTE_PARTS.items():
+            palette, rows = scene.colors.clone(), torch.ones(len(scene), dtype=torch.bool)
+            if part is not None:
+                palette[:, part], rows = other[:, part], off[:, part]
+            batch = ask(torch.ones(int(rows.sum())), packer, rng)
+            logits, _ = _answers(networks, palettes_alone(palette[rows]).lay_over(images[rows]), batch)
+            affirms = (logits[..., packer.yes] > logits[..., packer.no]) == (batch.margin > 0)
+            said[name].append(affirms.flatten())
+    return {name: round(float(torch.cat(found).float().mean()), 3) for name, found in said.items()}
 
 
 def renders(batches: int, size: int = 64) -> Iterator[Blends]:

@@ -20,6 +20,7 @@ from dualproc_cli.miniature.training.figures import (
     corrupted_renders,
     generated,
     generator_scenes,
+    palette_figures,
     picture_figures,
     read_in_parts,
     reader_figures,
@@ -101,6 +102,7 @@ def measure_weights() -> tuple[dict[str, Any], Tensor]:
         "vlm_on_renders": vlm_figures(networks, renders(64)),
         "vlm_on_generated": vlm_figures(networks, [*generated(one, seen)] * 4),
         "vlm_on_corrupted": vlm_figures(networks, corrupted_renders(32)),
+        "vlm_yes_to_palettes": palette_figures(networks),
         "measures_on_renders": reader_figures(reader),
         "seconds": {"import_and_load_both": round(loading, 2), "sixteen_pictures": round(sixteen, 2)},
     }
