@@ -45,6 +45,14 @@ def _pick(name: str | None, key: str) -> torch.device:
     return device
 
 
+def all_devices(first: torch.device) -> list[str]:
+    """Return the names of ``first`` and, for CUDA, of the other devices of this machine."""
+    if first.type != "cuda":
+        return [str(first)]
+    own, count = first.index or 0, torch.cuda.device_count()
+    return [f"cuda:{index}" for index in (own, *(other for other in range(count) if other != own))]
+
+
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the precision called ``name``; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
 

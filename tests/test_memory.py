@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import compute_module_sizes
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -15,7 +17,7 @@ from dualproc_cli.__main__ import app
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import compile_loss
 from dualproc_cli.errors import UserError
-from dualproc_cli.generator import load_generator
+from dualproc_cli.generator import load_generator, spreading
 from dualproc_cli.learning.checkpoint import run_digest
 from dualproc_cli.learning.learner import Learner
 from dualproc_cli.memory import (
@@ -243,21 +245,50 @@ def test_a_strategy_saves_what_it_says(name, part, share, loaded, plain):
     assert share * plain.parts[part] <= saved <= plain.parts[part]
 
 
-def test_exact_strategies_leave_pictures_and_gradients_as_they_are():
-    def drawn(names):
-        spec = load_spec(SPEC).spec
-        generator = load_generator(spec.generator, CPU)
-        for strategy in named(names):
-            strategy.apply(generator, ["a house in a field"])
-        generator.attach(spec.learn.adapter, 0)
-        images = generator.render(["a house in a field"], [3], gradient=GradientSpec())
-        images.square().mean().backward()
-        return [images.detach(), *(parameter.grad for parameter in generator.adapter_parameters())]
+def drawn_and_differentiated(names, spread=()):
+    """Return a picture and the adapter's gradients, with strategies and the denoiser spread over devices."""
+    spec = load_spec(SPEC).spec
+    generator = load_generator(spec.generator, CPU)
+    for strategy in named(names):
+        strategy.apply(generator, ["a house in a field"])
+    if spread:
+        spreading.spread_blocks(generator.denoiser, spread)
+    generator.attach(spec.learn.adapter, 0)
+    images = generator.render(["a house in a field"], [3], gradient=GradientSpec())
+    images.square().mean().backward()
+    return [images.detach(), *(parameter.grad for parameter in generator.adapter_parameters())]
 
+
+def test_exact_strategies_leave_pictures_and_gradients_as_they_are():
     exact = [strategy.name for strategy in STRATEGIES if not strategy.error]
     if not torch.cuda.is_available():
         exact.remove("offload-activations")  # pins memory for the device
-    for one, other in zip(drawn(()), drawn(exact), strict=True):
+    for one, other in zip(drawn_and_differentiated(()), drawn_and_differentiated(exact), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_blocks_are_spread_evenly_and_in_order(monkeypatch):
+    placed = {}
+    monkeypatch.setattr(
+        spreading, "dispatch_model", lambda module, places, main_device, force_hooks: placed.update(places)
+    )
+    denoiser = load_generator(load_spec(SPEC).spec.generator, CPU).denoiser
+    spreading.spread_blocks(denoiser, ["cuda:2", "cuda:0", "cuda:1"])
+    sizes, held = compute_module_sizes(denoiser), Counter()
+    for name, device in placed.items():
+        held[device] += sizes[name]
+    assert held.total() == sizes[""]
+    largest = max(sizes[f"{kind}.0"] for kind in ("transformer_blocks", "single_transformer_blocks"))
+    assert max(held.values()) - min(held.values()) <= 2 * largest
+    order = [device for name, device in placed.items() if "transformer_blocks." in name]
+    assert order == sorted(order, key=["cuda:2", "cuda:0", "cuda:1"].index)
+    assert placed["x_embedder"] == "cuda:2"
+
+
+@pytest.mark.parametrize("names", [(), ("checkpoint-denoiser",)])
+def test_a_spread_denoiser_draws_and_learns_the_same(names):
+    plain = drawn_and_differentiated(names)
+    for one, other in zip(plain, drawn_and_differentiated(names, ["cpu", "cpu"]), strict=True):
         assert torch.equal(one, other)
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from dualproc_cli.device import all_devices
 from dualproc_cli.generator import Generator
 from dualproc_cli.generator.checkpointing import checkpoint_blocks
 from dualproc_cli.generator.compiling import uncompiled
+from dualproc_cli.generator.spreading import spread_blocks
 from dualproc_cli.generator.steered_call import text_encoders
 from dualproc_cli.models.meta_tensors import saved_elsewhere
 from dualproc_cli.models.quantization import BITS, Bits
@@ -167,6 +169,27 @@ class TwoDevices(Strategy):
         return {name: 0 if name.endswith("vlm") else size for name, size in parts.items()}
 
 
+class SpreadDenoiser(Strategy):
+    """Spreads the blocks of the denoiser over all CUDA devices."""
+
+    name = "spread-denoiser"
+    does = "the denoiser's blocks are spread over all devices"
+    cost = "pictures and gradients go from device to device between the blocks"
+    helps_drawing = True
+
+    def available(self, device: torch.device) -> bool:
+        return device.type == "cuda" and torch.cuda.device_count() > 1
+
+    def apply(self, generator: Generator, prompts: Sequence[str]) -> None:
+        spread_blocks(generator.denoiser, all_devices(generator.device))
+
+    def simulate(self, generator: Generator) -> None:
+        pass
+
+    def parts(self, parts: dict[str, int]) -> dict[str, int]:
+        return {**parts, "denoiser": parts["denoiser"] // max(torch.cuda.device_count(), 1)}
+
+
 class OffloadActivations(Strategy):
     """Keeps the tensors that the generator saves for the backward pass in main memory."""
 
@@ -249,6 +272,7 @@ STRATEGIES: tuple[Strategy, ...] = (
     CheckpointVae(),
     CheckpointDenoiser(),
     TwoDevices(),
+    SpreadDenoiser(),
     OffloadActivations(),
     TileVae(),
     *(Quantize(bits) for bits in BITS.values()),

@@ -29,6 +29,7 @@ MemoryStrategy = Literal[
     "checkpoint-vae",
     "checkpoint-denoiser",
     "two-devices",
+    "spread-denoiser",
     "offload-activations",
     "tile-vae",
     "int8",
