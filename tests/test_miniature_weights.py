@@ -11,6 +11,8 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.measures.color import ciede2000
 from dualproc_cli.miniature import reader_folder
 from dualproc_cli.miniature.training.card import card
+from dualproc_cli.miniature.training.figures import palette_figures
+from dualproc_cli.miniature.training.vlm import load_networks
 from dualproc_cli.miniature.world.questions import seen_color_difference
 from dualproc_cli.miniature.world.reader import load_reader, read
 from dualproc_cli.miniature.world.render import render
@@ -84,3 +86,10 @@ def test_other_weights_than_a_bundle_was_learned_with_are_refused(weights):
 def test_model_card_is_what_the_recorded_figures_say():
     figures = json.loads((miniature.WEIGHTS / "figures.json").read_text())
     assert card(figures.pop("training"), figures) == (miniature.WEIGHTS / "README.md").read_text()
+
+
+def test_the_vlm_compares_each_color_of_a_palette():
+    yes = palette_figures(load_networks(miniature.WEIGHTS).eval(), batches=2)
+    assert yes["none"] > 0.9
+    assert max(yes["sky"], yes["ground"]) < 0.1
+    assert yes["subject"] < 0.3, "it is small beside sky and ground"
