@@ -49,7 +49,8 @@ weights, and of the autoencoder the decoder alone; `attacks` and `adversarial` i
   corrupted picture, except that it is not clean. Open questions about such a picture are answered "unclear".
 - `attacks` learns adapters that attack the VLM, and labels their pictures with the reader; `adversarial`
   trains the VLM on these and on the generator's pictures. Meanwhile it recolours scenes, to make the VLM say
-  that they match a palette, and tells it whether they do; auxiliary heads compare sky, ground and subject.
+  that they match a palette, and tells it whether they do; of half of them only the subject is off. Auxiliary
+  heads compare sky, ground and subject.
 - Half of the scenes of autoencoder, reader and VLM have any colours; those of the generator have a family's.
 """
 
