@@ -74,11 +74,15 @@ def test_images(family):
 
 
 def test_16_bits(family):
-    """In bfloat16 too, the picture is diffusers' own, and a gradient reaches the adapter."""
+    """In bfloat16 too, the picture is diffusers' own, and a gradient reaches the adapter.
+
+    Where diffusers encodes a prompt in one batch with the negative one, which the cache does not, it is so up
+    to one step of rounding.
+    """
     plain = DiffusionPipeline.from_pretrained(saved(family), torch_dtype=torch.bfloat16)
     generator = adapted(family, dtype="bfloat16")
     with generator.without_adapter():
-        torch.testing.assert_close(picture(generator), plain_picture(plain, family), atol=0, rtol=0)
+        torch.testing.assert_close(picture(generator), plain_picture(plain, family), atol=2**-8, rtol=0)
     for way in (WHOLE, LAST):
         images = picture(generator, way)
         assert torch.equal(images.detach(), picture(generator))
