@@ -160,7 +160,7 @@ class TwoDevices(Strategy):
     cost = "pictures and their gradient go from device to device"
 
     def available(self, device: torch.device) -> bool:
-        return device.type == "cuda" and torch.cuda.device_count() > 1
+        return len(all_devices(device)) > 1
 
     def vlm_device(self, device: torch.device) -> torch.device:
         return torch.device("cuda", 1 if (device.index or 0) == 0 else 0)
@@ -178,7 +178,7 @@ class SpreadDenoiser(Strategy):
     helps_drawing = True
 
     def available(self, device: torch.device) -> bool:
-        return device.type == "cuda" and torch.cuda.device_count() > 1
+        return len(all_devices(device)) > 1
 
     def apply(self, generator: Generator, prompts: Sequence[str]) -> None:
         spread_blocks(generator.denoiser, all_devices(generator.device))

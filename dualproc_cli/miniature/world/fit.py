@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dualproc_cli.miniature.world.render import GROUND_SHADE, SKY_HAZE, render
+from dualproc_cli.miniature.world.render import GROUND_SHADE, SKY_HAZE, by_subject_color, render
 from dualproc_cli.miniature.world.scene import HORIZON, LOOKS, NOBODY, OUTLINE, SIZE, SUBJECTS, Scene
 
 # Mean square difference that a farther subject must explain. Without it, one in twenty pictures of one
@@ -89,7 +89,7 @@ def split(scene: Scene, images: Tensor) -> Scene:
 
 @torch.no_grad()
 def color_subject(scene: Scene, images: Tensor) -> tuple[Scene, Tensor]:
-    """Give the subjects the colour that fits the picture best, by least squares: a render is linear in it.
+    """Give the subjects the colour that fits the picture best, by least squares.
 
     `fit` alone would not get far from the colour that it starts from. Where no subject shows its colour (a
     bare tree), it stays.
@@ -98,12 +98,8 @@ def color_subject(scene: Scene, images: Tensor) -> tuple[Scene, Tensor]:
         The scenes, and their mean square difference [B] from the images, with the cost of the new colour.
     """
 
-    def drawn_in(color: Tensor) -> Tensor:
-        return render(replace(scene, colors=torch.cat([scene.colors[:, :2], color], 1))).images
-
     own = scene.colors[:, 2:]
-    black = drawn_in(torch.zeros_like(own))
-    slope = drawn_in(torch.ones_like(own)) - black
+    black, slope = by_subject_color(scene)
     rest = images - black - own.mT[..., None] * slope
     color = own + ((slope * rest).sum((2, 3)) / (slope.square().sum((2, 3)) + 1))[:, None]
     color = color.clamp(0, 1)

@@ -4,7 +4,6 @@ For each kind of question a picture has one margin: the log-odds of Yes, large o
 around the tolerance. The wordings of a kind, in `language`, ask for it or for its opposite.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from dualproc_cli.measures.color import ciede2000
 from dualproc_cli.miniature.world.captions import describe
 from dualproc_cli.miniature.world.overlays import Overlays
-from dualproc_cli.miniature.world.render import Rendering, render
+from dualproc_cli.miniature.world.render import Rendering, by_subject_color
 from dualproc_cli.miniature.world.scene import NIGHT, NOBODY, SEA, SUBJECTS, WINTER, Scene
 from dualproc_cli.miniature.world.subjects import EXTENT
 
@@ -155,15 +154,10 @@ def seen_color_difference(scene: Scene, difference: Tensor) -> Tensor:
 def shows_subject_color(scene: Scene) -> Tensor:
     """Return whether scenes show the subjects' colour [B], on a share `SEEN` of the picture.
 
-    Bare trees do not, nor do lamps of which thick outlines leave a few pixels. A render is linear in the
-    colour, so the share is the mean difference between subjects in white and in black.
+    Bare trees do not, nor do lamps of which thick outlines leave a few pixels.
     """
-
-    def drawn_in(gray: float) -> Tensor:
-        subject = torch.full_like(scene.colors[:, 2:], gray)
-        return render(replace(scene, colors=torch.cat([scene.colors[:, :2], subject], 1))).images
-
-    return (drawn_in(1.0) - drawn_in(0.0)).mean((1, 2, 3)) >= SEEN
+    _, slope = by_subject_color(scene)
+    return slope.mean((1, 2, 3)) >= SEEN
 
 
 def _within(distance: Tensor, tolerance: float) -> Tensor:

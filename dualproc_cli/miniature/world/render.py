@@ -1,6 +1,6 @@
 """The renderer: draws scenes of the procedural world as anti-aliased pictures, vectorised over the batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -60,6 +60,20 @@ def render(scene: Scene) -> Rendering:
     unhidden = 1 - subject.sum(1)
     lights = lights * (1 - ground) * unhidden
     return Rendering(images.clamp(0, 1), subject, ground * unhidden, ink, lights, closeness)
+
+
+def by_subject_color(scene: Scene) -> tuple[Tensor, Tensor]:
+    """Return pictures [B, 3, H, W] of scenes with black subjects, and what white ones would add to them.
+
+    A render is linear in the subjects' colour: it is the first, and the second times the colour.
+    """
+
+    def drawn_in(color: Tensor) -> Tensor:
+        return render(replace(scene, colors=torch.cat([scene.colors[:, :2], color], 1))).images
+
+    own = scene.colors[:, 2:]
+    black = drawn_in(torch.zeros_like(own))
+    return black, drawn_in(torch.ones_like(own)) - black
 
 
 def _sky(scene: Scene, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
