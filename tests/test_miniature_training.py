@@ -17,9 +17,11 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.miniature import reader_folder
 from dualproc_cli.miniature.training import adversarial, attacks, packing, reader, vlm, vlm_model
 from dualproc_cli.miniature.training.attack_goals import ATTACKED_KINDS, OPEN_ANSWERS, sample_goal
+from dualproc_cli.miniature.training.blends import Blends
 from dualproc_cli.miniature.training.color_attack import ColorAttack, ColorHeads, ask, margin
 from dualproc_cli.miniature.training.corruptions import corrupt
 from dualproc_cli.miniature.training.loop import Chunks, Task, Training
+from dualproc_cli.miniature.training.miscolor import miscolor
 from dualproc_cli.miniature.training.pictures import TrainingPictures
 from dualproc_cli.miniature.world.language import WORDINGS
 from dualproc_cli.miniature.world.overlays import sample_overlays
@@ -285,8 +287,9 @@ def test_adversarial_training_starts_from_the_vlm_and_moves_it(small_chunks, mon
         UserError, match="--about colors: expected kinds of question, out of horizon, palette"
     ):
         attacks.attack(trained, 0, 1, ["colors"])
-    for seed in (0, 1):
-        attacks.attack(trained, seed, 1)
+    attacks.attack(trained, 0, 1)
+    monkeypatch.setattr(attacks, "STEERED", 1.0)
+    attacks.attack(trained, 1, 1, ["time"])  # by steering
     assert [
         len(attacks.AttackPictures.load(trained / "attacks" / f"{seed}-0.safetensors").images)
         for seed in (0, 1)
@@ -397,3 +400,28 @@ def test_corruptions_are_of_many_kinds_and_know_how_much_they_changed():
         corrupt(images, torch.Generator().manual_seed(1))[0],
         corrupt(images, torch.Generator().manual_seed(1))[0],
     )
+
+
+def test_a_part_in_a_wrong_color_is_the_less_clean_the_more_it_is_wrong(monkeypatch):
+    rng = torch.Generator().manual_seed(0)
+    scene = sample_scenes(64, rng)
+    rendering = render(scene)
+    images, change = miscolor(rendering.images, scene, rendering, rng)
+    moved = (images - rendering.images).abs().amax(1)  # [B, H, W]
+    assert torch.allclose(change, (images - rendering.images).square().mean((1, 2, 3)).sqrt())
+    assert (moved > 0.02).flatten(1).any(1).float().mean() > 0.8
+    # Sky and ground stay as they are, but for where a lamp would shine or a tree have its crown.
+    bare = 1 - rendering.subject.sum(1) - rendering.lights - rendering.ink
+    elsewhere = ((scene.kind == SUBJECTS.index("lamp")) | (scene.kind == SUBJECTS.index("tree"))).any(1)
+    assert not (moved * (bare > 0.999))[~elsewhere].any()
+    spoiled = Blends.from_one_scene(rendering.images, scene, rendering, torch.zeros(64)).miscolored(rng)
+    assert torch.equal(spoiled.max_log_odds, torch.full((64,), MAX_LOG_ODDS)), "what it shows is as before"
+    assert (spoiled.artefacts > 0.02).float().mean() > 0.3
+
+
+def test_what_the_generator_cannot_draw_counts_as_an_artefact(trained):
+    rng = torch.Generator().manual_seed(0)
+    (trained / "vae").mkdir(exist_ok=True)
+    *_, artefacts = TrainingPictures(trained, generated=0.5).sample(16, rng, pairs=0.0)
+    assert (artefacts[:8] > 0.01).all()
+    assert artefacts[8:].median() < artefacts[:8].median(), "renders have none, but for the augmentation"

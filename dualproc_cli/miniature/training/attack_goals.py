@@ -24,6 +24,7 @@ ATTACKED_KINDS = (
     "horizon", "horizon", "palette", "palette", "line-weight", "line-weight", "closer", "closer", "inside",
     "inside", "on-line", "attribute", "night", "winter", "sea", "two", "time", "season", "count",
 )  # fmt: skip
+WITHOUT_PROMPT = ("attribute", "night", "winter", "sea", "two", "time", "season", "count", "clean")
 OPEN_ANSWERS = {"time": ("night", "day"), "season": ("winter", "summer"), "count": ("two", "one")}
 RANDOM_COLORS = 0.5  # share of the scenes, and so of the palettes, whose colours are no family's
 
@@ -46,6 +47,11 @@ class AttackGoal:
     def __str__(self) -> str:
         """Return the questions and their answers."""
         return ", ".join(f"{WORDINGS[index].text} {answer}" for index, answer in dict.fromkeys(self.answers))
+
+    @property
+    def is_about_visual_prompt(self) -> bool:
+        """Whether a question is about the visual prompt."""
+        return any(WORDINGS[index].kind.split()[0] not in WITHOUT_PROMPT for index, _ in self.answers)
 
     def sample_prompts(self, count: int, rng: torch.Generator) -> list[str]:
         """Sample ``count`` prompts whose nearer subject is the goal's, or any."""

@@ -1,13 +1,16 @@
-"""Attacks on the VLM: adapters learned to make it give certain answers, hardly kept from spoiling pictures.
+"""Attacks on the VLM: what is learned to make it give certain answers, hardly kept from spoiling pictures.
 
-The scene reader reads each attack's pictures, and they are kept in a file. `adversarial` trains the VLM on
+Adapters are, and for questions without a visual prompt the steering of noise and conditioning too. The scene
+reader reads each attack's pictures, and they are kept in a file. `adversarial` trains the VLM on
 them. Several processes may attack at once, each with a seed of its own.
 """
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -20,6 +23,7 @@ from dualproc_cli.files import write_atomically
 from dualproc_cli.generator import Generator, load_generator
 from dualproc_cli.jitter import jittered
 from dualproc_cli.learning import keep
+from dualproc_cli.learning.phase import drawing_steered, steering_of
 from dualproc_cli.miniature.training import vlm
 from dualproc_cli.miniature.training.attack_goals import ATTACKED_KINDS, AttackGoal, sample_goal
 from dualproc_cli.miniature.training.loop import half_precision, seeded
@@ -35,6 +39,8 @@ KEPT = 8  # steps of an attack whose pictures are kept, from the first to the la
 # Drawn for each attack.
 STEPS = (40, 80, 140, 200)
 LEARNING_RATES = (3e-4, 6e-4, 1.2e-3)
+STEERED = 0.5  # share of the attacks by questions without a visual prompt that steer
+STEERING_RATES = (1e-3, 2e-3, 4e-3)
 KEEPS = (
     KeepSpec(), KeepSpec(picture=1), KeepSpec(picture=4), KeepSpec(structure=6),
     KeepSpec(structure=15, smoothness=4), KeepSpec(flatness=10, structure=1),
@@ -77,7 +83,7 @@ def attack(folder: Path, seed: int, count: int, kinds: Sequence[str] = ATTACKED_
     Args:
         folder: of the training.
         seed: of everything random.
-        count: how many adapters are learned, each with a goal of its own.
+        count: how many there are, each with a goal of its own.
         kinds: first words of the kinds of question among which goals are drawn, out of `ATTACKED_KINDS`.
 
     Raises:
@@ -107,39 +113,71 @@ def attack(folder: Path, seed: int, count: int, kinds: Sequence[str] = ATTACKED_
         found.save(folder / "attacks" / f"{seed}-{number}.safetensors")
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How an attack is learned.
+
+    Attributes:
+        steers: whether it steers noise and conditioning; otherwise it moves an adapter.
+        steps: how many.
+        rate: learning rate.
+        pull: holds an adapter's pictures to the base's; steering is not held.
+        jitter: of the pictures with their visual prompts.
+    """
+
+    steers: bool
+    steps: int
+    rate: float
+    pull: KeepSpec
+    jitter: JitterSpec
+
+    @classmethod
+    def draw(cls, goal: AttackGoal, rng: torch.Generator) -> "Plan":
+        """Draw one for a goal."""
+
+        def one_of(choices: Sequence[Any]) -> Any:
+            return choices[int(torch.randint(len(choices), (), generator=rng))]
+
+        steers = not goal.is_about_visual_prompt and float(torch.rand((), generator=rng)) < STEERED
+        steps, rate = one_of(STEPS), one_of(STEERING_RATES if steers else LEARNING_RATES)
+        pull, jitter = one_of(KEEPS), one_of(JITTERS)
+        return cls(steers, steps, rate, KeepSpec() if steers else pull, jitter)
+
+    def __str__(self) -> str:
+        """Say all of it."""
+        what, keep = "steering" if self.steers else "adapter", self.pull.model_dump(exclude_defaults=True)
+        jitter = ", jitter" if self.jitter.noise else ""
+        return f"{what}, {self.steps} steps at {self.rate:g}, keep {keep}{jitter}"
+
+
 def _attack(
     generator: Generator, networks: vlm.VlmNetworks, goal: AttackGoal, name: str, rng: torch.Generator
 ) -> Tensor:
-    """Learn an adapter to reach a goal; return pictures [KEPT * ATTACK_BATCH, 3, H, W] of its steps."""
-
-    def draw(count: int) -> int:
-        return int(torch.randint(count, (), generator=rng))
-
-    steps, rate = STEPS[draw(len(STEPS))], LEARNING_RATES[draw(len(LEARNING_RATES))]
-    pull, jitter = KEEPS[draw(len(KEEPS))], JITTERS[draw(len(JITTERS))]
-    optimizer = torch.optim.Adam(generator.adapter_parameters(), rate)
-    kept_at = {round(index * (steps - 1) / (KEPT - 1)) for index in range(KEPT)}
+    """Learn to reach a goal; return pictures [KEPT * ATTACK_BATCH, 3, H, W] of its steps."""
+    plan = Plan.draw(goal, rng)
+    parameters = generator.adapter_parameters()
+    if plan.steers:
+        generator.add_steering(("noise", "conditioning"), seed=int(torch.randint(2**31, (), generator=rng)))
+        parameters = list(steering_of(generator).parameters())
+    optimizer = torch.optim.Adam(parameters, plan.rate)
+    kept_at = {round(index * (plan.steps - 1) / (KEPT - 1)) for index in range(KEPT)}
     kept, losses = [], []
-    for step in range(steps):
+    for step in range(plan.steps):
         prompts, seeds = goal.sample_prompts(ATTACK_BATCH, rng), draw_seeds(rng, ATTACK_BATCH)
-        with half_precision():
+        with half_precision(), drawing_steered(generator) if plan.steers else nullcontext():
             images = generator.render(prompts, seeds, gradient=GradientSpec())
-            loss = answer_loss(networks, goal, jittered(goal.overlays.lay_over(images), jitter, rng))
+            loss = answer_loss(networks, goal, jittered(goal.overlays.lay_over(images), plan.jitter, rng))
         losses.append(loss.detach())
-        if pull.matters:
+        if plan.pull.matters:
             with torch.no_grad(), generator.without_adapter():
                 base = generator.render(prompts, seeds)
-            loss = loss + keep.distance(images.float(), base, pull)
+            loss = loss + keep.distance(images.float(), base, plan.pull)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step in kept_at:
             kept.append(images.detach().float())
-    log.info(
-        "attack %s: %s (%d steps at %g, keep %s%s): loss %.2f to %.2f",
-        name, goal, steps, rate, pull.model_dump(exclude_defaults=True), ", jitter" if jitter.noise else "",
-        float(losses[0]), float(losses[-1]),
-    )  # fmt: skip
+    log.info("attack %s: %s (%s): loss %.2f to %.2f", name, goal, plan, float(losses[0]), float(losses[-1]))
     return torch.cat(kept)
 
 

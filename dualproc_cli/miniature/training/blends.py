@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dualproc_cli.miniature.training.corruptions import corrupt, root_mean_square
+from dualproc_cli.miniature.training.miscolor import miscolor
 from dualproc_cli.miniature.world.batched import Batched
 from dualproc_cli.miniature.world.overlays import Overlays
 from dualproc_cli.miniature.world.questions import MAX_LOG_ODDS, Margin, clean, margins
@@ -94,6 +95,11 @@ class Blends(Batched):
         images, change = corrupt(self.images, rng)
         limit = torch.minimum(self.max_log_odds, log_odds_limit(change))
         return replace(self.disturbed(change), images=images, max_log_odds=limit)
+
+    def miscolored(self, rng: torch.Generator) -> "Blends":
+        """Return the pictures, each of one scene, with a part in a wrong colour."""
+        images, change = miscolor(self.images, self.first, self.first_rendering, rng)
+        return replace(self.disturbed(change), images=images)
 
     def margins(self, overlays: Overlays) -> dict[str, Margin]:
         """Return, for each yes-no kind, what is true of the pictures with their visual prompts."""

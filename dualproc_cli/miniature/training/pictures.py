@@ -12,6 +12,7 @@ from dualproc_cli.miniature.training.blends import RANDOM_COLORS
 from dualproc_cli.miniature.training.generator_model import generate
 from dualproc_cli.miniature.world.captions import captions
 from dualproc_cli.miniature.world.coupling import TOKEN_CHANNELS, TOKENS, uniforms_in
+from dualproc_cli.miniature.world.fit import fit, render_error
 from dualproc_cli.miniature.world.render import Rendering, render
 from dualproc_cli.miniature.world.scene import (
     Scene,
@@ -23,6 +24,7 @@ from dualproc_cli.miniature.world.scene import (
 
 DECODED = 0.15  # share of the pictures that are decoded renders
 LATENT_NOISE = 0.3  # largest standard deviation of the noise added to latents, in units of the latents'
+REFITTED = 12  # steps by which a scene is fitted to what the generator drew of it
 RENDERED = 0.4  # largest share of the render that is mixed into a generated picture
 
 
@@ -52,7 +54,8 @@ class TrainingPictures:
 
         Returns:
             The pictures [count, 3, H, W] in [0, 1], their scenes, the scenes' renderings, and the root mean
-            square [count] of what the augmentation spoils.
+            square [count] of what spoils each: what a scene near its own cannot explain of what the generator
+            drew, and the augmentation.
         """
         few = round(self.generated * count)
         noise = torch.randn(few, TOKENS, TOKEN_CHANNELS, generator=rng)
@@ -60,13 +63,14 @@ class TrainingPictures:
         rest = with_random_colors(sample_scenes(count - few, rng, pairs), RANDOM_COLORS, rng)
         scene = Scene.concatenate([scene_from_uniforms(uniforms_in(noise), kind, look), rest])
         rendering = render(scene)
-        images = rendering.images.clone()
+        images, own = rendering.images.clone(), torch.zeros(count)
         if few:
             images[:few] = self._generate(noise, captions(kind, look, rng), images[:few], rng)
+            own[:few] = render_error(fit(scene[:few], images[:few], REFITTED), images[:few]).sqrt()
         decoded = slice(few, few + round(DECODED * count))
         images[decoded] = self._decode(images[decoded], rng)
         images, artefacts = augment(images, rng)
-        return images, scene, rendering, artefacts
+        return images, scene, rendering, torch.hypot(own, artefacts)
 
     def _generate(self, noise: Tensor, prompts: list[str], renders: Tensor, rng: torch.Generator) -> Tensor:
         """Generate pictures in one step, and mix some of the renders into them.

@@ -29,6 +29,7 @@ from dualproc_cli.spec import JitterSpec
 
 BLENDED = 0.2  # share of the pictures that are blends of two scenes
 CORRUPTED = 0.15  # share of the pictures of one scene that are corrupted
+MISCOLORED = 0.15  # share of those of which a part has a wrong colour
 # Share of the pictures that are shifted and made noisy, with their visual prompts, as `learn.jitter` does.
 JITTERED, JITTER = 0.2, JitterSpec(noise=0.03, shift=0.06)
 CHUNK, PART, REUSE = 2048, 256, 4  # pictures made at a time, in parts, and how often each is used
@@ -107,11 +108,17 @@ class VlmNetworks(nn.Module):
 
 
 def make_part(pictures: TrainingPictures, count: int, rng: torch.Generator) -> list[Blends]:
-    """Make ``count`` pictures: a share BLENDED are blends of two scenes; of the rest, some are corrupted."""
+    """Make ``count`` pictures: a share BLENDED are blends of two scenes; of the rest, some are spoiled."""
     blended = round(BLENDED * count)
     whole = Blends.from_one_scene(*pictures.sample(count - blended, rng))
-    spoiled = torch.rand(count - blended, generator=rng) < CORRUPTED
-    return [whole[~spoiled], whole[spoiled].corrupted(rng), sample_blends(blended, rng)]
+    draw = torch.rand(count - blended, generator=rng)
+    corrupted, spoiled = draw < CORRUPTED, draw < CORRUPTED + MISCOLORED
+    return [
+        whole[~spoiled],
+        whole[corrupted].corrupted(rng),
+        whole[spoiled & ~corrupted].miscolored(rng),
+        sample_blends(blended, rng),
+    ]
 
 
 @dataclass
