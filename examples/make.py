@@ -40,7 +40,7 @@ def learn_and_evaluate(spec: Path, seeds: int) -> dict:
     pictures = HERE / spec.stem
     pictures.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = Path(scratch) / "bundle"
+        bundle = Path(scratch) / spec.stem
         (pictures / "preview.txt").write_text(run("preview", str(spec), "-o", "preview", folder=scratch))
         shutil.copy(Path(scratch) / "preview" / "preview.png", pictures)
         started = time.perf_counter()

@@ -45,12 +45,14 @@ weights, and of the autoencoder the decoder alone; `attacks` and `adversarial` i
 - The generator is a rectified flow. Its starting noise says which scene to draw, so one step is plain
   regression.
 - The VLM is asked three questions about each picture. The pictures are renders, decoded renders, corrupted
-  ones, and blends of two scenes; only what is true of both scenes is true of a blend, and nothing of a badly
-  corrupted picture, except that it is not clean. Open questions about such a picture are answered "unclear".
-- `attacks` learns adapters that attack the VLM, and labels their pictures with the reader; `adversarial`
-  trains the VLM on these and on the generator's pictures. Meanwhile it recolours scenes, to make the VLM say
-  that they match a palette, and tells it whether they do; of half of them only the subject is off. Auxiliary
-  heads compare sky, ground and subject.
+  ones, ones of which a part has a wrong colour (a sun that vanishes, a window like its wall), and blends of
+  two scenes; only what is true of both scenes is true of a blend, and nothing of a badly corrupted picture,
+  except that it is not clean. Open questions about such a picture are answered "unclear". A picture that the
+  generator drew is as clean as the nearest scene explains it.
+- `attacks` learns adapters and steerings that attack the VLM, and labels their pictures with the reader;
+  `adversarial` trains the VLM on these and on the generator's pictures. Meanwhile it recolours scenes, to
+  make the VLM say that they match a palette, and tells it whether they do; of half of them only the subject
+  is off. Auxiliary heads compare sky, ground and subject.
 - Half of the scenes of autoencoder, reader and VLM have any colours; those of the generator have a family's.
 """
 
