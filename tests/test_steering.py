@@ -117,14 +117,14 @@ def test_layers_of_an_encoder_share_offsets():
     assert key("text_encoder", layer) != key("text_encoder", pooled)
 
 
-def test_each_token_has_its_offset_and_costs_it():
-    steering = Steering(Inputs(None, 1.0, 1.0, {"text-3-4": (2, 4, 2.0)}), ("conditioning",), seed=0)
+def test_all_tokens_have_one_offset_and_it_costs_its_mean_square():
+    steering = Steering(Inputs(None, 1.0, 1.0, {"text-3-2": (2, 2.0)}), ("conditioning",), seed=0)
     assert steering.conditioning_cost() == 0
-    steering.offsets["text-3-4"].data = torch.tensor([[0.5], [0.1]]).expand(2, 4) / OFFSET
-    longer = steering.offset("text-3-4", torch.zeros(1, 3, 4))
-    assert longer[0, :, 0].tolist() == pytest.approx([1.0, 0.2, 0.0])
-    assert torch.equal(steering.offset("text-3-4", torch.zeros(1, 1, 4)), longer[:, :1])
-    assert torch.equal(steering.offset("another", longer), longer)
+    steering.offsets["text-3-2"].data = torch.tensor([0.5, 0.1]) / OFFSET
+    found = steering.offset("text-3-2", torch.zeros(1, 3, 2))
+    torch.testing.assert_close(found, torch.tensor([1.0, 0.2]).expand(1, 3, 2))
+    assert torch.equal(steering.offset("text-3-2", torch.zeros(1, 2)), found[:, 0])
+    assert torch.equal(steering.offset("another", found), found)
     assert steering.conditioning_cost().item() == pytest.approx((0.5**2 + 0.1**2) / 2)
 
 
@@ -252,7 +252,7 @@ class Encoder(nn.Module):
 def watched(calls, count):
     """Encode ``calls``, each of states and a mask, in a call of ``count`` pictures with offsets of 1."""
     pipeline = SimpleNamespace(components={"text_encoder": Encoder()})
-    steering = Steering(Inputs(None, 1.0, 1.0, {"text_encoder-3-2": (1, 2, 1.0)}), ("conditioning",), seed=0)
+    steering = Steering(Inputs(None, 1.0, 1.0, {"text_encoder-3-2": (2, 1.0)}), ("conditioning",), seed=0)
     steering.offsets["text_encoder-3-2"].data.fill_(1 / OFFSET)
     call = steered_call.SteeredCall(pipeline, count, steering)
     with call.watched(), torch.no_grad():

@@ -3,7 +3,7 @@
 Two inputs of a pipeline can be steered, and the colours of its pictures, alone or together:
 
 - the noise: z' = z + sigma f(z / sigma, c), where f is a small network on the coarse parts of the noise;
-- the conditioning: c' = c + s d, a learned offset d for each token of what a text encoder returns, in units
+- the conditioning: c' = c + s d, a learned offset d for all tokens of what a text encoder returns, in units
   of s, the root mean square of what it returns for a first prompt;
 - the colours: y = x exp(g(x)), a smooth function of colour for each picture (`color_steering`).
 
@@ -42,14 +42,14 @@ class Inputs:
         latents: shape of one picture's noise, without the batch.
         sigma: standard deviation of the noise.
         aspect: height over width of the picture, which tells how tokens are laid out.
-        embeddings: what each text encoder returned for a prompt, by `key`: the number of tokens (1 for all
-            together), that of channels, and the root mean square of the values.
+        embeddings: what each text encoder returned for a prompt, by `key`: the number of channels, and the
+            root mean square of the values.
     """
 
     latents: tuple[int, ...] | None
     sigma: float
     aspect: float
-    embeddings: Mapping[str, tuple[int, int, float]]
+    embeddings: Mapping[str, tuple[int, float]]
 
 
 class NoiseSteering(nn.Module):
@@ -96,8 +96,9 @@ class Steering(nn.Module):
         inputs: what it was made for.
         where: what it steers.
         noise: steers the noise, or None.
-        offsets: [L, D] offsets of the conditioning, token by token, by `key`; times `OFFSET`, they are in
-            units of its root mean square.
+        offsets: [D] offsets of the conditioning, by `key`; times `OFFSET`, they are in units of its root mean
+            square. Every token gets the same: with offsets of their own, the tokens of the subjects turn into
+            something else before the place does.
         colors: recolours the pictures, or None.
     """
 
@@ -105,8 +106,8 @@ class Steering(nn.Module):
         """Prepare to steer what ``where`` names: ``noise``, ``conditioning`` and ``colors``."""
         super().__init__()
         self.inputs, self.where = inputs, where
-        self.scales = {key: scale for key, (_, _, scale) in inputs.embeddings.items()}
-        self.prompt_keys = {key: size for key, (_, size, _) in inputs.embeddings.items()}
+        self.scales = {key: scale for key, (_, scale) in inputs.embeddings.items()}
+        self.prompt_keys = {key: size for key, (size, _) in inputs.embeddings.items()}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             prompt = sum(self.prompt_keys.values())
@@ -114,7 +115,7 @@ class Steering(nn.Module):
             self.colors = ColorSteering(prompt) if "colors" in where else None
         steered = inputs.embeddings if "conditioning" in where else {}
         self.offsets = nn.ParameterDict(
-            {key: nn.Parameter(torch.zeros(*shape)) for key, (*shape, _) in steered.items()}
+            {key: nn.Parameter(torch.zeros(size)) for key, (size, _) in steered.items()}
         )
 
     @property
@@ -125,17 +126,10 @@ class Steering(nn.Module):
         return "conditioning" if len(self.offsets) else "steps"
 
     def offset(self, key: str, embedding: Tensor) -> Tensor:
-        """Return ``embedding``, [B, D] or [B, L, D], with the offsets of its key added.
-
-        Tokens beyond those that a first prompt had stay as they are.
-        """
+        """Return ``embedding``, [B, D] or [B, L, D], with the offset of its key added to every token."""
         if key not in self.offsets:
             return embedding
-        offset = (OFFSET * self.scales[key] * self.offsets[key]).to(embedding)
-        if embedding.ndim == 2:
-            return embedding + offset
-        tokens = embedding.shape[1]
-        return embedding + F.pad(offset[:tokens], (0, 0, 0, max(tokens - len(offset), 0)))
+        return embedding + (OFFSET * self.scales[key] * self.offsets[key]).to(embedding)
 
     def conditioning_cost(self) -> Tensor:
         """Return the mean square of all offsets, in units of the embeddings' own, a scalar."""

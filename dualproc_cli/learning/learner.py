@@ -1,6 +1,7 @@
 """The steps of learning: each depends on the state before it alone."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 
@@ -16,6 +17,7 @@ from dualproc_cli.spec import ControlSpec
 
 WARM_UP = 10  # steps, or a tenth of a run shorter than 100
 DECAY = 0.4  # share of the run in which the learning rate falls
+WORTH = 0.5  # share of the worth of a batch's best picture that others must have to be learned from
 
 
 def rate_factor(step: int, steps: int) -> float:
@@ -133,7 +135,7 @@ class Learner:
             NotFiniteError: the loss or its gradient is not finite; nothing has moved.
         """
         phase = self.phase
-        prompts, seeds = self._draw(phase.batch_size)
+        prompts, seeds = self._choose(*self._draw(phase.batch_size))
         self._optimizer.zero_grad()
         found = self._differentiate(prompts, seeds)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.spec.learn.gradient_clip)
@@ -174,18 +176,35 @@ class Learner:
 
         Losses are means over pictures, so a micro-batch counts by its share of them.
         """
-        count, wanted = len(seeds), self.spec.learn.micro_batch
-        size = min(count, self.generator.micro_batch(count) if wanted == "auto" else wanted)
-        state, found = self._rng.get_state(), []
-        for start in range(0, count, size):
-            rows = range(count)[start : start + size]
+        count, state, found = len(seeds), self._rng.get_state(), []
+        for rows in self._micro_batches(count):
             rng = MicroBatchRandom.part(state, rows, count)
-            part = self.phase.loss(prompts[start : rows.stop], seeds[start : rows.stop], rng)
+            part = self.phase.loss(prompts[rows.start : rows.stop], seeds[rows.start : rows.stop], rng)
             share = len(rows) / count
             ((part.loss + part.keep) * share).backward()
             found.append((share, part.detached()))
         self._rng.set_state(rng.get_state())
         return PhaseLoss.of_parts(found)
+
+    def _micro_batches(self, count: int) -> Iterator[range]:
+        """Yield the rows of each micro-batch of a batch of ``count`` pictures."""
+        wanted = self.spec.learn.micro_batch
+        size = min(count, self.generator.micro_batch(count) if wanted == "auto" else wanted)
+        for start in range(0, count, size):
+            yield range(count)[start : start + size]
+
+    def _choose(self, prompts: list[str], seeds: list[int]) -> tuple[list[str], list[int]]:
+        """Return those pictures of a batch that are worth at least `WORTH` of what the best of them is."""
+        found = [
+            self.phase.worth(prompts[rows.start : rows.stop], seeds[rows.start : rows.stop])
+            for rows in self._micro_batches(len(seeds))
+        ]
+        values = [value for value in found if value is not None]
+        if not values:
+            return prompts, seeds
+        worth = torch.cat(values)
+        kept = (~(worth < WORTH * worth.max())).nonzero()[:, 0].tolist()
+        return [prompts[row] for row in kept], [seeds[row] for row in kept]
 
     def _validate(self) -> None:
         """Every few steps and at the phase's end, judge the state, and remember it if it is the best."""

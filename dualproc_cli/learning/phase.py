@@ -89,6 +89,10 @@ class Phase(ABC):
             return gradient
         return gradient.at(int(torch.randint(steps, (), generator=rng)) + 1)
 
+    def worth(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor | None:
+        """Return how much each of B pictures is worth learning from, [B]; None if all are worth the same."""
+        return None
+
     @abstractmethod
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the loss of B pictures of ``prompts`` at ``seeds``; ``rng`` draws wordings and jitter."""

@@ -1,4 +1,4 @@
-"""Teaching an adapter what was steered: regression on pictures, without the VLM."""
+"""Teaching an adapter what was steered: regression on the pictures that came out as they should."""
 
 from collections.abc import Collection, Sequence
 from itertools import cycle
@@ -24,6 +24,11 @@ class Teach(Phase):
     steered latents, over that of the base generator's, and likewise for what the denoiser's blocks return on
     the way, which teach more than the result alone (`FEATURES`). Where colours are steered, which latents do
     not know, pictures take their place.
+
+    No steering is right about every picture, and a wrong one teaches what is wrong. So the VLM is asked about
+    the steered pictures first, and those that are far from the answers are left out: the adapter then draws
+    from their noise, too, what it has learned from the others. (Fine-tuning on what a reward ranks highest:
+    Dong et al. 2023, "RAFT", arXiv 2304.06767.)
     """
 
     name = "teach"
@@ -35,6 +40,14 @@ class Teach(Phase):
         teach = spec.learn.teach
         self.steps, self.batch_size, self.learning_rate = teach.steps, teach.batch_size, teach.learning_rate
         self._weights: list[float] = []  # of each distance, once the steering's effect is known
+
+    @torch.no_grad()
+    def worth(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor | None:
+        """Return the smallest P(answer) of the questions with a weight about each steered picture, [B]."""
+        learned = {question.name for question in self.spec.asked if question.weight > 0}
+        with drawing_steered(self.generator):
+            found = self.criterion(self.generator.render(prompts, seeds)).probabilities
+        return torch.stack([value for name, value in found.items() if name in learned]).amin(0)
 
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the share of the steering's effect on these pictures that is not learned yet."""
