@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dualproc_cli.jitter import jittered
+from dualproc_cli.jitter import Room, jittered
 from dualproc_cli.objectives import OBJECTIVES
 from dualproc_cli.picture_files import load_picture
 from dualproc_cli.spec import (
@@ -62,6 +63,11 @@ class View:
     questions: tuple[Question, ...]
     scorer: AnswerScorer
 
+    @cached_property
+    def room(self) -> Room | None:
+        """How far its pictures may be shifted; None without a visual prompt over them."""
+        return None if self.layer is None else Room.around(self.layer)
+
     def overlaid(self, images: Tensor) -> Tensor:
         """Return pictures [B, 3, H, W] with the visual prompt over them."""
         return images if self.layer is None else composite(images, self.layer)
@@ -114,7 +120,7 @@ class CompositeLoss:
             asked = view.wordings(rng)
             seen = view.overlaid(images)
             if rng is not None:
-                seen = jittered(seen.repeat(jitter.views, 1, 1, 1), jitter, rng)
+                seen = jittered(seen.repeat(jitter.views, 1, 1, 1), jitter, rng, view.room)
             scores = view.scorer(view.show(seen), view.beside, asked)
             for question, likelihood, tokens in zip(
                 view.questions, scores.log_likelihood, scores.tokens, strict=True

@@ -3,6 +3,8 @@
 An attack on a VLM depends on exact pixels; what a picture truly shows survives a small zoom, shift or blur.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,16 +47,46 @@ def drawn_for(rng: torch.Generator, count: int) -> tuple[int, Tensor | slice]:
     return views * rng.total, torch.arange(views * rng.total).view(views, -1)[:, rng.rows].flatten()
 
 
-def jittered(images: Tensor, jitter: JitterSpec, rng: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class Room:
+    """How far pictures may be shifted, in pixels; upwards and to the left is positive.
+
+    Attributes:
+        rows: the lowest and the highest shift of rows.
+        columns: likewise of columns.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    @classmethod
+    def around(cls, layer: Tensor) -> "Room":
+        """Return how far a visual prompt, RGBA [4, H, W], can be shifted without crossing the border.
+
+        A line that is cut looks thinner, and the true answer is another. What lies at a border already may
+        cross it: the border is repeated.
+        """
+        alpha = layer[3]
+        return cls(_free(alpha.amax(1)), _free(alpha.amax(0)))
+
+
+def _free(alpha: Tensor) -> tuple[int, int]:
+    """Return the lowest and the highest shift that keeps inside what ``alpha`` [N] covers."""
+    size, covered = len(alpha), (alpha > 0).nonzero()[:, 0].tolist()
+    before, after = (covered[0], size - 1 - covered[-1]) if covered else (0, 0)
+    return -(after or size), before or size
+
+
+def jittered(images: Tensor, jitter: JitterSpec, rng: torch.Generator, room: Room | None = None) -> Tensor:
     """Return pictures [B, 3, H, W] in [0, 1], each zoomed, shifted and blurred by its own draw, with noise.
 
     The border is repeated where a change leaves a gap. Differentiable in the pictures. A setting of 0 changes
-    nothing and draws nothing from ``rng``.
+    nothing and draws nothing from ``rng``; ``room`` limits the shifts.
     """
     if jitter.zoom > 0:
         images = _zoomed(images, jitter.zoom, rng)
     if jitter.shift > 0:
-        images = _shifted(images, jitter.shift, rng)
+        images = _shifted(images, jitter.shift, rng, room)
     if jitter.blur > 0:
         images = _blurred(images, jitter.blur, rng)
     if jitter.noise > 0:
@@ -77,14 +109,16 @@ def _zoomed(images: Tensor, zoom: float, rng: torch.Generator) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _shifted(images: Tensor, shift: float, rng: torch.Generator) -> Tensor:
-    """Shift each picture by whole pixels, up to the share ``shift`` of its sides."""
+def _shifted(images: Tensor, shift: float, rng: torch.Generator, room: Room | None) -> Tensor:
+    """Shift each picture by whole pixels, up to the share ``shift`` of its sides and within ``room``."""
     batch, channels, height, width = images.shape
     count, own = drawn_for(rng, batch)
     indices = []
-    for side in (height, width):
+    limits = (room.rows, room.columns) if room else ((-height, height), (-width, width))
+    for side, limit in zip((height, width), limits, strict=True):
         most = round(shift * side)
         offset = torch.randint(-most, most + 1, (count, 1), generator=rng, device=rng.device)[own]
+        offset = offset.clamp(*limit)
         indices.append((torch.arange(side, device=rng.device) + offset).clamp(0, side - 1).to(images.device))
     rows, columns = indices
     each = torch.arange(batch, device=images.device)[:, None, None, None]

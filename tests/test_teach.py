@@ -1,5 +1,7 @@
 """Teaching: what it minimises, and which outputs of the denoiser's blocks it compares."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,8 @@ from dualproc_cli.compiler import compile_loss
 from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.generator import load_generator
 from dualproc_cli.generator.blocks import WATCHED, block_outputs
+from dualproc_cli.learning.learner import Learner
+from dualproc_cli.learning.phase import Phase, drawing_steered
 from dualproc_cli.learning.phases import phases_of
 from dualproc_cli.learning.teach import EXAMPLES
 from dualproc_cli.spec import load_spec
@@ -87,3 +91,36 @@ def test_all_is_learned_where_steering_does_nothing(teach):
     for parameter in generator.steering.parameters():
         parameter.data.zero_()
     assert phase.loss(prompts[:1], [3], RNG).loss.item() == 0
+
+
+def test_a_steered_picture_is_worth_its_least_likely_answer(teach):
+    phase, generator, prompts = teach(["noise"])
+    with drawing_steered(generator), torch.no_grad():
+        report = phase.criterion(generator.render(prompts[:1] * 3, [1, 2, 3]))
+    least = torch.stack(list(report.probabilities.values())).amin(0)
+    torch.testing.assert_close(phase.worth(prompts[:1] * 3, [1, 2, 3]), least)
+    assert phase.worth(prompts[:1], [1]).requires_grad is False
+
+
+@pytest.mark.parametrize(
+    ("worth", "kept"),
+    [
+        ([0.9, 0.1, 0.5, 0.44], [0, 2]),
+        ([0.02, 0.01, 0.001, 0.0], [0, 1]),  # where none is right, the best are learned from
+        ([0.0] * 4, [0, 1, 2, 3]),
+        ([float("nan"), 0.1, 0.1, 0.1], [0, 1, 2, 3]),  # the loss will say what is wrong
+        (None, [0, 1, 2, 3]),
+    ],
+)
+@pytest.mark.parametrize("micro_batch", [1, 3, 4])
+def test_pictures_that_are_far_from_right_are_not_learned_from(worth, kept, micro_batch):
+    class Known(Phase):
+        def worth(self, prompts, seeds):
+            return None if worth is None else torch.tensor([worth[seed] for seed in seeds])
+
+        def loss(self, prompts, seeds, rng): ...
+
+    learner = object.__new__(Learner)
+    learner.phase = object.__new__(Known)
+    learner.spec = SimpleNamespace(learn=SimpleNamespace(micro_batch=micro_batch))
+    assert learner._choose(list("abcd"), [0, 1, 2, 3]) == (["abcd"[row] for row in kept], kept)

@@ -35,9 +35,10 @@ from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec, JitterSp
 log = logging.getLogger("dualproc.miniature")
 
 ATTACK_BATCH = 12  # pictures a step
+RANK = 64  # of the adapters, as of the miniature's preset
 KEPT = 8  # steps of an attack whose pictures are kept, from the first to the last
 # Drawn for each attack.
-STEPS = (40, 80, 140, 200)
+STEPS = (40, 80, 140, 240)
 LEARNING_RATES = (3e-4, 6e-4, 1.2e-3)
 STEERED = 0.5  # share of the attacks by questions without a visual prompt that steer
 STEERING_RATES = (1e-3, 2e-3, 4e-3)
@@ -97,7 +98,7 @@ def attack(folder: Path, seed: int, count: int, kinds: Sequence[str] = ATTACKED_
         model=str(folder / "generator"), width=SIZE, height=SIZE, steps=1, guidance_scale=0.0, dtype="float32"
     )
     generator = load_generator(spec, torch.get_default_device())
-    generator.add_adapter(AdapterSpec(rank=16, scale=1.0), seed)
+    generator.add_adapter(AdapterSpec(rank=RANK, scale=1.0), seed)
     fresh = generator.adapter_state()
     networks, reader = vlm.load_networks(folder).requires_grad_(False), load_reader(folder / "reader")
     for number in range(count):
