@@ -81,10 +81,10 @@ def jittered(images: Tensor, jitter: JitterSpec, rng: torch.Generator, room: Roo
     """Return pictures [B, 3, H, W] in [0, 1], each zoomed, shifted and blurred by its own draw, with noise.
 
     The border is repeated where a change leaves a gap. Differentiable in the pictures. A setting of 0 changes
-    nothing and draws nothing from ``rng``; ``room`` limits the shifts.
+    nothing and draws nothing from ``rng``; ``room`` limits shifts and zooms.
     """
     if jitter.zoom > 0:
-        images = _zoomed(images, jitter.zoom, rng)
+        images = _zoomed(images, jitter.zoom, rng, room)
     if jitter.shift > 0:
         images = _shifted(images, jitter.shift, rng, room)
     if jitter.blur > 0:
@@ -96,17 +96,33 @@ def jittered(images: Tensor, jitter: JitterSpec, rng: torch.Generator, room: Roo
     return images
 
 
-def _zoomed(images: Tensor, zoom: float, rng: torch.Generator) -> Tensor:
-    """Scale each picture by a factor from [1 - zoom, 1 + zoom] around a random point of it."""
+def _zoomed(images: Tensor, zoom: float, rng: torch.Generator, room: Room | None) -> Tensor:
+    """Scale each picture by a factor from [1 - zoom, 1 + zoom] around a random point, within ``room``."""
     count, own = drawn_for(rng, len(images))
     drawn = torch.rand(count, 3, generator=rng, device=rng.device)[own].to(images)
     scale, fixed = 1 + zoom * (2 * drawn[:, :1] - 1), 2 * drawn[:, 1:] - 1
+    if room:
+        height, width = images.shape[2:]
+        across = _within(fixed[:, 0], scale[:, 0], room.columns, width)
+        fixed = torch.stack([across, _within(fixed[:, 1], scale[:, 0], room.rows, height)], 1)
     # What is drawn at x lay at p + (x - p) / scale, in coordinates from -1 to 1.
     matrix = torch.zeros(len(images), 2, 3).to(images)
     matrix[:, 0, 0] = matrix[:, 1, 1] = 1 / scale[:, 0]
     matrix[:, :, 2] = fixed * (1 - 1 / scale)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _within(point: Tensor, scale: Tensor, shifts: tuple[int, int], size: int) -> Tensor:
+    """Return the points [B] in [-1, 1] nearest to ``point`` around which scaling crosses no border.
+
+    What reaches from a to b, with room before and behind it, stays inside while (point - a) (scale - 1) <=
+    room, and likewise behind.
+    """
+    growth = (scale - 1).clamp(min=1e-6)
+    behind, before = (2 * abs(shift) / size if abs(shift) < size else torch.inf for shift in shifts)
+    first, last = (-1 if room == torch.inf else room - 1 for room in (before, behind))
+    return torch.minimum(torch.maximum(point, -last - behind / growth), first + before / growth)
 
 
 def _shifted(images: Tensor, shift: float, rng: torch.Generator, room: Room | None) -> Tensor:

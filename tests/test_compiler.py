@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from dualproc_cli.compiler import CompositeLoss, View, compile_loss, plan
 from dualproc_cli.errors import UserError
-from dualproc_cli.jitter import jittered
+from dualproc_cli.jitter import Room, jittered
 from dualproc_cli.objectives import OBJECTIVES, log_share
 from dualproc_cli.spec import (
     BoxPrompt,
@@ -23,6 +24,7 @@ from dualproc_cli.spec import (
     LearnSpec,
     LinePrompt,
     LoadedSpec,
+    PalettePrompt,
     PromptsSpec,
     Question,
     RegionSpec,
@@ -339,6 +341,25 @@ def test_shift_moves_whole_pictures_and_repeats_their_border():
         assert (picture == ramp[rows][:, columns]).all()
     # Every pixel's gradient is how often it is seen.
     assert gradient(shifted.sum(), pictures).sum() == shifted.numel()
+
+
+def test_a_visual_prompt_is_not_shifted_over_the_border():
+    """It keeps its size, unless it lies at the border from the start."""
+    line = draw_layer(LinePrompt(type="line", position=0.1, thickness=0.06), 64, 64, Path())
+    room = Room.around(line)
+    assert room == Room(rows=(-55, 4), columns=(-64, 64))
+    seen = composite(torch.zeros(100, 3, 64, 64), line)
+    shifted = jittered(seen, JitterSpec(shift=0.2), torch.Generator().manual_seed(0), room)
+    assert shifted[:, 0].sum((1, 2)).tolist() == pytest.approx([seen[0, 0].sum().item()] * 100)
+    first = (shifted[:, 0, :, 0] > 0).float().argmax(1)
+    assert first.min() == 0
+    assert first.max() > 12
+    zoomed = jittered(seen, JitterSpec(zoom=0.3), torch.Generator().manual_seed(0), room)[:, 0]
+    assert zoomed[:, 0].max() < 1, "some of the first row is above the line"
+    assert jittered(seen, JitterSpec(zoom=0.3), torch.Generator().manual_seed(0))[:, 0, 0].max() == 1
+    strip = draw_layer(PalettePrompt(type="palette", colors=["red"], edge="bottom", size=0.1), 64, 64, Path())
+    assert Room.around(strip) == Room(rows=(-64, 58), columns=(-64, 64))
+    assert Room.around(torch.zeros(4, 8, 8)) == Room((-8, 8), (-8, 8)), "nothing is seen of it"
 
 
 def test_noise_has_its_spread_and_stays_within_black_and_white():

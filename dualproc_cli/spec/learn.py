@@ -171,7 +171,7 @@ class OptimizerSpec(SpecModel):
 class JitterSpec(SpecModel):
     """Random changes to what the VLM sees while learning, which make it harder to fool.
 
-    Picture and visual prompt are changed together.
+    Picture and visual prompt are changed together, and neither shift nor zoom cuts a visual prompt off.
     """
 
     noise: Annotated[float, number(ge=0, le=1)] = Field(
