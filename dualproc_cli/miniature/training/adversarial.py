@@ -24,7 +24,7 @@ from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY
 
 RECOLORED = 1  # scenes that are attacked by their colours, for each other picture
-ADVERSARIAL = 0.2  # share of the pictures that come from attacks
+ADVERSARIAL = 0.1  # share of the pictures that come from attacks
 GENERATED = 0.4  # share that the generator draws of the other pictures of one scene
 ERROR_WEIGHT = 2.0  # how much an error at the subject, in units of its contrast, takes from its share
 WHOLE = 0.9  # share from which on a subject counts as all there

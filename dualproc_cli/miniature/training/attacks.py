@@ -35,10 +35,10 @@ from dualproc_cli.spec import AdapterSpec, GeneratorSpec, GradientSpec, JitterSp
 log = logging.getLogger("dualproc.miniature")
 
 ATTACK_BATCH = 12  # pictures a step
-RANK = 64  # of the adapters, as of the miniature's preset
+RANK = 16  # of the adapters
 KEPT = 8  # steps of an attack whose pictures are kept, from the first to the last
 # Drawn for each attack.
-STEPS = (40, 80, 140, 240)
+STEPS = (40, 80, 140, 200)
 LEARNING_RATES = (3e-4, 6e-4, 1.2e-3)
 STEERED = 0.5  # share of the attacks by questions without a visual prompt that steer
 STEERING_RATES = (1e-3, 2e-3, 4e-3)

@@ -19,15 +19,15 @@ from dualproc_cli.miniature.world.subjects import EXTENT
 SURE = 5.0  # log-odds of a plain fact
 # Largest log-odds. Up to it they grow with the distance, so that their gradient leads back from far away.
 MAX_LOG_ODDS = 12.0
-CLEAN_WEIGHT = 3.0  # how often the question whether a picture is clean is asked, relative to the others
+CLEAN_WEIGHT = 1.6  # how often the question whether a picture is clean is asked, relative to the others
 SEEN = 0.01  # share of a picture that a colour takes to be seen, from white to black
 UNCLEAR = "unclear"  # the answer to open questions about a picture that is too spoiled to tell
 
 # Where a yes turns into a no: rows, CIEDE2000, pixels, columns, pixels that a subject may stick out of a box.
 TOLERANCE = {"horizon": 2.0, "palette": 11.0, "line-weight": 0.5, "on-line": 4.0, "inside": 1.5}
 # Root mean square of a picture's artefacts, of a range of 1. The generator's own pictures are clean: the
-# median of theirs is about SOUND, and Yes turns to No at the 95th percentile of those with one subject.
-SOUND, ARTEFACTS = 0.022, 0.032
+# median of theirs is about SOUND, and Yes turns to No at the 95th percentile.
+SOUND, ARTEFACTS = 0.022, 0.036
 
 
 class Margin(NamedTuple):
