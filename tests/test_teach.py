@@ -13,7 +13,7 @@ from dualproc_cli.generator.blocks import WATCHED, block_outputs
 from dualproc_cli.learning.learner import Learner
 from dualproc_cli.learning.phase import Phase, drawing_steered
 from dualproc_cli.learning.phases import phases_of
-from dualproc_cli.learning.teach import EXAMPLES
+from dualproc_cli.learning.teach import EXAMPLES, TRIED
 from dualproc_cli.spec import load_spec
 from dualproc_cli.vlm import load_vlm
 
@@ -98,8 +98,25 @@ def test_a_steered_picture_is_worth_its_least_likely_answer(teach):
     with drawing_steered(generator), torch.no_grad():
         report = phase.criterion(generator.render(prompts[:1] * 3, [1, 2, 3]))
     least = torch.stack(list(report.probabilities.values())).amin(0)
+    phase._all_right = False
     torch.testing.assert_close(phase.worth(prompts[:1] * 3, [1, 2, 3]), least)
     assert phase.worth(prompts[:1], [1]).requires_grad is False
+
+
+@pytest.mark.parametrize(("wrong", "asks"), [(0, False), (1, True)])
+def test_the_vlm_is_asked_only_where_steering_is_not_always_right(teach, monkeypatch, wrong, asks):
+    phase, _, prompts = teach(["noise"])
+    asked = []
+
+    def least_likely(prompts, seeds):
+        asked.extend(seeds)
+        return torch.full((len(seeds),), 0.1 if len(asked) <= wrong else 0.9)
+
+    monkeypatch.setattr(phase, "_least_likely", least_likely)
+    assert (phase.worth(prompts[:1] * 2, [1, 2]) is not None) == asks
+    assert len(asked) == TRIED + 2 * asks
+    phase.worth(prompts[:1] * 2, [3, 4])
+    assert len(asked) == TRIED + 4 * asks, "what was found once holds"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dualproc_cli.drawing import draw_seeds, seed_pool
 from dualproc_cli.generator import Generator
 from dualproc_cli.jitter import MicroBatchRandom
 from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
+from dualproc_cli.learning.phase import worthy
 from dualproc_cli.learning.phases import Phase, PhaseLoss, phases_of
 from dualproc_cli.learning.validation import Validator, is_best, settled
 from dualproc_cli.metrics import WINDOW, StepMetrics, Validation, holds_above, recent_loss
@@ -17,7 +18,6 @@ from dualproc_cli.spec import ControlSpec
 
 WARM_UP = 10  # steps, or a tenth of a run shorter than 100
 DECAY = 0.4  # share of the run in which the learning rate falls
-WORTH = 0.5  # share of the worth of a batch's best picture that others must have to be learned from
 
 
 def rate_factor(step: int, steps: int) -> float:
@@ -194,7 +194,7 @@ class Learner:
             yield range(count)[start : start + size]
 
     def _choose(self, prompts: list[str], seeds: list[int]) -> tuple[list[str], list[int]]:
-        """Return those pictures of a batch that are worth at least `WORTH` of what the best of them is."""
+        """Return those pictures of a batch that are worth learning from."""
         found = [
             self.phase.worth(prompts[rows.start : rows.stop], seeds[rows.start : rows.stop])
             for rows in self._micro_batches(len(seeds))
@@ -202,8 +202,7 @@ class Learner:
         values = [value for value in found if value is not None]
         if not values:
             return prompts, seeds
-        worth = torch.cat(values)
-        kept = (~(worth < WORTH * worth.max())).nonzero()[:, 0].tolist()
+        kept = worthy(torch.cat(values)).nonzero()[:, 0].tolist()
         return [prompts[row] for row in kept], [seeds[row] for row in kept]
 
     def _validate(self) -> None:

@@ -14,6 +14,8 @@ from dualproc_cli.generator.steered_call import SteeredPictures
 from dualproc_cli.metrics import PhaseName
 from dualproc_cli.spec import ControlSpec, GradientSpec
 
+WORTH = 0.5  # share of the worth of a batch's best picture that others must have to be learned from
+
 
 @dataclass(frozen=True)
 class PhaseLoss:
@@ -96,6 +98,11 @@ class Phase(ABC):
     @abstractmethod
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the loss of B pictures of ``prompts`` at ``seeds``; ``rng`` draws wordings and jitter."""
+
+
+def worthy(worth: Tensor) -> Tensor:
+    """Return which pictures [B] are worth at least `WORTH` of what the best of them is: [B] bool."""
+    return ~(worth < WORTH * worth.max())
 
 
 def jump(gradient: GradientSpec) -> GradientSpec | None:

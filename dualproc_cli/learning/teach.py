@@ -1,6 +1,6 @@
 """Teaching an adapter what was steered: regression on the pictures that came out as they should."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import cycle
 
 import torch
@@ -10,10 +10,11 @@ from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.generator import Generator
 from dualproc_cli.generator.blocks import block_outputs, distances
-from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of
+from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of, worthy
 from dualproc_cli.spec import ControlSpec, GradientSpec
 
 EXAMPLES = 4  # pictures by which the distances are weighed
+TRIED = 24  # pictures by which steering is found to be right about all or not
 FEATURES = 6.0  # how much more the blocks' outputs count, all together, than the picture
 
 
@@ -25,10 +26,11 @@ class Teach(Phase):
     the way, which teach more than the result alone (`FEATURES`). Where colours are steered, which latents do
     not know, pictures take their place.
 
-    No steering is right about every picture, and a wrong one teaches what is wrong. So the VLM is asked about
-    the steered pictures first, and those that are far from the answers are left out: the adapter then draws
-    from their noise, too, what it has learned from the others. (Fine-tuning on what a reward ranks highest:
-    Dong et al. 2023, "RAFT", arXiv 2304.06767.)
+    Where steering is not right about every picture, a wrong one teaches what is wrong. So the VLM is asked
+    about the steered pictures first, and those that are far from the answers are left out: the adapter then
+    draws from their noise, too, what it has learned from the others. (Fine-tuning on what a reward ranks
+    highest: Dong et al. 2023, "RAFT", arXiv 2304.06767.) Where all of `TRIED` pictures are right, it is not
+    asked.
     """
 
     name = "teach"
@@ -40,14 +42,30 @@ class Teach(Phase):
         teach = spec.learn.teach
         self.steps, self.batch_size, self.learning_rate = teach.steps, teach.batch_size, teach.learning_rate
         self._weights: list[float] = []  # of each distance, once the steering's effect is known
+        self._all_right: bool | None = None  # whether steering is right about every picture, once it is known
+
+    def worth(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor | None:
+        """Return the smallest P(answer) of the learned questions about each steered picture, [B].
+
+        None if steering is right about all pictures.
+        """
+        if self._all_right is None:
+            tried = torch.cat(
+                [self._least_likely([prompt], [seed]) for prompt, seed in self._examples(TRIED)]
+            )
+            self._all_right = bool(worthy(tried).all())
+        return None if self._all_right else self._least_likely(prompts, seeds)
 
     @torch.no_grad()
-    def worth(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor | None:
-        """Return the smallest P(answer) of the questions with a weight about each steered picture, [B]."""
+    def _least_likely(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         learned = {question.name for question in self.spec.asked if question.weight > 0}
         with drawing_steered(self.generator):
             found = self.criterion(self.generator.render(prompts, seeds)).probabilities
         return torch.stack([value for name, value in found.items() if name in learned]).amin(0)
+
+    def _examples(self, count: int) -> Iterator[tuple[str, int]]:
+        """Yield prompts with seeds, always the same, so that a resumed run finds the same of them."""
+        yield from zip(cycle(self.spec.prompts.train), validation_seeds(count), strict=False)
 
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the share of the steering's effect on these pictures that is not learned yet."""
@@ -89,7 +107,7 @@ class Teach(Phase):
         if gradient.through == "x0-jump":
             gradient = gradient.at(self.spec.generator.steps)  # any will do, but always the same
         effects = []
-        for seed, prompt in zip(validation_seeds(EXAMPLES), cycle(self.spec.prompts.train), strict=False):
+        for prompt, seed in self._examples(EXAMPLES):
             _, calls = self._learned([prompt], [seed], gradient)
             with self.generator.without_adapter(), block_outputs(self.generator.denoiser, calls) as outputs:
                 base = [self._draw([prompt], [seed], jump(gradient)).detach(), *outputs.tensors]
