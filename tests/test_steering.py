@@ -117,15 +117,19 @@ def test_layers_of_an_encoder_share_offsets():
     assert key("text_encoder", layer) != key("text_encoder", pooled)
 
 
-def test_all_tokens_have_one_offset_and_it_costs_its_mean_square():
-    steering = Steering(Inputs(None, 1.0, 1.0, {"text-3-2": (2, 2.0)}), ("conditioning",), seed=0)
+def test_all_tokens_have_one_offset_and_each_its_own_and_they_cost_their_mean_square():
+    inputs = Inputs(None, 1.0, 1.0, {"text-3-2": (2, 2, 2.0), "text-2-1": (0, 1, 1.0)})
+    steering = Steering(inputs, ("conditioning",), seed=0)
     assert steering.conditioning_cost() == 0
-    steering.offsets["text-3-2"].data = torch.tensor([0.5, 0.1]) / OFFSET
-    found = steering.offset("text-3-2", torch.zeros(1, 3, 2))
-    torch.testing.assert_close(found, torch.tensor([1.0, 0.2]).expand(1, 3, 2))
-    assert torch.equal(steering.offset("text-3-2", torch.zeros(1, 2)), found[:, 0])
+    every, first = torch.tensor([0.5, 0.1]), torch.tensor([0.2, 0.0])
+    steering.offsets["text-3-2"].data = torch.stack([every, first, 0 * first]) / OFFSET
+    found = steering.offset("text-3-2", torch.zeros(1, 3, 2))[0]
+    torch.testing.assert_close(found, 2 * torch.stack([every + first, every, every]))
+    torch.testing.assert_close(steering.offset("text-3-2", torch.zeros(1, 1, 2))[0], found[:1])
     assert torch.equal(steering.offset("another", found), found)
-    assert steering.conditioning_cost().item() == pytest.approx((0.5**2 + 0.1**2) / 2)
+    steering.offsets["text-2-1"].data.fill_(0.3 / OFFSET)
+    assert steering.offset("text-2-1", torch.zeros(1, 1)).item() == pytest.approx(0.3)
+    assert steering.conditioning_cost().item() == pytest.approx((0.7**2 + 0.5**2 + 2 * 0.1**2 + 0.3**2) / 5)
 
 
 # Through a pipeline
@@ -252,8 +256,8 @@ class Encoder(nn.Module):
 def watched(calls, count):
     """Encode ``calls``, each of states and a mask, in a call of ``count`` pictures with offsets of 1."""
     pipeline = SimpleNamespace(components={"text_encoder": Encoder()})
-    steering = Steering(Inputs(None, 1.0, 1.0, {"text_encoder-3-2": (2, 1.0)}), ("conditioning",), seed=0)
-    steering.offsets["text_encoder-3-2"].data.fill_(1 / OFFSET)
+    steering = Steering(Inputs(None, 1.0, 1.0, {"text_encoder-3-2": (1, 2, 1.0)}), ("conditioning",), seed=0)
+    steering.offsets["text_encoder-3-2"].data[0] = 1 / OFFSET
     call = steered_call.SteeredCall(pipeline, count, steering)
     with call.watched(), torch.no_grad():
         encoder = pipeline.components["text_encoder"]

@@ -22,7 +22,7 @@ class SteeredCall:
         nats: [count] what steering the noise cost, with its graph; None if it was not steered.
         noise: the noise that was drawn, before it was steered.
         embeddings: mean embeddings [count, D] that the text encoders returned, by `key`.
-        found: the number of channels, and the root mean square, of what they returned for the
+        found: the numbers of tokens and channels, and the root mean square, of what they returned for the
             first prompts, by `key`.
     """
 
@@ -33,7 +33,7 @@ class SteeredCall:
         self.nats: Tensor | None = None
         self.noise: Tensor | None = None
         self.embeddings: dict[str, Tensor] = {}
-        self.found: dict[str, tuple[int, float]] = {}
+        self.found: dict[str, tuple[int, int, float]] = {}
         self._encoded: dict[str, int] = {}  # how many prompts each text encoder has encoded
 
     @contextmanager
@@ -123,7 +123,8 @@ class SteeredCall:
             self.embeddings[which] = rows if before is None else torch.cat([before, rows])
             if self.steering is None:
                 scale = float(embedding.detach().float().square().mean().sqrt())
-                self.found[which] = embedding.shape[-1], scale
+                tokens = embedding.shape[1] if embedding.ndim == 3 else 0
+                self.found[which] = tokens, embedding.shape[-1], scale
 
 
 class SteeredPictures:

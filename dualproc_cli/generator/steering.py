@@ -3,8 +3,8 @@
 Two inputs of a pipeline can be steered, and the colours of its pictures, alone or together:
 
 - the noise: z' = z + sigma f(z / sigma, c), where f is a small network on the coarse parts of the noise;
-- the conditioning: c' = c + s d, a learned offset d for all tokens of what a text encoder returns, in units
-  of s, the root mean square of what it returns for a first prompt;
+- the conditioning: c' = c + s d, where d is a learned offset for all tokens of what a text encoder returns plus
+  one for each, in units of s, the root mean square of what it returns for a first prompt;
 - the colours: y = x exp(g(x)), a smooth function of colour for each picture (`color_steering`).
 
 The Kullback-Leibler divergence of the two noises is |f|^2 / 2 nats (Eyring et al. 2025, "Noise
@@ -42,14 +42,14 @@ class Inputs:
         latents: shape of one picture's noise, without the batch.
         sigma: standard deviation of the noise.
         aspect: height over width of the picture, which tells how tokens are laid out.
-        embeddings: what each text encoder returned for a prompt, by `key`: the number of channels, and the
-            root mean square of the values.
+        embeddings: what each text encoder returned for a prompt, by `key`: the number of tokens (0 for all
+            together), that of channels, and the root mean square of the values.
     """
 
     latents: tuple[int, ...] | None
     sigma: float
     aspect: float
-    embeddings: Mapping[str, tuple[int, float]]
+    embeddings: Mapping[str, tuple[int, int, float]]
 
 
 class NoiseSteering(nn.Module):
@@ -96,9 +96,10 @@ class Steering(nn.Module):
         inputs: what it was made for.
         where: what it steers.
         noise: steers the noise, or None.
-        offsets: [D] offsets of the conditioning, by `key`; times `OFFSET`, they are in units of its root mean
-            square. Every token gets the same: with offsets of their own, the tokens of the subjects turn into
-            something else before the place does.
+        offsets: [1 + L, D] offsets of the conditioning, by `key`: that of all tokens, and those of each; times
+            `OFFSET`, they are in units of its root mean square. With those of each alone, the tokens of the
+            subjects turn into something else before that of the place does; with that of all alone, they
+            cannot stay what they were.
         colors: recolours the pictures, or None.
     """
 
@@ -106,8 +107,8 @@ class Steering(nn.Module):
         """Prepare to steer what ``where`` names: ``noise``, ``conditioning`` and ``colors``."""
         super().__init__()
         self.inputs, self.where = inputs, where
-        self.scales = {key: scale for key, (_, scale) in inputs.embeddings.items()}
-        self.prompt_keys = {key: size for key, (size, _) in inputs.embeddings.items()}
+        self.scales = {key: scale for key, (_, _, scale) in inputs.embeddings.items()}
+        self.prompt_keys = {key: size for key, (_, size, _) in inputs.embeddings.items()}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             prompt = sum(self.prompt_keys.values())
@@ -115,7 +116,7 @@ class Steering(nn.Module):
             self.colors = ColorSteering(prompt) if "colors" in where else None
         steered = inputs.embeddings if "conditioning" in where else {}
         self.offsets = nn.ParameterDict(
-            {key: nn.Parameter(torch.zeros(size)) for key, (size, _) in steered.items()}
+            {key: nn.Parameter(torch.zeros(1 + tokens, size)) for key, (tokens, size, _) in steered.items()}
         )
 
     @property
@@ -126,15 +127,33 @@ class Steering(nn.Module):
         return "conditioning" if len(self.offsets) else "steps"
 
     def offset(self, key: str, embedding: Tensor) -> Tensor:
-        """Return ``embedding``, [B, D] or [B, L, D], with the offset of its key added to every token."""
+        """Return ``embedding``, [B, D] or [B, L, D], with the offsets of its key added.
+
+        Tokens beyond those that a first prompt had get that of all.
+        """
         if key not in self.offsets:
             return embedding
-        return embedding + (OFFSET * self.scales[key] * self.offsets[key]).to(embedding)
+        added = (self.scales[key] * self._by_token(key)).to(embedding)
+        if embedding.ndim == 3:
+            more = max(embedding.shape[1] - len(added) + 1, 0)
+            added = torch.cat([added[1:][: embedding.shape[1]], added[:1].expand(more, -1)])
+        else:
+            added = added[0]
+        return embedding + added
+
+    def _by_token(self, key: str) -> Tensor:
+        """Return the offsets [1 + L, D] of all tokens and of each, in units of the root mean square."""
+        every, own = self.offsets[key][:1], self.offsets[key][1:]
+        return OFFSET * torch.cat([every, every + own])
 
     def conditioning_cost(self) -> Tensor:
         """Return the mean square of all offsets, in units of the embeddings' own, a scalar."""
-        offsets = [OFFSET * offset.flatten() for offset in self.offsets.values()]
-        return torch.cat(offsets).square().mean() if offsets else torch.zeros(())
+        offsets = [self._by_token(key)[-max(len(self.offsets[key]) - 1, 1) :] for key in self.offsets]
+        return (
+            torch.cat([offset.flatten() for offset in offsets]).square().mean()
+            if offsets
+            else torch.zeros(())
+        )
 
     def about_prompts(self, seen: Mapping[str, Tensor], count: int) -> Tensor:
         """Return numbers [count, P] about the prompts: mean embeddings, scaled to unit root mean square.
