@@ -3,8 +3,8 @@
 Two inputs of a pipeline can be steered, and the colours of its pictures, alone or together:
 
 - the noise: z' = z + sigma f(z / sigma, c), where f is a small network on the coarse parts of the noise;
-- the conditioning: c' = c + s d, where d is a learned offset for all tokens of what a text encoder returns plus
-  one for each, in units of s, the root mean square of what it returns for a first prompt;
+- the conditioning: c' = c + s d, where d is a learned offset for all tokens of what a text encoder returns
+  plus one for each, in units of s, the root mean square of what it returns for a first prompt;
 - the colours: y = x exp(g(x)), a smooth function of colour for each picture (`color_steering`).
 
 The Kullback-Leibler divergence of the two noises is |f|^2 / 2 nats (Eyring et al. 2025, "Noise
@@ -96,9 +96,9 @@ class Steering(nn.Module):
         inputs: what it was made for.
         where: what it steers.
         noise: steers the noise, or None.
-        offsets: [1 + L, D] offsets of the conditioning, by `key`: that of all tokens, and those of each; times
-            `OFFSET`, they are in units of its root mean square. With those of each alone, the tokens of the
-            subjects turn into something else before that of the place does; with that of all alone, they
+        offsets: [1 + L, D] offsets of the conditioning, by `key`: that of all tokens, and those of each;
+            times `OFFSET`, they are in units of its root mean square. With those of each alone, the tokens of
+            the subjects turn into something else before that of the place does; with that of all alone, they
             cannot stay what they were.
         colors: recolours the pictures, or None.
     """
