@@ -18,6 +18,7 @@ from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import compile_loss
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator, spreading
+from dualproc_cli.learning import learner as learner_module
 from dualproc_cli.learning.checkpoint import run_digest
 from dualproc_cli.learning.learner import Learner
 from dualproc_cli.memory import (
@@ -146,6 +147,13 @@ def run_to_the_end(loaded):
     return ledger, weights
 
 
+@pytest.fixture
+def all_are_taught(monkeypatch):
+    """An estimate is of the most that learning may take: where all pictures of a batch are right."""
+    monkeypatch.setattr(learner_module, "worthy", lambda worth: torch.ones_like(worth, dtype=torch.bool))
+
+
+@pytest.mark.usefixtures("all_are_taught")
 def test_an_estimate_covers_every_phase(plain):
     changes = ["learn.batch_size=2", "learn.steps=1", "learn.teach.steps=2"]
     loaded = load_spec(SPEC, [*changes, "learn.where=[noise]"])
@@ -155,6 +163,7 @@ def test_an_estimate_covers_every_phase(plain):
     assert estimate_learning(views, CPU).total > plain.total
 
 
+@pytest.mark.usefixtures("all_are_taught")
 def test_an_estimate_of_teaching_counts_what_is_compared():
     changes = ["learn.batch_size=1", "learn.teach.batch_size=8", "learn.steps=1", "learn.teach.steps=2"]
     loaded = load_spec(SPEC, [*changes, "learn.where=[conditioning]"])
