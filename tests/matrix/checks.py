@@ -132,25 +132,32 @@ class moved:  # noqa: N801
             tensor.data = self.before[name]
 
 
+def _slopes_are_right(generator: Generator, plain: Tensor, weights: dict[str, Tensor], size: float) -> bool:
+    """Move what is steered by ``size``; return whether the picture changes as its gradient says."""
+    tensors = list(weights.values())
+    with torch.no_grad():
+        for index, tensor in enumerate(tensors):
+            random = torch.Generator().manual_seed(index)
+            tensor.copy_(size * torch.randn(tensor.shape, generator=random))
+    images = picture(generator, WHOLE)
+    assert (images - plain).abs().max() > 1e-3
+    assert torch.equal(images.detach(), picture(generator))
+    slopes = torch.autograd.grad(weighted(images), tensors)
+    assert all(slope.isfinite().all() and slope.any() for slope in slopes)
+    along = dict(zip(weights, slopes, strict=True))
+    steps = (1e-3, 3e-4, 3e-3, 1e-4, 1e-2, 3e-2)
+    found = (difference(generator, weights, along, step) / length(along) for step in steps)
+    return any(abs(slope - 1) < 0.1 for slope in found)
+
+
 def check_steering(generator: Generator, where: str) -> None:
     """Steering starts without effect; once it is moved, the picture is another, and gradients reach it."""
     plain = picture(generator)
     generator.add_steering([where], seed=0)
     weights = dict(generator.steering.named_parameters())
-    tensors = list(weights.values())
     with generator.steered():
         torch.testing.assert_close(picture(generator), plain, atol=2e-6, rtol=0)
-        with torch.no_grad():
-            for index, tensor in enumerate(tensors):
-                random = torch.Generator().manual_seed(index)
-                tensor.copy_(0.1 * torch.randn(tensor.shape, generator=random))
-        images = picture(generator, WHOLE)
-        assert (images - plain).abs().max() > 1e-3
-        assert torch.equal(images.detach(), picture(generator))
-        slopes = torch.autograd.grad(weighted(images), tensors)
-        assert all(slope.isfinite().all() and slope.any() for slope in slopes)
-        along = dict(zip(weights, slopes, strict=True))
-        steps = (1e-3, 3e-4, 3e-3, 1e-4, 1e-2, 3e-2)
-        found = (difference(generator, weights, along, step) / length(along) for step in steps)
-        assert any(abs(slope - 1) < 0.1 for slope in found)
+        # After one move a small checkpoint may draw black and white, where single precision says nothing
+        # about slopes, and after another not.
+        assert any(_slopes_are_right(generator, plain, weights, size) for size in (0.1, 0.05))
     torch.testing.assert_close(picture(generator), plain, atol=2e-6, rtol=0)
