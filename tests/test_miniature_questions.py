@@ -159,9 +159,9 @@ def test_a_color_counts_where_it_takes_a_hundredth_of_the_picture(scene, shows):
 
 
 def test_a_picture_is_the_less_clean_the_more_it_is_spoiled():
-    sound, base, worse, spoiled, gone = clean(torch.tensor([0.0, SOUND, 0.03, 0.05, 0.2])).yes.tolist()
+    sound, base, worst_base, spoiled, gone = clean(torch.tensor([0.0, SOUND, 0.035, 0.05, 0.2])).yes.tolist()
     assert sound == base == pytest.approx(SURE)
-    assert 0 < worse < SURE
+    assert 0 < worst_base < SURE
     assert -MAX_LOG_ODDS <= gone < spoiled < 0
     assert clean(torch.tensor([ARTEFACTS])).yes.item() == pytest.approx(0, abs=0.01)
 

@@ -402,7 +402,7 @@ def test_corruptions_are_of_many_kinds_and_know_how_much_they_changed():
     )
 
 
-def test_a_part_in_a_wrong_color_is_the_less_clean_the_more_it_is_wrong(monkeypatch):
+def test_a_part_in_a_wrong_color_is_the_less_clean_the_more_it_is_wrong():
     rng = torch.Generator().manual_seed(0)
     scene = sample_scenes(64, rng)
     rendering = render(scene)

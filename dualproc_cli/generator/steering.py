@@ -133,27 +133,21 @@ class Steering(nn.Module):
         """
         if key not in self.offsets:
             return embedding
-        added = (self.scales[key] * self._by_token(key)).to(embedding)
+        added = self._by_token(key)
         if embedding.ndim == 3:
-            more = max(embedding.shape[1] - len(added) + 1, 0)
-            added = torch.cat([added[1:][: embedding.shape[1]], added[:1].expand(more, -1)])
-        else:
-            added = added[0]
-        return embedding + added
+            beyond = OFFSET * self.offsets[key][:1].expand(max(embedding.shape[1] - len(added), 0), -1)
+            added = torch.cat([added[: embedding.shape[1]], beyond])
+        return embedding + (self.scales[key] * added).to(embedding)
 
     def _by_token(self, key: str) -> Tensor:
-        """Return the offsets [1 + L, D] of all tokens and of each, in units of the root mean square."""
+        """Return what each token gets, [L, D], or all together, [1, D], in units of the root mean square."""
         every, own = self.offsets[key][:1], self.offsets[key][1:]
-        return OFFSET * torch.cat([every, every + own])
+        return OFFSET * (every + own if len(own) else every)
 
     def conditioning_cost(self) -> Tensor:
         """Return the mean square of all offsets, in units of the embeddings' own, a scalar."""
-        offsets = [self._by_token(key)[-max(len(self.offsets[key]) - 1, 1) :] for key in self.offsets]
-        return (
-            torch.cat([offset.flatten() for offset in offsets]).square().mean()
-            if offsets
-            else torch.zeros(())
-        )
+        offsets = [self._by_token(key).flatten() for key in self.offsets]
+        return torch.cat(offsets).square().mean() if offsets else torch.zeros(())
 
     def about_prompts(self, seen: Mapping[str, Tensor], count: int) -> Tensor:
         """Return numbers [count, P] about the prompts: mean embeddings, scaled to unit root mean square.
