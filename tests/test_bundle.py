@@ -397,9 +397,9 @@ def test_changed_spec_in_the_manifest(bundle):
 
 def test_bundles_outlive_new_keys_of_the_spec(bundle):
     spec = json.loads((bundle / "bundle.json").read_text())["spec"]
-    del spec["learn"]["keep"]["flatness"]
+    del spec["learn"]["keep"]["matting"]
     edit_manifest(bundle, spec=spec, spec_digest=spec_digest(spec))
-    assert Bundle.open(bundle).spec.learn.keep.flatness == 0
+    assert Bundle.open(bundle).spec.learn.keep.matting == 0
     del spec["learn"]["keep"]["smoothness"]
     edit_manifest(bundle, spec=spec)
     assert "does not have the digest" in refusal(bundle)

@@ -109,15 +109,33 @@ def test_smoothness_counts_excess_only_and_picture_by_picture():
     assert distance(rougher, smoother, keep).item() == pytest.approx(0.1)
 
 
-def test_flatness_charges_what_is_added_to_flat_areas_and_no_contrast_of_an_edge():
-    keep, flat = KeepSpec(flatness=2), torch.zeros(1, 3, 4, 4)
-    step, other = flat.clone(), flat.clone()
-    step[..., 2:], other[..., 1:] = 0.9, 0.9
-    assert distance(flat + 0.3, flat, keep).item() == pytest.approx(0, abs=1e-6)
-    assert distance(0.5 * step, step, keep).item() == pytest.approx(0, abs=1e-6), "another contrast"
-    assert distance(1 - step, step, keep).item() == pytest.approx(0, abs=1e-6), "the other way round"
-    assert distance(other, step, keep).item() == pytest.approx(0.6), "another place: 2 * 0.9 / 3 columns"
-    assert distance(ramp(0.3), step, keep).item() == pytest.approx(0.4), "smeared: two of three columns"
+def test_matting_charges_what_appears_vanishes_or_moves_and_no_recolouring():
+    def halves(column, *colors):
+        left, right = (torch.tensor(color)[:, None, None].expand(3, 12, 12) for color in colors)
+        return torch.where(torch.arange(12) < column, left, right)[None]
+
+    def cost(picture, base):
+        return distance(picture, base, KeepSpec(matting=1)).item()
+
+    base = halves(6, [0.9, 0.4, 0.3], [0.2, 0.6, 0.8])
+    recolored = cost(halves(6, [0.1, 0.2, 0.8], [0.7, 0.3, 0.4]), base)
+    others = {
+        "moved": halves(4, [0.9, 0.4, 0.3], [0.2, 0.6, 0.8]),
+        "smeared": base.cumsum(-1) / torch.arange(1, 13),
+        "vanished": torch.full_like(base, 0.5),
+        "stained": base + 0.1 * torch.linspace(-1, 1, 12)[:, None].square(),
+    }
+    assert recolored < 0.01
+    for what, picture in others.items():
+        assert cost(picture, base) > 3 * recolored, what
+        assert cost(base, picture) == pytest.approx(cost(picture, base)), what
+
+
+def test_matting_of_a_flat_picture_is_the_deviation_in_each_window():
+    base, images = torch.full((1, 3, 3, 3), 0.5), torch.full((1, 3, 3, 3), 0.5)
+    images[..., 1, 1] = 0.8
+    deviation = (3 * 0.3**2 * (1 / 9 - 1 / 81)) ** 0.5
+    assert distance(images, base, KeepSpec(matting=2)).item() == pytest.approx(2 * deviation, rel=0.05)
 
 
 def test_total_variation_adds_both_directions():
@@ -128,7 +146,7 @@ def test_total_variation_adds_both_directions():
 def test_distance_has_a_gradient_and_weights_of_zero_do_nothing():
     assert not KeepSpec().matters
     images = ramp(0.2).clone().requires_grad_()
-    distance(images, ramp(0.1), KeepSpec(picture=1, structure=1, smoothness=1, flatness=1)).backward()
+    distance(images, ramp(0.1), KeepSpec(picture=1, structure=1, smoothness=1, matting=1)).backward()
     assert images.grad.abs().sum() > 0
     assert distance(images, ramp(0.1), KeepSpec()).item() == 0
 

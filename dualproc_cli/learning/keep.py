@@ -7,9 +7,8 @@ These terms hold each picture to what the base generator draws from the same pro
 import torch
 from torch import Tensor
 
+from dualproc_cli.learning.matting import matting
 from dualproc_cli.spec import KeepSpec
-
-EDGE = 0.03  # of [0, 1], between two pixels: where the base changes by as much, it is no longer flat
 
 
 def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
@@ -19,9 +18,7 @@ def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
     - ``structure``: mean |grad x - grad x_base|, blind to a change of a whole area's colour
     - ``smoothness``: relu(TV(x) - TV(x_base)), the mean over the pictures; TV is the anisotropic total
       variation, mean |dx| + mean |dy|
-    - ``flatness``: mean w_x |dx| + mean w_y |dy| with w = exp(-|d x_base| / EDGE) of the largest channel;
-      the edge-aware smoothness of Godard et al., CVPR 2017: nothing is smeared over a flat area, and an edge
-      may have any contrast
+    - ``matting``: what no local recolouring of x_base explains of x, and the other way round (`matting`)
 
     Args:
         images: x [B, 3, H, W] in [0, 1], with its graph.
@@ -37,20 +34,12 @@ def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
     if keep.smoothness:
         excess = total_variation(images) - total_variation(base)
         total = total + keep.smoothness * torch.relu(excess).mean()
-    if keep.flatness:
-        total = total + keep.flatness * total_variation(images, flat_in=base).mean()
+    if keep.matting:
+        total = total + keep.matting * matting(images, base)
     return total
 
 
-def total_variation(images: Tensor, flat_in: Tensor | None = None) -> Tensor:
-    """Return the anisotropic total variation [B] of [B, C, H, W]: mean |dx| + mean |dy| per picture.
-
-    With ``flat_in``, pictures of the same shape, it counts only as far as these are flat: see ``flatness``.
-    """
-    total = images.new_zeros(len(images))
-    for dim in (-1, -2):
-        change = images.diff(dim=dim).abs()
-        if flat_in is not None:
-            change = change * torch.exp(-flat_in.diff(dim=dim).abs().amax(1, keepdim=True) / EDGE)
-        total = total + change.mean((1, 2, 3))
-    return total
+def total_variation(images: Tensor) -> Tensor:
+    """Return the anisotropic total variation [B] of [B, C, H, W]: mean |dx| + mean |dy| per picture."""
+    across, down = (images.diff(dim=dim).abs().mean((1, 2, 3)) for dim in (-1, -2))
+    return across + down

@@ -105,10 +105,10 @@ class KeepSpec(SpecModel):
     smoothness: Pull = Field(
         default=0.0, description="Weight of the total variation in excess of the base picture's." + PRESET
     )
-    flatness: Pull = Field(
+    matting: Pull = Field(
         default=0.0,
-        description="Weight of the mean absolute image gradients where the base picture is flat, which "
-        "leaves its edges any contrast." + PRESET,
+        description="Weight of what no local recoloring of the base picture explains: areas may take any "
+        "color and edges any contrast, but nothing appears, vanishes, moves or blurs." + PRESET,
     )
     noise: Pull = Field(
         default=0.02, description="Weight of the nats that steering the noise costs, a picture."
@@ -130,7 +130,7 @@ class KeepSpec(SpecModel):
     @property
     def matters(self) -> bool:
         """Whether the base picture is needed: whether any of the weights for it is above 0."""
-        return max(self.picture, self.structure, self.smoothness, self.flatness) > 0
+        return max(self.picture, self.structure, self.smoothness, self.matting) > 0
 
 
 class SteerSpec(SpecModel):
