@@ -22,8 +22,9 @@ def importing(
 ) -> Iterator[None]:
     """Import large libraries inside the block, for a command that uses ``models`` and ``measures``.
 
-    Garbage collection waits, since a million new objects stay. In a process of one command, the `OPTIONAL`
-    packages count as not installed if all models are the miniature and no measure uses any.
+    Garbage collection waits, since a million new objects stay. In a process of one command, it never looks at
+    them again, and the `OPTIONAL` packages count as not installed if all models are the miniature and no
+    measure uses any.
     """
     stage("loading libraries")
     used = [model for model in models if model is not None]
@@ -37,6 +38,8 @@ def importing(
         with quiet_interrupts():
             yield
     finally:
+        if owns_process:
+            gc.freeze()
         if collects:
             gc.enable()
 
