@@ -5,14 +5,16 @@ x = A_w b + a_w, whatever it is: areas may take any colour and edges any contras
 area that was flat, no edge moves, blurs or rings. The matting Laplacian (Levin et al. 2008, "A Closed-Form
 Solution to Natural Image Matting") is the residual of such a fit, and keeps transferred styles photorealistic
 (Luan et al. 2017, "Deep Photo Style Transfer"). Here the fit is made both ways, as one way is blind to what
-vanishes, and in windows of several sizes, as a stain is hardly seen in the smallest.
+vanishes, and in windows of several sizes: a stain is hardly seen in the smallest, and in large ones are more
+colours than an affine function can change at will.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SMALLEST = 3  # pixels, side of the smallest windows; the others have 3, 9, 27, ... times as much
+SMALLEST = 3  # pixels, side of the smallest windows; the next have 3, 9, 27, ... times as much
+LARGEST = 1 / 6  # of the picture's shorter side
 RIDGE = 1e-4  # variance of colours below which contrast is no longer followed: a deviation of .01 in [0, 1]
 SOFT = 1e-3  # deviation below which the cost is quadratic
 
@@ -20,8 +22,7 @@ SOFT = 1e-3  # deviation below which the cost is quadratic
 def matting(images: Tensor, base: Tensor) -> Tensor:
     """Return how far pictures are from local recolourings of others, and these from theirs: a scalar.
 
-    It is the mean root mean square residual of the affine fits, over all windows, and over their sizes up to
-    half the picture.
+    It is the root mean square residual of the affine fit of a window, the mean over windows and their sizes.
 
     Args:
         images: [B, 3, H, W] in [0, 1], with their graph.
@@ -29,7 +30,7 @@ def matting(images: Tensor, base: Tensor) -> Tensor:
     """
     images, base = images.float(), base.float()
     sides = [SMALLEST]
-    while 3 * sides[-1] <= min(images.shape[-2:]) / 2:
+    while 3 * sides[-1] <= LARGEST * min(images.shape[-2:]):
         sides.append(3 * sides[-1])
     costs = [_residual(images, base, side) + _residual(base, images, side) for side in sides]
     return torch.stack(costs).mean()
