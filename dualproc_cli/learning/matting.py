@@ -28,29 +28,34 @@ def matting(images: Tensor, base: Tensor) -> Tensor:
         images: [B, 3, H, W] in [0, 1], with their graph.
         base: the same shape and range.
     """
-    images, base = images.float(), base.float()
+    images, base = images.float() - 0.5, base.float() - 0.5  # which loses fewer digits
     sides = [SMALLEST]
     while 3 * sides[-1] <= LARGEST * min(images.shape[-2:]):
         sides.append(3 * sides[-1])
-    costs = [_residual(images, base, side) + _residual(base, images, side) for side in sides]
-    return torch.stack(costs).mean()
+    return torch.stack([_both_ways(images, base, side) for side in sides]).mean()
 
 
-def _residual(images: Tensor, by: Tensor, side: int) -> Tensor:
-    """Return the mean root mean square of what ``by`` does not explain in windows of a side, a scalar.
-
-    With covariances of a window, it is the square root of var x - cov(x, b) (var b + ridge)^-1 cov(b, x).
-    """
+def _both_ways(one: Tensor, other: Tensor, side: int) -> Tensor:
+    """Return what each picture leaves unexplained of the other in windows of a side, a scalar."""
 
     def mean(values: Tensor) -> Tensor:
         return F.avg_pool2d(values, side, max(side // 3, 1))
 
-    def covariance(one: Tensor, other: Tensor) -> Tensor:  # [B, h, w, 3, 3]
-        product = mean((one[:, :, None] * other[:, None]).flatten(1, 2)).unflatten(1, (3, 3))
-        return (product - mean(one)[:, :, None] * mean(other)[:, None]).movedim((1, 2), (-2, -1))
+    def covariance(x: Tensor, y: Tensor) -> Tensor:  # [B, h, w, 3, 3]
+        product = mean((x[:, :, None] * y[:, None]).flatten(1, 2)).unflatten(1, (3, 3))
+        return (product - means[x][:, :, None] * means[y][:, None]).movedim((1, 2), (-2, -1))
 
-    shared = covariance(by, images)
-    ridge = RIDGE * torch.eye(3, device=by.device)
-    explained = (shared * torch.linalg.solve(covariance(by, by) + ridge, shared)).sum((-2, -1))
-    variance = (mean(images.square()) - mean(images).square()).sum(1)
+    means = {one: mean(one), other: mean(other)}
+    ones, shared, others = covariance(one, one), covariance(one, other), covariance(other, other)
+    return _residual(ones, shared, others) + _residual(others, shared.mT, ones)
+
+
+def _residual(var_x: Tensor, cov_xb: Tensor, var_b: Tensor) -> Tensor:
+    """Return the mean root mean square of x that b does not explain, by their covariances [B, h, w, 3, 3].
+
+    Of each window, it is the root of tr(var x - cov(x, b) (var b + ridge)^-1 cov(b, x)).
+    """
+    ridge = RIDGE * torch.eye(3, device=var_b.device)
+    explained = (cov_xb.mT * torch.linalg.solve(var_b + ridge, cov_xb.mT)).sum((-2, -1))
+    variance = var_x.diagonal(dim1=-2, dim2=-1).sum(-1)
     return ((variance - explained).clamp(min=0) + SOFT**2).sqrt().mean() - SOFT
