@@ -24,6 +24,7 @@ from dualproc_cli.evaluation.probing import Probing
 from dualproc_cli.evaluation.tally import Tally
 from dualproc_cli.learning import learn
 from dualproc_cli.measures import Judgement, Measure, other_wordings
+from dualproc_cli.measures.pretrained import load_pretrained
 from dualproc_cli.memory import MemoryPlan
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.pictures import eight_bits
@@ -379,13 +380,14 @@ def test_the_second_vlm_sees_its_own_size(bundle, monkeypatch):
     assert sizes == [{(64, 64)}] * (5 * 6 + 1) + [{(32, 32)}] * 6
 
 
-def test_pictures_are_drawn_once_and_one_model_is_in_memory_at_a_time(bundle, monkeypatch):
+@pytest.mark.parametrize("full", [False, True])
+def test_pictures_are_drawn_once_and_one_model_is_in_memory_at_a_time(bundle, monkeypatch, full):
     loads, models = [], []
 
     def watched(load, model_of):
-        def loading(self, *args):
+        def loading(*args):
             gone = all(model() is None for model in models)
-            found = load(self, *args)
+            found = load(*args)
             models.append(weakref.ref(model_of(found)))
             loads.append(gone)
             return found
@@ -396,9 +398,14 @@ def test_pictures_are_drawn_once_and_one_model_is_in_memory_at_a_time(bundle, mo
         MemoryPlan, "load_generator", watched(MemoryPlan.load_generator, lambda g: g.denoiser)
     )
     monkeypatch.setattr(MemoryPlan, "load_vlm", watched(MemoryPlan.load_vlm, lambda vlm: vlm.model))
+    measure = "dualproc_cli.measures.pretrained.load_pretrained"
+    monkeypatch.setattr(measure, watched(load_pretrained, lambda found: found.model))
     drawn = []
-    evaluate_bundle(bundle, CPU, seeds=2, progress=lambda done, total: drawn.append((done, total)))
-    assert loads == [True] * 3
+    found = evaluate_bundle(
+        bundle, CPU, seeds=2, progress=lambda done, total: drawn.append((done, total)), full=full
+    )
+    assert loads == [True] * 4
+    assert [one.scale for one in found.strengths] == [0, 0.25, 0.5, 0.75, 1, 1.25] * full
     assert drawn[-1] == (12, 12)
     assert all(model() is None for model in models)
 

@@ -1,7 +1,8 @@
 """Comparing the pictures of base generator and learned control from the same held-out seeds."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from dualproc_cli.evaluation.right_and_clean import (
     right_by_measures,
     unjudged_questions,
 )
+from dualproc_cli.evaluation.strengths import Strengths
 from dualproc_cli.evaluation.tally import HELD_OUT, TRAINED, Answers, Column, Tally, means
 from dualproc_cli.generator import Generator
 from dualproc_cli.measures import (
@@ -83,10 +85,24 @@ class Trial:
     """
 
     def __init__(
-        self, spec: ControlSpec, measures: Sequence[Measure], drawn: Sequence[Drawn], full: bool = False
+        self,
+        spec: ControlSpec,
+        measures: Sequence[Measure],
+        drawn: Sequence[Drawn],
+        full: bool = False,
+        strengths: Mapping[float, Sequence[Drawn]] = MappingProxyType({}),
     ) -> None:
-        """Prepare to judge ``drawn``; ``full`` asks more of the VLM that was trained against (`Probing`)."""
+        """Prepare to judge pictures.
+
+        Args:
+            spec: the spec that was learned.
+            measures: must not refuse it.
+            drawn: the base generator's pictures and the control's.
+            full: whether more is asked of the VLM that was trained against (`Probing`).
+            strengths: what the control draws at other strengths.
+        """
         self._spec, self._measures, self._drawn = spec, measures, drawn
+        self._strengths = Strengths(strengths)
         self._clean = clean_measures(spec)
         self._unjudged = unjudged_questions(spec, measures)
         self._answers, self._second_answers = Answers(), Answers()
@@ -95,6 +111,7 @@ class Trial:
         # What was found in each part of ``drawn``: the second VLM's verdict, and every measure's.
         self._second: list[Tensor | None] = [None] * len(drawn)
         self._found: list[dict[Measure, Judgement]] = []
+        self._found_at_strengths: list[dict[Measure, Judgement]] = []
 
     def ask(self, loss: CompositeLoss, device: torch.device, others: OtherWordings | None = None) -> None:
         """Ask the VLM that was trained against, on ``device``, and again under every probe (`Probing`)."""
@@ -105,6 +122,7 @@ class Trial:
             self._answers.add(part.column, plain)
             self._answered[part.column].append(answered(plain, learned))
             self._probing.add(part.column, images, plain, loss, others)
+        self._strengths.ask(loss, device, self._unjudged)
 
     def ask_second(self, loss: CompositeLoss, device: torch.device) -> None:
         """Ask a VLM that was not trained against; it judges the questions that no measure does."""
@@ -117,11 +135,11 @@ class Trial:
     def measure(self, device: torch.device) -> None:
         """Let every measure judge all pictures; those that judge by a model load it on ``device`` in turn."""
         # Evidence is made anew for every model: it takes four times the memory of what it is made of.
-        self._found = judge_in_turn(
-            [*self._measures, *self._clean],
-            lambda: (part.evidence(self._spec) for part in self._drawn),
-            device,
+        parts = [*self._drawn, *self._strengths.parts]
+        found = judge_in_turn(
+            [*self._measures, *self._clean], lambda: (part.evidence(self._spec) for part in parts), device
         )
+        self._found, self._found_at_strengths = found[: len(self._drawn)], found[len(self._drawn) :]
 
     def result(self, seeds: int) -> Comparison:
         """Return everything that was found at ``seeds`` seeds per prompt."""
@@ -151,6 +169,7 @@ class Trial:
             second_vlm=self._second_answers.figures(),
             probes=self._probing.reports(),
             blank=self._probing.blank,
+            strengths=self._strengths.result(self._found_at_strengths, self._measures, self._clean),
         )
         fixed = {name for measure in self._measures for name in measure.fixes}
         for measure in self._measures:

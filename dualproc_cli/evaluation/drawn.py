@@ -43,7 +43,6 @@ class Drawn:
         return Evidence(self.images, spec, base, [self.prompt] * len(self.pixels))
 
 
-@torch.no_grad()
 def draw_both(
     spec: ControlSpec,
     generator: Generator,
@@ -70,16 +69,18 @@ def draw_both(
         for prompt in prompts:
             if prompt not in bases:
                 with generator.without_adapter():
-                    bases[prompt] = _draw(generator, prompt, seeds)
+                    bases[prompt] = draw(generator, prompt, seeds)
             original = bases[prompt]
             found.append(Drawn(base, prompt, original, original))
             progress(len(found) * len(seeds), total)
-            found.append(Drawn(learned, prompt, _draw(generator, prompt, seeds), original))
+            found.append(Drawn(learned, prompt, draw(generator, prompt, seeds), original))
             if album:
                 album.add(prompt, base == HELD_OUT[0], found[-2].images, found[-1].images)
             progress(len(found) * len(seeds), total)
     return found
 
 
-def _draw(generator: Generator, prompt: str, seeds: Sequence[int]) -> Tensor:
+@torch.no_grad()
+def draw(generator: Generator, prompt: str, seeds: Sequence[int]) -> Tensor:
+    """Return what ``generator`` draws now, as files hold it: [N, 3, H, W] uint8, on the CPU."""
     return torch.stack([eight_bits(image) for image in draw_pictures(generator, prompt, seeds, BATCH)])

@@ -12,11 +12,10 @@ from dualproc_cli.drawing import held_out_seeds
 from dualproc_cli.evaluation.album import Album, SharedPictures
 from dualproc_cli.evaluation.ask import BATCH
 from dualproc_cli.evaluation.compare import Trial
-from dualproc_cli.evaluation.comparison import Comparison, Strength
+from dualproc_cli.evaluation.comparison import Comparison
 from dualproc_cli.evaluation.drawn import draw_both
 from dualproc_cli.evaluation.probes import compile_other_wordings
-from dualproc_cli.evaluation.strengths import try_strengths
-from dualproc_cli.generator import Generator
+from dualproc_cli.evaluation.strengths import draw_strengths
 from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_evaluation
 from dualproc_cli.spec import LoadedSpec
@@ -36,8 +35,8 @@ def evaluate_bundle(
     """Compare the base generator with a bundle's control.
 
     One model is in memory at a time: the generator, the VLM that was trained against, the second VLM, and
-    the models of measures; only to try other strengths, generator and VLM together. If memory is short, they
-    are loaded with memory strategies (`dualproc_cli.memory`).
+    the models of measures. If memory is short, they are loaded with memory strategies
+    (`dualproc_cli.memory`).
 
     Args:
         bundle: an opened bundle.
@@ -60,22 +59,19 @@ def evaluate_bundle(
     plan = plan_evaluation(loaded, bundle.manifest.memory, BATCH, device)
     numbers = held_out_seeds(seeds or spec.evaluate.seeds)
     known = shared.base_of(loaded, bundle.stands_on) if shared else None
-    drawn = draw_both(spec, _generator(bundle, plan), numbers, progress, album=album, known=known)
-    trial = Trial(spec, measures_of_evaluation(spec), drawn, full)
+    generator = plan.load_generator()
+    generator.load_adapters([(bundle.folder, 1.0)])
+    drawn = draw_both(spec, generator, numbers, progress, album=album, known=known)
+    strengths = draw_strengths(spec, generator, numbers) if full else {}
+    del generator
     release(device)
+    trial = Trial(spec, measures_of_evaluation(spec), drawn, full, strengths)
     for index, vlm in enumerate(plan.vlms):
         stage(f"asking {vlm.model} about the pictures")
         _ask(trial, loaded, plan, index)
         release(device)
     trial.measure(device)
-    found = trial.result(len(numbers))
-    return replace(found, strengths=_strengths(bundle, loaded, plan, numbers)) if full else found
-
-
-def _generator(bundle: Bundle, plan: MemoryPlan) -> Generator:
-    generator = plan.load_generator()
-    generator.load_adapters([(bundle.folder, 1.0)])
-    return generator
+    return trial.result(len(numbers))
 
 
 def _ask(trial: Trial, loaded: LoadedSpec, plan: MemoryPlan, index: int) -> None:
@@ -86,11 +82,3 @@ def _ask(trial: Trial, loaded: LoadedSpec, plan: MemoryPlan, index: int) -> None
         trial.ask(loss, vlm.device, compile_other_wordings(loaded, vlm, *size))
     else:
         trial.ask_second(loss, vlm.device)
-
-
-def _strengths(
-    bundle: Bundle, loaded: LoadedSpec, plan: MemoryPlan, seeds: list[int]
-) -> tuple[Strength, ...]:
-    """Draw at other strengths of the adapter, and ask the VLM that was trained against."""
-    loss = compile_loss(loaded, plan.load_vlm(), loaded.spec.generator.height, loaded.spec.generator.width)
-    return try_strengths(loaded.spec, _generator(bundle, plan), loss, seeds)

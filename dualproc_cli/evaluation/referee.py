@@ -58,26 +58,22 @@ class Referee:
         self._clean = clean_measures(spec)
         self._device = generator.device
         with generator.without_adapter():
-            self._base = self.draw(generator)
+            self._base = self._draw(generator)
         found = self._find(self._base)
         self._range = CleanRange.of(torch.cat(found.statistics), two_sided(self._clean))
         self.base = found.shares(self._range)
 
     def judge(self, generator: Generator) -> Shares:
         """Return the shares of what ``generator`` draws now from the same prompts and seeds."""
-        return self.shares(self.draw(generator))
+        return self._find(self._draw(generator)).shares(self._range)
 
     @torch.no_grad()
-    def draw(self, generator: Generator) -> list[Tensor]:
+    def _draw(self, generator: Generator) -> list[Tensor]:
         """Return what ``generator`` draws now: the pictures [N, 3, H, W] of each prompt."""
         return [
             torch.stack(list(draw_pictures(generator, prompt, self._seeds, BATCH)))
             for prompt in self._prompts
         ]
-
-    def shares(self, drawn: Sequence[Tensor]) -> Shares:
-        """Return the shares of pictures that `draw` returned."""
-        return self._find(drawn).shares(self._range)
 
     def _find(self, drawn: Sequence[Tensor]) -> Pictures:
         evidences = [

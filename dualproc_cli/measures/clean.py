@@ -1,5 +1,6 @@
 """Whether a picture is clean: as free of artefacts as the base generator's own pictures are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -62,6 +63,6 @@ class CleanRange:
         return self.excess(values) <= self.limit
 
 
-def two_sided(measures: list[Measure]) -> Tensor:
+def two_sided(measures: Sequence[Measure]) -> Tensor:
     """Return for each measure [S] whether its value can also be too small."""
     return torch.tensor([measure.name in TWO_SIDED for measure in measures])
