@@ -82,18 +82,23 @@ def _sky(scene: Scene, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     down = (y / horizon).clamp(0, 1)[:, None]
     sky = _color(scene.colors[:, 0])
     sky = sky + SKY_HAZE * down * (1 - sky)
-    night = _column(scene.look == NIGHT).float()
-    stars = torch.stack(
-        [coverage(circle(x - column, y - share * horizon, 0.9)) for column, share in STARS]
-    ).amax(0)
-    sky = torch.lerp(sky, torch.ones(()), (night * stars)[:, None])
     dx, dy = x - _column(scene.sun_x), y - 0.4 * horizon
-    disc = circle(dx, dy, SUN_RADIUS)
-    bite = night * coverage(circle(dx - 2.2, dy + 1.0, SUN_RADIUS - 0.4))  # the moon is a crescent
+    light = coverage(circle(dx, dy, SUN_RADIUS))
+    stars = torch.zeros_like(light)
+    if len(night := (scene.look == NIGHT).nonzero()[:, 0]):
+        stars[night] = _stars(horizon[night], x, y)
+        bite = coverage(circle(dx[night] - 2.2, dy[night] + 1.0, SUN_RADIUS - 0.4))
+        light = light.index_put((night,), light[night] * (1 - bite))  # the moon is a crescent
+        sky = torch.lerp(sky, torch.ones(()), stars[:, None])
     pale = ((scene.look == WINTER) | (scene.look == NIGHT))[:, None]
-    light = coverage(disc) * (1 - bite)
     sky = torch.lerp(sky, _color(torch.where(pale, MOON, SUN)), light[:, None])
-    return sky, torch.maximum(light, night * stars)
+    return sky, torch.maximum(light, stars)
+
+
+def _stars(horizon: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return the share of the stars [B, H, W] over horizons [B, 1, 1]."""
+    each = [coverage(circle(x - column, y - share * horizon, 0.9)) for column, share in STARS]
+    return torch.stack(each).amax(0)
 
 
 def _ground(scene: Scene, y: Tensor) -> Tensor:
