@@ -33,7 +33,7 @@ from dualproc_cli.miniature.world.scene import NOBODY, SIZE, SUBJECTS, Scene, sa
 from dualproc_cli.miniature.world.subjects import EXTENT
 
 BATCH, WIDTH, LAYERS = 16, 64, 4
-DEPTH_STEPS, DETECTOR_STEPS = 450, 1500
+DEPTH_STEPS, DETECTOR_STEPS = 3500, 1500
 RATE = 2e-3
 LABELS = [f"a {name}" for name in SUBJECTS]
 
