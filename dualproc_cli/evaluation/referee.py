@@ -12,8 +12,6 @@ from dualproc_cli.evaluation.right_and_clean import (
     Pictures,
     Shares,
     answered,
-    both,
-    right_by_measures,
     unjudged_questions,
 )
 from dualproc_cli.generator import Generator
@@ -83,9 +81,7 @@ class Referee:
         found = Pictures()
         judged = judge_in_turn([*self._goals, *self._clean], lambda: evidences, self._device)
         for images, by in zip(drawn, judged, strict=True):
-            right = right_by_measures([by[goal] for goal in self._goals])
-            found.right.append(both(right, self._steady(images) if self._unjudged else None))
-            found.statistics.append(torch.stack([by[measure].value for measure in self._clean], 1))
+            found.add(by, self._goals, self._clean, self._steady(images) if self._unjudged else None)
         return found
 
     def _steady(self, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What share of the pictures is right, clean, and both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,6 +39,24 @@ class Pictures:
 
     right: list[Tensor | None] = field(default_factory=list)
     statistics: list[Tensor] = field(default_factory=list)
+
+    def add(
+        self,
+        judged: Mapping[Measure, Judgement],
+        goals: Sequence[Measure],
+        clean: Sequence[Measure],
+        also: Tensor | None = None,
+    ) -> None:
+        """Add the pictures of a prompt by what measures found in them.
+
+        Args:
+            judged: what was found, by measure.
+            goals: those that say what is right.
+            clean: those that say what is clean.
+            also: [N] bool, what else has to hold of a right picture.
+        """
+        self.right.append(both(right_by_measures([judged[goal] for goal in goals]), also))
+        self.statistics.append(torch.stack([judged[measure].value for measure in clean], 1))
 
     def shares(self, clean_range: CleanRange) -> Shares:
         """Return the shares of all pictures, by a range of the base generator's."""

@@ -1,6 +1,7 @@
 """What a control draws at other strengths of its adapter than the one it was learned at."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.evaluation.ask import ask, ask_perturbed
 from dualproc_cli.evaluation.comparison import Strength
 from dualproc_cli.evaluation.drawn import Drawn, draw
-from dualproc_cli.evaluation.right_and_clean import Pictures, answered, both, right_by_measures
+from dualproc_cli.evaluation.right_and_clean import Pictures, answered
 from dualproc_cli.generator import Generator
 from dualproc_cli.measures import Judgement, Measure
 from dualproc_cli.measures.clean import CleanRange, two_sided
@@ -54,7 +55,7 @@ class Strengths:
         """Prepare to judge what `draw_strengths` returned; nothing, if it was not asked for."""
         self._drawn = drawn
         self._answers: dict[float, dict[str, float]] = {}
-        self._steady: dict[float, Tensor] = {}
+        self._steady: dict[float, Sequence[Tensor | None]] = {}
 
     @property
     def parts(self) -> list[Drawn]:
@@ -69,7 +70,8 @@ class Strengths:
             self._answers[scale] = {name: float(found.mean()) for name, found in plain.items()}
             if unjudged:
                 steady = answered(ask_perturbed(loss, images), unjudged)
-                self._steady[scale] = answered(plain, unjudged) & steady
+                counts = [len(part.pixels) for part in parts]
+                self._steady[scale] = (answered(plain, unjudged) & steady).split(counts)
 
     def result(
         self, judged: Sequence[dict[Measure, Judgement]], goals: Sequence[Measure], clean: Sequence[Measure]
@@ -83,13 +85,12 @@ class Strengths:
         """
         rows, found, clean_range = iter(judged), [], None
         for scale, parts in self._drawn.items():
-            own = [next(rows) for _ in parts]
-            statistics = [torch.stack([one[measure].value for measure in clean], 1) for one in own]
-            rights = [right_by_measures([one[goal] for goal in goals]) for one in own]
-            known = [right for right in rights if right is not None]
-            right = both(torch.cat(known) if known else None, self._steady.get(scale))
-            clean_range = clean_range or CleanRange.of(torch.cat(statistics), two_sided(clean))
-            shares = Pictures([right], statistics).shares(clean_range)
+            pictures = Pictures()
+            steady = self._steady.get(scale, [None] * len(parts))
+            for found_in_part, also in zip(islice(rows, len(parts)), steady, strict=True):
+                pictures.add(found_in_part, goals, clean, also)
+            clean_range = clean_range or CleanRange.of(torch.cat(pictures.statistics), two_sided(clean))
+            shares = pictures.shares(clean_range)
             found.append(
                 Strength(scale, shares.right, shares.clean, shares.right_and_clean, self._answers[scale])
             )
