@@ -33,7 +33,7 @@ from dualproc_cli.miniature.world.scene import NOBODY, SIZE, SUBJECTS, Scene, sa
 from dualproc_cli.miniature.world.subjects import EXTENT
 
 BATCH, WIDTH, LAYERS = 16, 64, 4
-DEPTH_STEPS, DETECTOR_STEPS = 3500, 1500
+DEPTH_STEPS, DETECTOR_STEPS = 3500, 6000
 RATE = 2e-3
 LABELS = [f"a {name}" for name in SUBJECTS]
 
@@ -68,6 +68,9 @@ def train_detector(folder: Path) -> None:
     """
     make_owlv2(folder, width=WIDTH, layers=LAYERS)
     model = anew(AutoModelForZeroShotObjectDetection, folder)
+    for module in [*model.class_head.modules(), *model.box_head.modules()]:
+        if isinstance(module, torch.nn.Linear):
+            module.reset_parameters()  # its authors' weights of deviation 1 would saturate every box
     processor = AutoProcessor.from_pretrained(folder)
     texts = processor(text=[LABELS] * BATCH, padding=True, return_tensors="pt")
 
