@@ -1,4 +1,4 @@
-"""How right the measures of depth order, objects and placement are about the miniature's world.
+"""How right the measures that need a model are about the miniature's world.
 
 The renderer gives the true answers, and `train_judges.py` the models that judge.
 """
@@ -11,13 +11,33 @@ from torch import Tensor
 from train_judges import subject_boxes
 
 from dualproc_cli.measures import Evidence, Judgement, Measure, judge_in_turn
+from dualproc_cli.measures.boundary import Boundary
 from dualproc_cli.measures.depth_order import DepthOrder
+from dualproc_cli.measures.distance import Distance
 from dualproc_cli.measures.objects import Objects
 from dualproc_cli.measures.placement import Placement, share_inside
+from dualproc_cli.measures.preference import Preference
+from dualproc_cli.measures.similarity import Similarity
+from dualproc_cli.miniature.world.captions import captions
 from dualproc_cli.miniature.world.render import render
-from dualproc_cli.miniature.world.scene import SIZE, SUBJECTS, Scene, sample_scenes
-from dualproc_cli.spec import BoxPrompt, ControlSpec, PointsPrompt, PromptsSpec, Question
-from dualproc_cli.spec.measures import DepthOrderMeasure, ObjectsMeasure, PlacementMeasure
+from dualproc_cli.miniature.world.scene import (
+    SIZE,
+    SUBJECTS,
+    UNIFORMS,
+    Scene,
+    sample_scenes,
+    scene_from_uniforms,
+)
+from dualproc_cli.spec import BoxPrompt, ControlSpec, LinePrompt, PointsPrompt, PromptsSpec, Question
+from dualproc_cli.spec.measures import (
+    BoundaryMeasure,
+    DepthOrderMeasure,
+    DistanceMeasure,
+    ObjectsMeasure,
+    PlacementMeasure,
+    PreferenceMeasure,
+    SimilarityMeasure,
+)
 from dualproc_cli.spec.visual_prompts import PointSpec
 
 SCENES, SEED = 256, 2026  # other scenes than those of the training
@@ -32,6 +52,9 @@ def judged_world(judges: Path) -> dict[str, dict[str, Any]]:
     scenes = sample_scenes(SCENES, torch.Generator().manual_seed(SEED), pairs=0.5)
     found = [_depth(scenes, judges / "depth")] if (judges / "depth").exists() else []
     found += _houses(scenes, judges / "detector") if (judges / "detector").exists() else []
+    found += [_horizon(scenes, judges / "segmenter")] if (judges / "segmenter").exists() else []
+    found += _prompts(scenes, judges / "image-text") if (judges / "image-text").exists() else []
+    found += [_likeness(scenes, judges / "features")] if (judges / "features").exists() else []
     return {
         f"{measure}: {shown}": {
             "measure": measure,
@@ -73,15 +96,65 @@ def _houses(scenes: Scene, model: Path) -> list[Line]:
     ]
 
 
-def _judge(images: Tensor, *measures: Measure) -> list[Judgement]:
+def _horizon(scenes: Scene, model: Path) -> Line:
+    """Judge where the sky ends, as its distance to the upper edge of the picture."""
+    (found,) = _judge(
+        render(scenes).images,
+        Boundary(BoundaryMeasure(name="b", model=str(model), label="sky", target="top")),
+    )
+    off = (found.value - scenes.horizon / SIZE).abs()
+    unjudged = off.isnan().float().mean()
+    return "boundary", "where the sky ends", off[~off.isnan()], f"the height; {unjudged:.0%} unjudged"
+
+
+def _prompts(scenes: Scene, model: Path) -> list[Line]:
+    """Judge which of two captions is of a scene, and which of two scenes is of a caption."""
+    images, texts = (
+        render(scenes).images,
+        captions(scenes.kind, scenes.look, torch.Generator().manual_seed(0)),
+    )
+    shown = torch.cat([scenes.kind, scenes.look[:, None]], 1)
+    apart = (shown != shown.roll(1, 0)).any(1)
+    likeness = Similarity(SimilarityMeasure(name="s", model=str(model)))
+    liked = Preference(PreferenceMeasure(name="p", model=str(model), worse_by=0.0))
+    own, judged = _judge(images, likeness, liked, prompts=texts, base=images.roll(1, 0))
+    (other,) = _judge(images, likeness, prompts=texts[-1:] + texts[:-1])
+    missed = (own.value <= other.value)[apart].float()
+    assert judged.success is not None
+    return [
+        ("similarity", "a scene, its prompt and another scene's", missed, "the other's more similar"),
+        ("preference", "a prompt, its scene and another", 1 - judged.success[apart], "the other preferred"),
+    ]
+
+
+def _likeness(scenes: Scene, model: Path) -> Line:
+    """Judge which of two scenes shows what a third shows: one of other places and colours, or another's."""
+    u = torch.rand(len(scenes), UNIFORMS, generator=torch.Generator().manual_seed(1))
+    again = render(scene_from_uniforms(u, scenes.kind, scenes.look)).images
+    shown = torch.cat([scenes.kind, scenes.look[:, None]], 1)
+    apart = (shown != shown.roll(1, 0)).any(1)
+    distance = Distance(DistanceMeasure(name="d", model=str(model)))
+    images = render(scenes).images
+    (alike,), (other,) = (_judge(one, distance, base=images) for one in (again, images.roll(1, 0)))
+    missed = (alike.value >= other.value)[apart].float()
+    return "distance", "a scene, another of its prompt, one of another", missed, "the last nearer"
+
+
+def _judge(
+    images: Tensor, *measures: Measure, prompts: list[str] | None = None, base: Tensor | None = None
+) -> list[Judgement]:
     points = tuple(PointSpec(label=label, x=x, y=y) for label, (x, y) in POINTS.items())
     spec = ControlSpec(
         name="c",
         prompts=PromptsSpec(train=("a house",)),
-        visual_prompts={"points": PointsPrompt(points=points), "box": BoxPrompt(**BOX)},
+        visual_prompts={
+            "points": PointsPrompt(points=points),
+            "box": BoxPrompt(**BOX),
+            "top": LinePrompt(orientation="horizontal", position=0.0),
+        },
         questions=(Question(name="q", question="Is it?", answer="Yes"),),
     )
-    (found,) = judge_in_turn(measures, lambda: [Evidence(images, spec)], torch.device("cpu"))
+    (found,) = judge_in_turn(measures, lambda: [Evidence(images, spec, base, prompts)], torch.device("cpu"))
     return [found[measure] for measure in measures]
 
 

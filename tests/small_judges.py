@@ -83,11 +83,12 @@ def text_tower(tokens: CLIPTokenizer) -> dict:
     }
 
 
-def make_clip(folder: Path, seed: int = 0) -> Path:
+def make_clip(folder: Path, seed: int = 0, width: int = 32, layers: int = 2) -> Path:
     tokens = letters(40)
     pictures = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE)
+    tower = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers}
     config = CLIPConfig(
-        text_config=text_tower(tokens), vision_config={**TOWER, **PICTURES}, projection_dim=32
+        text_config=text_tower(tokens), vision_config={**TOWER, **PICTURES, **tower}, projection_dim=32
     )
     return save(folder, CLIPModel, config, CLIPProcessor(pictures, tokens), seed)
 
@@ -101,9 +102,10 @@ def make_siglip(folder: Path) -> Path:
     return save(folder, SiglipModel, config, processor)
 
 
-def make_features(folder: Path) -> Path:
+def make_features(folder: Path, width: int = 32, layers: int = 2) -> Path:
     pictures = BitImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE)
-    return save(folder, Dinov2Model, Dinov2Config(**TOWER, **PICTURES), pictures)
+    tower = {**TOWER, "hidden_size": width, "num_hidden_layers": layers}
+    return save(folder, Dinov2Model, Dinov2Config(**tower, **PICTURES), pictures)
 
 
 def make_segmenter(folder: Path, labels: tuple[str, ...] = ("wall", "sky", "ground")) -> Path:
