@@ -10,20 +10,18 @@ from dataclasses import replace
 import pytest
 import torch
 from rich.console import Console
-from small_generator import with_adapter
 
 from dualproc_cli.bundle import Bundle
-from dualproc_cli.compiler import CompositeLoss, LossReport, compile_loss
+from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.drawing import FIRST_HELD_OUT, draw_seeds, held_out_seeds
 from dualproc_cli.errors import RunFailed, UserError
-from dualproc_cli.generator import load_generator, read_steering
+from dualproc_cli.generator import read_steering
 from dualproc_cli.generator.adapter_file import AdapterFile
 from dualproc_cli.learning import Interrupted, learn
 from dualproc_cli.learning.checkpoint import Best, Checkpoint
 from dualproc_cli.learning.keep import distance, total_variation
 from dualproc_cli.learning.learner import rate_factor
 from dualproc_cli.learning.output import Output
-from dualproc_cli.learning.phases import phases_of
 from dualproc_cli.learning.progress import LearningProgress
 from dualproc_cli.learning.validation import Validator, is_best, settled
 from dualproc_cli.metrics import (
@@ -36,7 +34,6 @@ from dualproc_cli.metrics import (
     recent_probabilities,
 )
 from dualproc_cli.spec import KeepSpec, load_spec
-from dualproc_cli.vlm import load_vlm
 
 CPU = torch.device("cpu")
 
@@ -139,22 +136,6 @@ def test_matting_of_a_flat_picture_is_the_deviation_in_each_window():
     images[..., 1, 1] = 0.8
     deviation = (3 * 0.3**2 * (1 / 9 - 1 / 81)) ** 0.5
     assert distance(images, base, KeepSpec(matting=2)).item() == pytest.approx(2 * deviation, rel=0.05)
-
-
-def test_matting_takes_a_third_of_the_steps_to_rise(small_spec, tmp_path):
-    keep = {"matting": 3.0, "picture": 0.0, "structure": 0.0, "smoothness": 0.0}
-    learn = {"where": ["weights"], "steps": 9, "adapter": {"rank": 2}, "keep": keep}
-    loaded = load_spec(small_spec(tmp_path, {"learn": learn}))
-    generator = with_adapter(load_generator(loaded.generator, CPU), scale=5.0)
-    criterion = compile_loss(loaded, load_vlm(loaded.spec.vlm, CPU), 64, 64)
-    (phase,) = phases_of(loaded.spec, generator, criterion)
-
-    def charged(taken):
-        phase.taken = taken
-        return phase.loss(["a house"], [1], torch.Generator().manual_seed(0)).keep.item()
-
-    assert charged(8) > 0
-    assert [charged(taken) / charged(8) for taken in range(4)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
 
 
 def test_total_variation_adds_both_directions():

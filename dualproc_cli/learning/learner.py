@@ -135,7 +135,6 @@ class Learner:
             NotFiniteError: the loss or its gradient is not finite; nothing has moved.
         """
         phase = self.phase
-        phase.taken = self._taken
         prompts, seeds = self._choose(*self._draw(phase.batch_size))
         self._optimizer.zero_grad()
         found = self._differentiate(prompts, seeds)

@@ -65,13 +65,11 @@ class Phase(ABC):
         learning_rate: the highest one.
         rate_key: the key of the spec that sets it.
         asks: whether the VLM is asked, so that P(answer) can stop it.
-        taken: how many steps it has taken, as whoever takes them says.
     """
 
     name: PhaseName
     rate_key = "learn.learning_rate"
     asks = True
-    taken = 0
 
     def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
         self.spec, self.generator, self.criterion = spec, generator, criterion

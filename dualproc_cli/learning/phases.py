@@ -17,11 +17,7 @@ from dualproc_cli.generator import Generator
 from dualproc_cli.learning.keep import distance
 from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of
 from dualproc_cli.learning.teach import Teach
-from dualproc_cli.spec import ControlSpec, KeepSpec
-
-# Share of the steps over which the weight of `matting` rises. Held at once, some palettes are never found: on
-# the way to colours that are far, a picture is no local recolouring of the base's.
-RISE = 1 / 3
+from dualproc_cli.spec import ControlSpec
 
 
 class Steer(Phase):
@@ -77,12 +73,7 @@ class Weights(Phase):
         with frozen(generator):
             # After a jump, an estimate is compared with the same estimate, which is blurred as much.
             base = generator.render(prompts, seeds, gradient=jump(gradient)).detach()
-        return _asked(report, distance(images, base, self._keep()))
-
-    def _keep(self) -> KeepSpec:
-        """Return the weights of the next step."""
-        keep, risen = self.spec.learn.keep, min(1.0, (self.taken + 1) / (RISE * self.steps))
-        return keep.model_copy(update={"matting": risen * keep.matting})
+        return _asked(report, distance(images, base, learn.keep))
 
 
 def phases_of(spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> list[Phase]:

@@ -108,8 +108,7 @@ class KeepSpec(SpecModel):
     matting: Pull = Field(
         default=0.0,
         description="Weight of what no local recoloring of the base picture explains: areas may take any "
-        "color and edges any contrast, but nothing appears, vanishes, moves or blurs. It takes a third of "
-        "the steps to rise to this." + PRESET,
+        "color and edges any contrast, but nothing appears, vanishes, moves or blurs." + PRESET,
     )
     noise: Pull = Field(
         default=0.02, description="Weight of the nats that steering the noise costs, a picture."
