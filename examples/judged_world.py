@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from train_judges import subject_boxes
+from train_judges import contents, subject_boxes
 
 from dualproc_cli.measures import Evidence, Judgement, Measure, judge_in_turn
 from dualproc_cli.measures.boundary import Boundary
@@ -50,11 +50,19 @@ MARGIN = 2  # rows: points that are closer than this in depth are left out
 def judged_world(judges: Path) -> dict[str, dict[str, Any]]:
     """Return lines of the table for what the judges in the folder say of random scenes."""
     scenes = sample_scenes(SCENES, torch.Generator().manual_seed(SEED), pairs=0.5)
-    found = [_depth(scenes, judges / "depth")] if (judges / "depth").exists() else []
-    found += _houses(scenes, judges / "detector") if (judges / "detector").exists() else []
-    found += [_horizon(scenes, judges / "segmenter")] if (judges / "segmenter").exists() else []
-    found += _prompts(scenes, judges / "image-text") if (judges / "image-text").exists() else []
-    found += [_likeness(scenes, judges / "features")] if (judges / "features").exists() else []
+    by_judge = {
+        "depth": _depth,
+        "detector": _houses,
+        "segmenter": _horizon,
+        "image-text": _prompts,
+        "features": _likeness,
+    }
+    found = [
+        line
+        for name, judge in by_judge.items()
+        if (judges / name).exists()
+        for line in judge(scenes, judges / name)
+    ]
     return {
         f"{measure}: {shown}": {
             "measure": measure,
@@ -68,7 +76,7 @@ def judged_world(judges: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _depth(scenes: Scene, model: Path) -> Line:
+def _depth(scenes: Scene, model: Path) -> list[Line]:
     """Judge the order of two points that differ in depth."""
     drawn = render(scenes)
     parameters = DepthOrderMeasure(name="o", model=str(model), points="points", margin=0.0)
@@ -76,7 +84,7 @@ def _depth(scenes: Scene, model: Path) -> Line:
     near, far = (drawn.closeness[:, int(y * SIZE), int(x * SIZE)] for x, y in POINTS.values())
     apart = (near - far).abs() >= MARGIN
     wrong = (found[0].success != (near > far).float())[apart].float()
-    return "depth-order", f"two points of a scene, {MARGIN} rows or more apart", wrong, "wrong order"
+    return [("depth-order", f"two points of a scene, {MARGIN} rows or more apart", wrong, "wrong order")]
 
 
 def _houses(scenes: Scene, model: Path) -> list[Line]:
@@ -96,7 +104,7 @@ def _houses(scenes: Scene, model: Path) -> list[Line]:
     ]
 
 
-def _horizon(scenes: Scene, model: Path) -> Line:
+def _horizon(scenes: Scene, model: Path) -> list[Line]:
     """Judge where the sky ends, as its distance to the upper edge of the picture."""
     (found,) = _judge(
         render(scenes).images,
@@ -104,21 +112,18 @@ def _horizon(scenes: Scene, model: Path) -> Line:
     )
     off = (found.value - scenes.horizon / SIZE).abs()
     unjudged = off.isnan().float().mean()
-    return "boundary", "where the sky ends", off[~off.isnan()], f"the height; {unjudged:.0%} unjudged"
+    return [("boundary", "where the sky ends", off[~off.isnan()], f"the height; {unjudged:.0%} unjudged")]
 
 
 def _prompts(scenes: Scene, model: Path) -> list[Line]:
     """Judge which of two captions is of a scene, and which of two scenes is of a caption."""
-    images, texts = (
-        render(scenes).images,
-        captions(scenes.kind, scenes.look, torch.Generator().manual_seed(0)),
-    )
-    shown = torch.cat([scenes.kind, scenes.look[:, None]], 1)
-    apart = (shown != shown.roll(1, 0)).any(1)
+    images = render(scenes).images
+    texts = captions(scenes.kind, scenes.look, torch.Generator().manual_seed(0))
     likeness = Similarity(SimilarityMeasure(name="s", model=str(model)))
     liked = Preference(PreferenceMeasure(name="p", model=str(model), worse_by=0.0))
     own, judged = _judge(images, likeness, liked, prompts=texts, base=images.roll(1, 0))
     (other,) = _judge(images, likeness, prompts=texts[-1:] + texts[:-1])
+    apart = _differs_from_the_last(scenes)
     missed = (own.value <= other.value)[apart].float()
     assert judged.success is not None
     return [
@@ -127,17 +132,21 @@ def _prompts(scenes: Scene, model: Path) -> list[Line]:
     ]
 
 
-def _likeness(scenes: Scene, model: Path) -> Line:
+def _likeness(scenes: Scene, model: Path) -> list[Line]:
     """Judge which of two scenes shows what a third shows: one of other places and colours, or another's."""
     u = torch.rand(len(scenes), UNIFORMS, generator=torch.Generator().manual_seed(1))
     again = render(scene_from_uniforms(u, scenes.kind, scenes.look)).images
-    shown = torch.cat([scenes.kind, scenes.look[:, None]], 1)
-    apart = (shown != shown.roll(1, 0)).any(1)
     distance = Distance(DistanceMeasure(name="d", model=str(model)))
     images = render(scenes).images
     (alike,), (other,) = (_judge(one, distance, base=images) for one in (again, images.roll(1, 0)))
-    missed = (alike.value >= other.value)[apart].float()
-    return "distance", "a scene, another of its prompt, one of another", missed, "the last nearer"
+    missed = (alike.value >= other.value)[_differs_from_the_last(scenes)].float()
+    return [("distance", "a scene, another of its prompt, one of another", missed, "the last nearer")]
+
+
+def _differs_from_the_last(scenes: Scene) -> Tensor:
+    """Return whether each scene shows something else than the one before it, [B] bool."""
+    shown = contents(scenes)
+    return (shown != shown.roll(1, 0)).any(1)
 
 
 def _judge(

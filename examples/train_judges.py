@@ -141,7 +141,7 @@ def train_image_text(folder: Path) -> None:
         )
         pixels = normalised(render(scenes).images, processor.image_processor)
         logits = model(pixel_values=pixels, **texts).logits_per_image
-        shown = torch.cat([scenes.kind, scenes.look[:, None]], 1)
+        shown = contents(scenes)
         same = (shown[:, None] == shown).all(-1).float()
         wanted = same / same.sum(1, keepdim=True)
         return (F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)) / 2
@@ -167,6 +167,11 @@ def train_features(folder: Path) -> None:
     learn(model, loss, FEATURES_STEPS)
     del model.head
     model.save_pretrained(folder)
+
+
+def contents(scenes: Scene) -> Tensor:
+    """Return what captions say of scenes, [B, 3]: their subjects and their look."""
+    return torch.cat([scenes.kind, scenes.look[:, None]], 1)
 
 
 def subject_boxes(scenes: Scene) -> tuple[Tensor, Tensor, Tensor]:
