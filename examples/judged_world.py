@@ -100,7 +100,7 @@ def _houses(scenes: Scene, model: Path) -> list[Line]:
     off = (inside.value[house.any(1)] - shares).abs()
     return [
         ("objects", "scenes with a house, or none", missed, "another number"),
-        ("placement", "scenes with a house", off[~off.isnan()], _judged(inside, house)),
+        ("placement", "scenes with a house", *_judged(off, "the house")),
     ]
 
 
@@ -111,8 +111,7 @@ def _horizon(scenes: Scene, model: Path) -> list[Line]:
         Boundary(BoundaryMeasure(name="b", model=str(model), label="sky", target="top")),
     )
     off = (found.value - scenes.horizon / SIZE).abs()
-    unjudged = off.isnan().float().mean()
-    return [("boundary", "where the sky ends", off[~off.isnan()], f"the height; {unjudged:.0%} unjudged")]
+    return [("boundary", "where the sky ends", *_judged(off, "the height"))]
 
 
 def _prompts(scenes: Scene, model: Path) -> list[Line]:
@@ -167,9 +166,10 @@ def _judge(
     return [found[measure] for measure in measures]
 
 
-def _judged(found: Judgement, house: Tensor) -> str:
-    unjudged = found.value[house.any(1)].isnan().float().mean()
-    return f"the house; {unjudged:.0%} unjudged"
+def _judged(off: Tensor, unit: str) -> tuple[Tensor, str]:
+    """Return the errors of pictures that were judged, and their unit with the share that were not."""
+    unjudged = off.isnan()
+    return off[~unjudged], f"{unit}; {unjudged.float().mean():.0%} unjudged"
 
 
 def _corners(boxes: Tensor) -> Tensor:
