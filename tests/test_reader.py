@@ -11,7 +11,7 @@ from dualproc_cli.measures.color import ciede2000
 from dualproc_cli.miniature.world.judging import residual, texture
 from dualproc_cli.miniature.world.reader import read, scene_numbers
 from dualproc_cli.miniature.world.render import render
-from dualproc_cli.miniature.world.scene import LOOKS, NOBODY, SUBJECTS, Scene, sample_scenes
+from dualproc_cli.miniature.world.scene import DAY, LOOKS, NIGHT, NOBODY, SUBJECTS, Scene, sample_scenes
 
 
 def told(scene):
@@ -83,6 +83,18 @@ def test_subject_and_attribute_are_chosen_by_the_picture():
     found = read(told(start), render(scene).images).scene
     assert torch.equal(found.kind, scene.kind)
     assert torch.equal(found.on[:, 0], scene.on[:, 0])
+
+
+def test_it_is_night_only_where_stars_are_seen():
+    pale = torch.tensor([[0.75, 0.85, 0.93], [0.4, 0.5, 0.6], [0.8, 0.5, 0.4]])
+    day, night = (make_scene("ball", colors=pale, look=look) for look in (DAY, NIGHT))
+    sunless = render(night).images
+    sky = render(replace(day, sun_x=torch.tensor([-20.0]))).images
+    lights = render(night).lights[:, None] > 0
+    sunless = torch.where(lights, sky, sunless)
+    assert read(told(day), sunless).scene.look != NIGHT
+    assert read(told(night), sunless).scene.look != NIGHT
+    assert read(told(day), render(night).images).scene.look == NIGHT
 
 
 def test_no_second_subject_is_made_up():

@@ -8,8 +8,24 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dualproc_cli.miniature.world.render import GROUND_SHADE, SKY_HAZE, by_subject_color, render
-from dualproc_cli.miniature.world.scene import HORIZON, LOOKS, NOBODY, OUTLINE, SIZE, SUBJECTS, Scene
+from dualproc_cli.miniature.world.render import (
+    GROUND_SHADE,
+    SKY_HAZE,
+    Rendering,
+    by_subject_color,
+    render,
+)
+from dualproc_cli.miniature.world.scene import (
+    HORIZON,
+    LOOKS,
+    NIGHT,
+    NOBODY,
+    OUTLINE,
+    SIZE,
+    SUBJECTS,
+    WINTER,
+    Scene,
+)
 
 # Mean square difference that a farther subject must explain. Without it, one in twenty pictures of one
 # subject gets a second, small one that explains a little noise; true ones are found as often with it.
@@ -136,13 +152,26 @@ def _least_squares(
 
 @torch.no_grad()
 def choose_look(scene: Scene, images: Tensor) -> Scene:
-    """Set the look to one that fits better by LOOK_COST at least: at night there are stars and a moon."""
-    looks = torch.arange(len(LOOKS))[:, None]
-    errors = torch.stack(
-        [render_error(replace(scene, look=look.expand(len(scene))), images) for look in looks]
-    )
-    errors = errors + LOOK_COST * (looks != scene.look)
+    """Set the look to one that fits better by LOOK_COST at least; it is night only if there are stars."""
+    renderings = [render(_looking(scene, look)) for look in range(len(LOOKS))]
+    errors = torch.stack([_mean_square(rendering.images - images) for rendering in renderings])
+    errors = errors + LOOK_COST * (torch.arange(len(LOOKS))[:, None] != scene.look)
+    errors[NIGHT, ~_shows_stars(renderings[NIGHT], renderings[WINTER], images)] = float("inf")
     return replace(scene, look=errors.argmin(0))
+
+
+def _looking(scene: Scene, look: int) -> Scene:
+    return replace(scene, look=torch.full_like(scene.look, look))
+
+
+def _shows_stars(night: Rendering, winter: Rendering, images: Tensor) -> Tensor:
+    """Return whether images [B, 3, H, W] show the stars of a night rather than the bare sky of a winter.
+
+    Where the sky is as pale as stars are, a day whose sun is gone comes nearer to a night than to a day.
+    """
+    stars = (night.lights > winter.lights)[:, None]  # in winter there is a whole disc for the moon's crescent
+    with_stars, without = (_mean_square(stars * (one.images - images)) for one in (night, winter))
+    return with_stars < without
 
 
 @torch.no_grad()
@@ -178,4 +207,8 @@ def nearer(one: Scene, other: Scene, images: Tensor) -> Scene:
 
 def render_error(scene: Scene, images: Tensor) -> Tensor:
     """Return the mean square difference [B] between images and the scenes rendered."""
-    return (render(scene).images - images).square().mean((1, 2, 3))
+    return _mean_square(render(scene).images - images)
+
+
+def _mean_square(difference: Tensor) -> Tensor:
+    return difference.square().mean((1, 2, 3))
