@@ -74,7 +74,12 @@ def recent_probabilities(metrics: Sequence[StepMetrics]) -> dict[str, float]:
     """Return the mean P(answer) of each question over the last `WINDOW` steps; empty while teaching."""
     window = _of_phase(metrics)[-WINDOW:]
     names = window[-1].probabilities if window else ()
-    return {name: sum(entry.probabilities[name] for entry in window) / len(window) for name in names}
+    return {name: mean_probability(window, name) for name in names}
+
+
+def mean_probability(metrics: Sequence[StepMetrics], question: str) -> float:
+    """Return the mean P(answer) of a question over steps that asked it."""
+    return sum(entry.probabilities[question] for entry in metrics) / len(metrics)
 
 
 def first_and_last_probability(metrics: Sequence[StepMetrics], question: str) -> tuple[float, float]:

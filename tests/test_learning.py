@@ -230,8 +230,8 @@ def after_step(monkeypatch, step, action):
     """Call ``action`` once the run has shown ``step``."""
     show = LearningProgress.show
 
-    def shown(self, metrics):
-        show(self, metrics)
+    def shown(self, metrics, steps):
+        show(self, metrics, steps)
         if metrics[-1].step == step:
             action()
 
@@ -378,6 +378,7 @@ def test_full_disk_at_the_end_loses_nothing(run, tmp_path, monkeypatch):
 # Phases
 
 STEERED = ["learn.where=[noise,conditioning]", "learn.steps=3", "learn.teach.steps=3"]
+OPEN = [*STEERED, "questions.1.alternatives=[day]"]
 
 
 def phases(folder):
@@ -428,6 +429,42 @@ def test_either_phase_resumes_bit_for_bit(run, monkeypatch, step):
     resumed = run("resumed", STEERED, resume=True)
     assert adapter(resumed) == adapter(straight)
     assert Bundle.open(resumed).manifest.metrics == Bundle.open(straight).manifest.metrics
+
+
+@pytest.fixture
+def hopeless(monkeypatch):
+    """Steering the conditioning begins anew after its steps, whatever was found."""
+    monkeypatch.setattr("dualproc_cli.learning.phases.HOPE", 1.1)
+
+
+@pytest.mark.parametrize("step", [3, 4])  # where it begins anew, and after that
+def test_steering_that_leads_nowhere_begins_anew_and_resumes_bit_for_bit(
+    run, quiet, monkeypatch, hopeless, step
+):
+    straight = run("straight", OPEN)
+    assert quiet.file.getvalue().count("steer led nowhere; it begins anew") == 1
+    assert phases(straight) == ["steer"] * (3 + 3) + ["teach"] * 3
+    rates = [entry.learning_rate for entry in Bundle.open(straight).manifest.metrics]
+    assert rates[:3] == rates[3:6]
+    with monkeypatch.context() as patch:
+        after_step(patch, step, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted, match=f"after step {step} of 9"):
+            run("resumed", OPEN)
+    resumed = run("resumed", OPEN, resume=True)
+    assert adapter(resumed) == adapter(straight)
+    assert Bundle.open(resumed).manifest.metrics == Bundle.open(straight).manifest.metrics
+
+
+def test_only_open_answers_begin_anew_and_only_if_they_should(run, hopeless):
+    not_so = [[*OPEN, "questions.1.weight=0"], [*OPEN, "learn.steer.from_answers=false"]]
+    for changes in (STEERED, *not_so, [*OPEN, "learn.where=[noise]"]):
+        assert phases(run(changes=changes, overwrite=True)) == ["steer"] * 3 + ["teach"] * 3
+
+
+def test_validations_before_steering_began_anew_do_not_count(run, hopeless):
+    changes = [*OPEN, "learn.keep_best=verdict", "learn.validate_every=1"]
+    found = Bundle.open(run(changes=changes)).manifest
+    assert [entry.step for entry in found.validations if entry.phase == "steer"] == [1, 2, 4, 5, 6]
 
 
 def test_an_answer_that_holds_ends_the_steering_and_not_the_run(run):
@@ -578,7 +615,7 @@ def test_overwrite_replaces_a_bundle(run):
 def test_progress_on_a_terminal_shows_every_question():
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
     with LearningProgress(console, steps=4, done=1) as progress:
-        progress.show([entry(1), entry(2, probability=0.7)])
+        progress.show([entry(1), entry(2, probability=0.7)], 4)
         progress.say("[stopping]")
     shown = console.file.getvalue()
     assert "weights 2/4" in shown

@@ -13,7 +13,8 @@ from dualproc_cli.generator import load_generator, noise_draw, read_steering, st
 from dualproc_cli.generator.color_steering import LARGEST, ColorSteering
 from dualproc_cli.generator.steering import BUDGET, GRIDS, OFFSET, Inputs, NoiseSteering, Steering, key
 from dualproc_cli.generator.wrapping import wrapped
-from dualproc_cli.spec import GeneratorSpec, GradientSpec
+from dualproc_cli.learning.from_answers import open_questions, start_from_answers
+from dualproc_cli.spec import GeneratorSpec, GradientSpec, load_spec
 
 PROMPTS, SEEDS = ["a house", "a red tree by the sea"], [3, 4]
 SHAPES = {"square": (8, 6, 6), "wide": (4, 4, 8), "frames": (3, 2, 4, 4), "tokens": (24, 5)}
@@ -132,6 +133,30 @@ def test_all_tokens_have_one_offset_and_each_its_own_and_they_cost_their_mean_sq
     assert steering.conditioning_cost().item() == pytest.approx((0.7**2 + 0.5**2 + 2 * 0.1**2 + 0.3**2) / 5)
 
 
+def test_offsets_begin_at_what_more_words_change():
+    inputs = Inputs(None, 1.0, 1.0, {"text-3-2": (3, 2, 2.0), "text-2-1": (0, 1, 0.5)})
+    steering = Steering(inputs, ("conditioning",), seed=0)
+    plain = {"text-3-2": torch.rand(2, 3, 2), "text-2-1": torch.rand(2, 1)}
+    worded = {"text-3-2": torch.rand(2, 3, 2), "text-2-1": torch.rand(2, 1)}
+    steering.begin_between(*({key: found.split(1) for key, found in one.items()} for one in (plain, worded)))
+    for which, found in plain.items():
+        change = (worded[which] - found).mean(0)
+        torch.testing.assert_close(steering.offset(which, found), found + change)
+    longer = torch.rand(2, 3, 2), torch.rand(2, 4, 2)
+    steering = Steering(inputs, ("conditioning",), seed=0)
+    twice = {key: [found, found] for key, found in plain.items()}
+    steering.begin_between(twice, twice | {"text-3-2": longer})
+    change = (longer[0].mean((0, 1)) + longer[1].mean((0, 1))) / 2 - plain["text-3-2"].mean((0, 1))
+    found = steering.offset("text-3-2", torch.zeros(1, 5, 2))[0]
+    torch.testing.assert_close(found, change.expand(5, 2))
+    four, others = ({"text-3-2": [torch.rand(1, 4, 2)]} for _ in range(2))
+    steering.begin_between(twice | four, twice | others)
+    found, change = (steering.offset("text-3-2", four["text-3-2"][0]), others["text-3-2"][0])
+    torch.testing.assert_close(
+        found[:, :3], change[:, :3] + steering.scales["text-3-2"] * OFFSET * steering.offsets["text-3-2"][0]
+    )
+
+
 # Through a pipeline
 
 
@@ -180,6 +205,30 @@ def test_gradient_agrees_with_a_finite_difference(generator, where, gradient):
             for one, slope in pairs:
                 one.sub_(sign * step * slope / expected)
     assert (values[0] - values[1]) / (2 * step) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("losses", "begins"), [((2.0, 9.0, 1.0), True), ((1.0, 0.0, 1.0), False)], ids=["better", "no better"]
+)
+def test_steering_begins_anew_at_the_answers_words_where_the_vlm_prefers_that(
+    generator, small_spec, tmp_path, losses, begins
+):
+    spec, left = load_spec(small_spec(tmp_path), ["questions.1.alternatives=[day]"]).spec, list(losses)
+    assert [question.name for question in open_questions(spec)] == ["night"]
+    generator.add_steering(["conditioning"], seed=0)
+
+    def criterion(images, rng):
+        of_clean = {"clean": torch.tensor(5.0 - left[0])}
+        return SimpleNamespace(
+            losses=dict.fromkeys(["at-the-line", "night"], torch.tensor(left.pop(0))) | of_clean
+        )
+
+    found = start_from_answers(spec, generator, criterion)
+    assert (found, left) == (begins, [])
+    prompts = [*spec.prompts.train, *spec.prompts.train]
+    with generator.steered():
+        drawn = generator.render(prompts, range(4))
+    assert torch.equal(drawn, generator.render(prompts, range(4))) != begins
 
 
 def test_latents_are_what_the_pipeline_would_decode(generator):

@@ -10,10 +10,11 @@ Usage::
 
 from dualproc_cli.generator.generator import Generator
 from dualproc_cli.generator.load import build_generator, load_generator, prepare_generator
-from dualproc_cli.generator.steering import Steering
+from dualproc_cli.generator.steering import Embeddings, Steering
 from dualproc_cli.generator.steering_file import read_steering, steered, write_steering
 
 __all__ = [
+    "Embeddings",
     "Generator",
     "Steering",
     "build_generator",

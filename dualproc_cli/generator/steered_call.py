@@ -21,7 +21,8 @@ class SteeredCall:
     Attributes:
         nats: [count] what steering the noise cost, with its graph; None if it was not steered.
         noise: the noise that was drawn, before it was steered.
-        embeddings: mean embeddings [count, D] that the text encoders returned, by `key`.
+        tokens: embeddings [B, D] or [B, L, D] that the text encoders returned, call by call, by `key`.
+        embeddings: their means [count, D] over the tokens.
         found: the numbers of tokens and channels, and the root mean square, of what they returned for the
             first prompts, by `key`.
     """
@@ -32,6 +33,7 @@ class SteeredCall:
         self.pipeline, self.count, self.steering, self.records = pipeline, count, steering, records
         self.nats: Tensor | None = None
         self.noise: Tensor | None = None
+        self.tokens: dict[str, list[Tensor]] = {}
         self.embeddings: dict[str, Tensor] = {}
         self.found: dict[str, tuple[int, int, float]] = {}
         self._encoded: dict[str, int] = {}  # how many prompts each text encoder has encoded
@@ -113,7 +115,9 @@ class SteeredCall:
     def _observe(self, found: Mapping[str, Tensor], mask: Tensor | None, own: slice) -> None:
         """Remember the mean embeddings of some prompts, over those tokens that ``mask`` [rows, L] has."""
         for which, embedding in found.items():
-            rows = embedding.detach()[own].float()
+            rows = embedding.detach()[own]
+            self.tokens.setdefault(which, []).append(rows)
+            rows = rows.float()
             if rows.ndim == 3:
                 valid = torch.ones_like(rows[..., 0])
                 if mask is not None and mask.shape == embedding.shape[:2]:
@@ -144,6 +148,14 @@ class SteeredPictures:
         parts = images.split([call.count for call in self.calls])
         found = torch.cat([call.recolored(part) for call, part in zip(self.calls, parts, strict=True)])
         self.recoloring = (found - images).abs().mean((1, 2, 3))
+        return found
+
+    def tokens(self) -> dict[str, list[Tensor]]:
+        """Return the embeddings [B, D] or [B, L, D] of their prompts, call by call, by `key`."""
+        found: dict[str, list[Tensor]] = {}
+        for call in self.calls:
+            for which, parts in call.tokens.items():
+                found.setdefault(which, []).extend(parts)
         return found
 
     def noise_nats(self) -> Tensor:

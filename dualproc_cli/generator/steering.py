@@ -14,7 +14,7 @@ pulled back: steering that went astray beyond the budget, where only its directi
 Offsets have no such unit; they cost their mean square, about 1 between the embeddings of two prompts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,9 @@ HIDDEN = 256  # width of a network
 BUDGET = 12.0  # nats
 OFFSET = 20.0  # how much faster than a network's weights an offset is learned, by the same learning rate
 PROMPT = 0.2  # root mean square of the numbers about a prompt: below that of the noise, which comes first
+
+# What text encoders returned for some prompts, [B, D] or [B, L, D], call by call, by `key`.
+Embeddings = Mapping[str, Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,25 @@ class Steering(nn.Module):
             added = torch.cat([added[: embedding.shape[1]], beyond])
         return embedding + (self.scales[key] * added).to(embedding)
 
+    @torch.no_grad()
+    def begin_between(self, plain: Embeddings, worded: Embeddings) -> None:
+        """Set the offsets to the mean difference of ``worded``, the same prompts with more words.
+
+        Where the numbers of tokens differ, they cannot be compared: all get the difference of the means.
+        """
+        for key, offset in self.offsets.items():
+            before, after = plain[key], worded[key]
+            by_token = before[0].ndim == 3 and len({part.shape[1:] for part in (*before, *after)}) == 1
+            if not by_token:
+                before, after = ([_over_tokens(part) for part in parts] for parts in (before, after))
+            change = (torch.cat([*after]) - torch.cat([*before])).float().mean(0)
+            change = change / (OFFSET * self.scales[key])
+            if by_token:
+                change = change[: len(offset) - 1]
+                offset[1 : 1 + len(change)] = change
+            else:
+                offset[0] = change
+
     def _by_token(self, key: str) -> Tensor:
         """Return what each token gets, [L, D], or all together, [1, D], in units of the root mean square."""
         every, own = self.offsets[key][:1], self.offsets[key][1:]
@@ -172,6 +194,11 @@ def key(encoder: str, embedding: Tensor) -> str:
     The layers of a text encoder, which are of one size, share an offset.
     """
     return f"{encoder}-{embedding.ndim}-{embedding.shape[-1]}"
+
+
+def _over_tokens(embedding: Tensor) -> Tensor:
+    """Return the means [B, D] over the tokens of [B, L, D]; [B, D] as it is."""
+    return embedding.mean(1) if embedding.ndim == 3 else embedding
 
 
 def _perceptron(numbers: int, prompt: int) -> nn.Sequential:

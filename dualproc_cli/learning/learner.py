@@ -99,8 +99,9 @@ class Learner:
 
     @property
     def _taken(self) -> int:
-        """The number of steps taken in the present phase."""
-        return sum(entry.phase == self.phase.name for entry in self.metrics)
+        """The number of steps taken in the present phase, since it last began."""
+        taken = [entry for entry in self.metrics if entry.phase == self.phase.name]
+        return len(taken) - self.phase.began(taken)
 
     @property
     def holds(self) -> bool:
@@ -115,7 +116,8 @@ class Learner:
 
     @property
     def _of_phase(self) -> list[Validation]:
-        return [found for found in self.validations if found.phase == self.phase.name]
+        before = len(self.metrics) - self._taken
+        return [found for found in self.validations if found.step > before]
 
     @property
     def finished(self) -> bool:
@@ -166,6 +168,9 @@ class Learner:
             group["lr"] = entry.learning_rate
         self._optimizer.step()
         self.metrics.append(entry)
+        if self._taken == 0:
+            self._begin_anew()
+            return entry
         self._validate()
         if self._phase_is_over:
             self._end_phase()
@@ -218,6 +223,12 @@ class Learner:
         self.validations.append(found)
         if is_best(self._of_phase):
             self.best = self._state(-found.score)
+
+    def _begin_anew(self) -> None:
+        """Begin the phase anew, because it led nowhere."""
+        self.phase.begin_anew()
+        self.best = None
+        self._enter(self.phase)
 
     def _end_phase(self) -> None:
         """Restore the phase's best state, if it was validated, and enter the next phase."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.generator import Generator, Steering
 from dualproc_cli.generator.steered_call import SteeredPictures
-from dualproc_cli.metrics import PhaseName
+from dualproc_cli.metrics import PhaseName, StepMetrics
 from dualproc_cli.spec import ControlSpec, GradientSpec
 
 WORTH = 0.5  # share of the worth of a batch's best picture that others must have to be learned from
@@ -79,6 +79,18 @@ class Phase(ABC):
     def parameters(self) -> list[nn.Parameter]:
         """Return what is moved."""
         return self.generator.adapter_parameters()
+
+    def began(self, metrics: Sequence[StepMetrics]) -> int:
+        """Return after how many of the phase's steps, which ``metrics`` are of, it last began anew."""
+        return 0
+
+    def begin_anew(self) -> None:
+        """Set what is moved to where the phase begins anew.
+
+        Raises:
+            NotImplementedError: it never does.
+        """
+        raise NotImplementedError
 
     def drawing(self) -> AbstractContextManager[None]:
         """Return a context in which the generator draws what the phase has learned."""

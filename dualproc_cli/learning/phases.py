@@ -14,10 +14,16 @@ from torch import Tensor, nn
 
 from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.generator import Generator
+from dualproc_cli.learning.from_answers import open_questions, start_from_answers
 from dualproc_cli.learning.keep import distance
 from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of
 from dualproc_cli.learning.teach import Teach
+from dualproc_cli.metrics import StepMetrics, mean_probability
 from dualproc_cli.spec import ControlSpec
+
+# After its steps, steering the conditioning begins anew, from the answers' words, if an open answer's P is
+# below HOPE, in the mean over the last RECENT of them. Sooner, it left answers that would have been found.
+HOPE, RECENT = 0.2, 20
 
 
 class Steer(Phase):
@@ -29,6 +35,21 @@ class Steer(Phase):
     def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
         super().__init__(spec, generator, criterion)
         self.learning_rate = spec.learn.steer.learning_rate
+        self._nothing = generator.steering_state()  # steers nothing
+
+    def began(self, metrics: Sequence[StepMetrics]) -> int:
+        """Return after how many of ``metrics`` it last began anew, from the answers' words."""
+        steered = self.spec.learn.steer.from_answers and "conditioning" in self.spec.steered
+        words = open_questions(self.spec) if steered else []
+        recent = metrics[: self.steps][-RECENT:]
+        if len(metrics) < self.steps or not words:
+            return 0
+        return self.steps if min(mean_probability(recent, one.name) for one in words) < HOPE else 0
+
+    def begin_anew(self) -> None:
+        """Steer the conditioning to where the answers' words lead, and nothing else."""
+        self.generator.load_steering_state(self._nothing)
+        start_from_answers(self.spec, self.generator, self.criterion)
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the weights of the steering."""

@@ -21,7 +21,7 @@ class LearningProgress:
     Usage::
 
         with LearningProgress(console, steps=100, done=0) as progress:
-            progress.show(metrics)      # after each step, all metrics so far
+            progress.show(metrics, steps=100)      # after each step, all metrics so far
     """
 
     def __init__(self, console: Console, steps: int, done: int) -> None:
@@ -40,8 +40,9 @@ class LearningProgress:
         if self._live:
             self._live.stop()
 
-    def show(self, metrics: Sequence[StepMetrics]) -> None:
-        """Show the last of ``metrics``; P(answer) is the mean over the last few steps."""
+    def show(self, metrics: Sequence[StepMetrics], steps: int) -> None:
+        """Show the last of ``metrics``, of ``steps`` in all; P(answer) is the mean over the last few."""
+        self._steps = steps
         last, step = metrics[-1], metrics[-1].step
         if self._live:
             self._live.update(self._picture(metrics), refresh=True)

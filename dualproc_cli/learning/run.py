@@ -46,6 +46,7 @@ def run(
     saved = len(learner.metrics)  # where it resumes; 0: nothing is saved yet
     with Interruption(lambda: progress.say(notify)) as interruption:
         while not learner.finished and not interruption.requested:
+            steps = learner.steps
             try:
                 step = learner.step().step
             except NotFiniteError as error:
@@ -56,7 +57,9 @@ def run(
                     raise
                 message = f"out of memory at step {len(learner.metrics) + 1}; {_last_good(checkpoint, saved)}"
                 return Ending("out-of-memory", f"{message}; {_advice(smaller)}")
-            progress.show(learner.metrics)
+            progress.show(learner.metrics, learner.steps)
+            if learner.steps > steps:
+                progress.say(f"{learner.phase.name} led nowhere; it begins anew at the answers' words")
             if step % learn.checkpoint_every == 0 or learner.finished or interruption.requested:
                 saved = _save(learner, checkpoint, saved)
     taken = len(learner.metrics)

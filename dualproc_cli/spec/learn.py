@@ -139,6 +139,11 @@ class SteerSpec(SpecModel):
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
         default=1e-3, description="AdamW's learning rate for what is steered."
     )
+    from_answers: bool = Field(
+        default=True,
+        description="Whether steering the conditioning, where it led nowhere, begins anew, at what the words "
+        "of open answers, added to the prompts, change of their embeddings.",
+    )
 
 
 class TeachSpec(SpecModel):
