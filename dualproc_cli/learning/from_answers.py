@@ -31,14 +31,11 @@ def start_from_answers(spec: ControlSpec, generator: Generator, criterion: Compo
     """
     words, before = [question.answer for question in open_questions(spec)], generator.steering_state()
     prompts = [spec.prompts.train[index % len(spec.prompts.train)] for index in range(PICTURES)]
-    plain, losses = _ask(generator, criterion, prompts)
-    worded, _ = _ask(generator, criterion, [" ".join([prompt, *words]) for prompt in prompts])
-    steering_of(generator).begin_between(plain, worded)
-    _, losses_there = _ask(generator, criterion, prompts)
-    loss, loss_there = (
-        sum(question.weight * float(found[question.name]) for question in spec.questions)
-        for found in (losses, losses_there)
-    )
+    plain, loss = _draw_and_ask(spec, generator, criterion, prompts)
+    with drawing_steered(generator) as worded:
+        _draw(generator, [" ".join([prompt, *words]) for prompt in prompts])
+    steering_of(generator).begin_between(plain, worded.tokens())
+    _, loss_there = _draw_and_ask(spec, generator, criterion, prompts)
     if not loss_there < loss:
         generator.load_steering_state(before)
     return loss_there < loss
@@ -53,11 +50,16 @@ def open_questions(spec: ControlSpec) -> list[Question]:
     return [question for question in learned if opposite_answer(question.answer, ()) is None]
 
 
-def _ask(
-    generator: Generator, criterion: CompositeLoss, prompts: Sequence[str]
-) -> tuple[Embeddings, dict[str, Tensor]]:
-    """Return the embeddings of prompts, and each question's loss about their pictures."""
+def _draw(generator: Generator, prompts: Sequence[str]) -> Tensor:
+    return generator.render(prompts, validation_seeds(len(prompts)))
+
+
+def _draw_and_ask(
+    spec: ControlSpec, generator: Generator, criterion: CompositeLoss, prompts: Sequence[str]
+) -> tuple[Embeddings, float]:
+    """Return the embeddings of prompts, and the loss of the spec's questions about their pictures."""
     with drawing_steered(generator) as pictures:
-        images = generator.render(prompts, validation_seeds(len(prompts)))
+        images = _draw(generator, prompts)
     losses = criterion(images, torch.Generator().manual_seed(0)).losses
-    return pictures.tokens(), losses
+    loss = sum(question.weight * float(losses[question.name]) for question in spec.questions)
+    return pictures.tokens(), loss
