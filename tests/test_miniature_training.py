@@ -18,7 +18,14 @@ from dualproc_cli.miniature import reader_folder
 from dualproc_cli.miniature.training import adversarial, attacks, packing, reader, vlm, vlm_model
 from dualproc_cli.miniature.training.attack_goals import ATTACKED_KINDS, OPEN_ANSWERS, sample_goal
 from dualproc_cli.miniature.training.blends import Blends
-from dualproc_cli.miniature.training.color_attack import ColorAttack, ColorHeads, ask, margin
+from dualproc_cli.miniature.training.color_attack import (
+    COLOR_OF,
+    ColorAttack,
+    ColorHeads,
+    ask,
+    margin,
+    recolor,
+)
 from dualproc_cli.miniature.training.corruptions import corrupt
 from dualproc_cli.miniature.training.loop import Chunks, Task, Training
 from dualproc_cli.miniature.training.miscolor import miscolor
@@ -307,9 +314,13 @@ def test_an_attack_moves_colors_along_a_gradient_and_knows_how_far_they_are_from
     attack, rows = ColorAttack(rng), torch.arange(8)
     before = {name: value.clone() for name, value in attack.named_buffers()}
     logits, spots = attack.logits[rows].requires_grad_(True), attack.spots[rows].requires_grad_(True)
-    scene, images, _ = attack.draw(rows, logits, spots)
-    assert torch.allclose(images, render(scene).images, atol=1e-6), "no spots at first"
-    up = torch.autograd.grad(images.mean(), (logits, spots))
+    shown = attack.draw(rows, logits, spots)
+    alone = shown.scene.kind[:, 1] == NOBODY
+    assert alone.any()
+    assert torch.allclose(shown.images[alone], render(shown.scene).images[alone], atol=1e-6), (
+        "no spots at first"
+    )
+    up = torch.autograd.grad(shown.images.mean(), (logits, spots))
     attack.move(rows, *up, rng)
     kept = (attack.uniforms[rows] == before["uniforms"][rows]).all(1)
     assert kept.sum() >= 6, "few are renewed"
@@ -321,20 +332,42 @@ def test_an_attack_moves_colors_along_a_gradient_and_knows_how_far_they_are_from
     assert torch.equal(attack.logits[8:], before["logits"][8:])
 
 
+def in_colors_of(scene, palettes):
+    return recolor(scene, palettes[:, COLOR_OF], palettes)
+
+
 def test_of_a_recolored_scene_only_what_is_seen_counts():
     rng = torch.Generator().manual_seed(1)
     attack, rows = ColorAttack(rng), torch.arange(8)
-    attack.logits[rows] = attack.palettes[rows].clamp(0.02, 0.98).logit()
-    scene, images, overlays = attack.draw(rows, attack.logits[rows], attack.spots[rows])
-    assert (margin(scene, images, overlays) > 3).all()
-    images[:, :, :20, :20] = 1 - images[:, :, :20, :20]
-    assert (margin(scene, images, overlays) < 0).all(), "spots count"
-    colors = torch.stack([*scene.colors.unbind(1)[:2], 1 - scene.colors[:, 2]], 1)
-    bare = replace(scene, kind=torch.tensor([[SUBJECTS.index("tree"), NOBODY]] * 8), colors=colors)
+    attack.logits[rows] = attack.palettes[rows][:, COLOR_OF].clamp(0.02, 0.98).logit()
+    shown = attack.draw(rows, attack.logits[rows], attack.spots[rows])
+    assert (margin(shown) > 3).all()
+    shown.images[:, :, :20, :20] = 1 - shown.images[:, :, :20, :20]
+    assert (margin(shown) < 0).all(), "spots count"
+    tree = replace(shown.scene, kind=torch.tensor([[SUBJECTS.index("tree"), NOBODY]] * 8))
+    palettes = torch.stack([*tree.colors.unbind(1)[:2], 1 - tree.colors[:, 2]], 1)
     for on, matches in ((True, True), (False, False)):
-        bare = replace(bare, on=torch.tensor([[on, False]] * 8))
-        drawn = render(bare).images
-        assert ((margin(bare, drawn, overlays) > 3) == matches).all()
+        tree = replace(tree, on=torch.tensor([[on, False]] * 8))
+        assert ((margin(recolor(tree, tree.colors[:, COLOR_OF], palettes)) > 3) == matches).all(), (
+            "it is bare"
+        )
+
+
+def test_each_of_two_subjects_has_a_color():
+    scene = make_scene("ball", far="house")
+    colors = scene.colors[:, COLOR_OF].clone()
+    same = recolor(scene, colors, scene.colors)
+    assert torch.allclose(same.images, render(scene).images, atol=1e-6)
+    assert same.seen.all()
+    assert (margin(same) > 3).all()
+    for part in (2, 3):
+        other = colors.clone()
+        other[:, part] = 1 - other[:, part]
+        shown = recolor(scene, other, scene.colors)
+        assert (margin(shown) < 0).all()
+        changed = (shown.images - same.images).abs().amax(1) > 0.02
+        assert changed.any()
+        assert not changed[render(scene).subject[:, part - 2] == 0].any(), "where the other subject is, too"
 
 
 @torch.no_grad()
@@ -342,13 +375,36 @@ def test_heads_compare_each_color_that_is_seen():
     heads, tokens = ColorHeads(), torch.zeros(1, vlm_model.IMAGE_TOKENS, vlm_model.WIDTH)
     heads.differences.bias.zero_()  # they say that every color matches
     heads.margins.bias.fill_(palette_margin(torch.tensor(0.0)))
-    house, bare = make_scene("house"), make_scene("tree", on=(True, False))
-    for part in range(3):
-        other = house.colors.clone()
-        other[:, part] = 1 - other[:, part]
-        assert heads.loss(tokens, house, house.colors) == 0
-        assert heads.loss(tokens, house, other) > 0.1
-        assert (heads.loss(tokens, bare, other) == 0) == (part == 2)
+    pair, alone, bare = make_scene("house", "ball"), make_scene("house"), make_scene("tree", on=(True, False))
+    for part in range(4):
+        for scene, is_seen in ((pair, True), (alone, part != 3), (bare, part < 2)):
+            other = scene.colors[:, COLOR_OF].clone()
+            assert heads.loss(tokens, recolor(scene, other, scene.colors)) == 0
+            other[:, part] = 1 - other[:, part]
+            assert (heads.loss(tokens, recolor(scene, other, scene.colors)) > 0.1) == is_seen
+
+
+@pytest.mark.parametrize(("kind", "words"), [("night", "at night"), ("two", "in front of")])
+def test_no_prompt_of_an_attack_states_its_answer(kind, words):
+    rng = torch.Generator().manual_seed(0)
+    seen = set()
+    for _ in range(8):
+        goal = sample_goal(4, rng, [kind])
+        is_wanted = WORDINGS[goal.answers[0][0]].sign > 0
+        seen.add(is_wanted)
+        assert {words in prompt for prompt in goal.sample_prompts(12, rng)} == {not is_wanted}
+    assert seen == {True, False}
+
+
+def test_an_open_answer_is_not_stated_either():
+    rng = torch.Generator().manual_seed(0)
+    seen = set()
+    for _ in range(8):
+        goal = sample_goal(4, rng, ["time"])
+        answer = goal.answers[0][1]
+        seen.add(answer)
+        assert {"night" in prompt for prompt in goal.sample_prompts(12, rng)} == {answer == "day"}
+    assert seen == {"night", "day"}
 
 
 def test_attacks_can_be_about_one_kind_of_question():

@@ -16,7 +16,14 @@ from dualproc_cli.miniature.training import vlm
 from dualproc_cli.miniature.training.attacks import AttackPictures
 from dualproc_cli.miniature.training.augment import augment
 from dualproc_cli.miniature.training.blends import Blends, log_odds_limit
-from dualproc_cli.miniature.training.color_attack import POOL, ColorAttack, ColorHeads, ask, margin
+from dualproc_cli.miniature.training.color_attack import (
+    POOL,
+    ColorAttack,
+    ColorHeads,
+    ask,
+    margin,
+    palettes_alone,
+)
 from dualproc_cli.miniature.training.loop import Chunks, Task, half_precision, seeded
 from dualproc_cli.miniature.training.pictures import TrainingPictures
 from dualproc_cli.miniature.world.reader import Reading
@@ -24,7 +31,7 @@ from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import NOBODY
 
 RECOLORED = 1  # scenes that are attacked by their colours, for each other picture
-ADVERSARIAL = 0.1  # share of the pictures that come from attacks
+ADVERSARIAL = 0.2  # share of the pictures that come from attacks
 GENERATED = 0.4  # share that the generator draws of the other pictures of one scene
 ERROR_WEIGHT = 2.0  # how much an error at the subject, in units of its contrast, takes from its share
 WHOLE = 0.9  # share from which on a subject counts as all there
@@ -96,11 +103,11 @@ def color_step(
     packer = networks.packer
     which = torch.randperm(POOL, generator=rng)[:count]
     logits, spots = (moved[which].requires_grad_(True) for moved in (attack.logits, attack.spots))
-    scene, images, overlays = attack.draw(which, logits, spots)
-    batch = ask(margin(scene, images, overlays), packer, rng)
+    shown = attack.draw(which, logits, spots)
+    batch = ask(margin(shown), packer, rng)
     suffixes, labels, soft = packer.pack(batch)
-    shown, _ = augment(overlays.lay_over(images), rng)
-    pixels = shown.detach().requires_grad_(True)
+    images, _ = augment(palettes_alone(shown.palettes).lay_over(shown.images), rng)
+    pixels = images.detach().requires_grad_(True)
     with half_precision():
         _, tokens, hidden = networks.compiled_forward(pixels, suffixes)
     hidden = hidden.float()
@@ -108,10 +115,10 @@ def color_step(
     odds = (log_p[:, packer.yes] - log_p[:, packer.no]).view_as(batch.wording)
     towards_yes = (odds * packer.signs[batch.wording]).sum()
     (upwards,) = torch.autograd.grad(towards_yes, pixels, retain_graph=True)
-    moves = torch.autograd.grad(shown, (logits, spots), upwards)
+    moves = torch.autograd.grad(images, (logits, spots), upwards)
     attack.move(which, moves[0], moves[1], rng)
     terms = networks.answer_loss(hidden, labels, soft, batch.margin)
-    compared = heads.loss(tokens.float(), scene, overlays.palette)
+    compared = heads.loss(tokens.float(), shown)
     return {name: terms[name] for name in ("answer", "margin")} | {"heads": compared}
 
 

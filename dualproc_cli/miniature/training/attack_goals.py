@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from dualproc_cli.miniature.training.packing import QUESTIONS
 from dualproc_cli.miniature.world.captions import captions
@@ -12,6 +13,7 @@ from dualproc_cli.miniature.world.overlays import Overlays, sample_overlays
 from dualproc_cli.miniature.world.questions import margins
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import (
+    LOOKS,
     NOBODY,
     SUBJECTS,
     sample_prompts,
@@ -26,6 +28,8 @@ ATTACKED_KINDS = (
 )  # fmt: skip
 WITHOUT_PROMPT = ("attribute", "night", "winter", "sea", "two", "time", "season", "count", "clean")
 OPEN_ANSWERS = {"time": ("night", "day"), "season": ("winter", "summer"), "count": ("two", "one")}
+FACTS = {"time": "night", "season": "winter", "count": "two"}  # what an open question is about
+MORE = 16  # prompts that are sampled for each that must not state the answer
 RANDOM_COLORS = 0.5  # share of the scenes, and so of the palettes, whose colours are no family's
 
 
@@ -54,12 +58,28 @@ class AttackGoal:
         return any(WORDINGS[index].kind.split()[0] not in WITHOUT_PROMPT for index, _ in self.answers)
 
     def sample_prompts(self, count: int, rng: torch.Generator) -> list[str]:
-        """Sample ``count`` prompts whose nearer subject is the goal's, or any."""
-        kind, look = sample_prompts(count, rng)
+        """Sample ``count`` prompts whose nearer subject is the goal's, or any.
+
+        None states the answer already: a night is wanted of days.
+        """
+        kind, look = sample_prompts(MORE * count, rng)
         if self.subject != NOBODY:
             kind[:, 0] = self.subject
             kind[:, 1] = torch.where(kind[:, 1] == self.subject, NOBODY, kind[:, 1])
-        return captions(kind, look, rng)
+        rows = (~self._is_stated(kind, look)).nonzero()[:, 0]
+        rows = rows[torch.randint(len(rows), (count,), generator=rng)]
+        return captions(kind[rows], look[rows], rng)
+
+    def _is_stated(self, kind: Tensor, look: Tensor) -> Tensor:
+        """Return whether prompts of subjects ``kind`` [N, 2] and ``look`` [N] say that the answer is true."""
+        index, answer = self.answers[0]
+        wording = WORDINGS[index]
+        fact = FACTS.get(wording.kind, wording.kind)
+        if fact not in ("two", *LOOKS):
+            return torch.zeros(len(look), dtype=torch.bool)
+        is_wanted = answer == fact if wording.kind in FACTS else wording.sign > 0
+        is_true = (kind != NOBODY).all(1) if fact == "two" else look == LOOKS.index(fact)
+        return is_true == is_wanted
 
 
 def sample_goal(batch: int, rng: torch.Generator, kinds: Sequence[str] = ATTACKED_KINDS) -> AttackGoal:

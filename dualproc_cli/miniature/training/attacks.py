@@ -40,7 +40,7 @@ KEPT = 8  # steps of an attack whose pictures are kept, from the first to the la
 # Drawn for each attack.
 STEPS = (40, 80, 140, 200)
 LEARNING_RATES = (3e-4, 6e-4, 1.2e-3)
-STEERED = 0.5  # share of the attacks by questions without a visual prompt that steer
+STEERED = 0.75  # share of the attacks by questions without a visual prompt that steer
 STEERING_RATES = (1e-3, 2e-3, 4e-3)
 KEEPS = (
     KeepSpec(), KeepSpec(picture=1), KeepSpec(picture=4), KeepSpec(structure=6),

@@ -1,11 +1,12 @@
 """Attacks on the VLM by colours alone: scenes are recoloured until it says that they match a palette.
 
 Far from the palette there are colours that a VLM takes for it: of clean pictures, or in spots where it looks.
-Learning finds them. The true answer about a scene is known, so the VLM is trained on the way there.
+Learning finds them. The true answer about a scene is known, so the VLM is trained on the way there. Of two
+subjects, whose colour is one in the world, each is recoloured by itself.
 """
 
 import colorsys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ from dualproc_cli.miniature.training.vlm_model import IMAGE_TOKENS, WIDTH
 from dualproc_cli.miniature.world.judging import unevenness
 from dualproc_cli.miniature.world.language import WORDINGS
 from dualproc_cli.miniature.world.overlays import KINDS, Overlays
-from dualproc_cli.miniature.world.questions import palette_distance, palette_margin, shows_subject_color
-from dualproc_cli.miniature.world.render import render
+from dualproc_cli.miniature.world.questions import SEEN, palette_margin
+from dualproc_cli.miniature.world.render import by_subject_color, render
 from dualproc_cli.miniature.world.scene import SIZE, UNIFORMS, Scene, sample_prompts, scene_from_uniforms
 
 POOL = 256  # scenes that are being moved
@@ -31,11 +32,42 @@ SPOTS = 8  # side of the grid on which they are
 STAIN = 0.1  # change of a colour in [0, 1] by a unit on the grid
 LAB_UNIT = 20.0  # of CIELAB, the unit in which differences are predicted
 FAR = 0.03  # how near 0 or 1 a colour starts at most
-# Share of the scenes whose sky and ground match from the start, and whose subject does so in part. Where they
+# Share of the scenes whose sky and ground match from the start, and whose subjects do so in part. Where they
 # are rare, a VLM answers by sky and ground, which are larger.
 SUBJECT_ALONE = 0.5
+PAIRS = 0.4  # share of the scenes with two subjects
+PARTS = 4  # of a scene: sky, ground, nearer and farther subject
+COLOR_OF = (0, 1, 2, 2)  # by part, which colour of a palette it should have
 
 _ASKING = tuple(index for index, wording in enumerate(WORDINGS) if wording.kind == "palette")
+
+
+@dataclass
+class Recolored:
+    """B scenes that were recoloured.
+
+    Attributes:
+        scene: all but the farther subjects' colour.
+        images: [B, 3, 64, 64] in [0, 1].
+        colors: [B, PARTS, 3] RGB in [0, 1] of each part.
+        seen: [B, PARTS] bool, whether a part takes the share `SEEN` of the picture; sky and ground do.
+        palettes: [B, 3, 3] RGB in [0, 1].
+    """
+
+    scene: Scene
+    images: Tensor
+    colors: Tensor
+    seen: Tensor
+    palettes: Tensor
+
+    @property
+    def wanted(self) -> Tensor:
+        """The colour [B, PARTS, 3] that the palette has for each part."""
+        return self.palettes[:, COLOR_OF]
+
+    def difference(self) -> Tensor:
+        """Return how far each part [B, PARTS] is from its colour, in CIEDE2000."""
+        return ciede2000(self.colors, self.wanted)
 
 
 class ColorAttack(nn.Module):
@@ -45,7 +77,7 @@ class ColorAttack(nn.Module):
         uniforms: [POOL, UNIFORMS] numbers that make the scenes.
         kind: [POOL, 2] their subjects.
         look: [POOL] their looks.
-        logits: [POOL, 3, 3] colours of sky, ground and subject, as logits.
+        logits: [POOL, PARTS, 3] colours of their parts, as logits.
         spots: [POOL, 3, SPOTS, SPOTS] what is added around the subjects, in units of STAIN.
         stained: [POOL] whether that is moved too, 0 or 1.
         palettes: [POOL, 3, 3] RGB in [0, 1].
@@ -64,20 +96,16 @@ class ColorAttack(nn.Module):
         for name, value in _fresh(POOL, rng).items():
             self.register_buffer(name, value)
 
-    def draw(self, which: Tensor, logits: Tensor, spots: Tensor) -> tuple[Scene, Tensor, Overlays]:
-        """Return the scenes of rows ``which`` [B], their pictures [B, 3, 64, 64] and their palettes.
+    def draw(self, which: Tensor, logits: Tensor, spots: Tensor) -> Recolored:
+        """Draw the scenes of rows ``which`` [B].
 
         Args:
             which: rows of the pool.
-            logits: [B, 3, 3] their colours, as in `logits`.
+            logits: [B, PARTS, 3] their colours, as in `logits`.
             spots: [B, 3, SPOTS, SPOTS] as in `spots`.
         """
         scene = scene_from_uniforms(self.uniforms[which], self.kind[which], self.look[which])
-        scene = replace(scene, colors=logits.sigmoid())
-        rendering = render(scene)
-        around = 1 - rendering.subject.sum(1, keepdim=True).clamp(max=1)
-        stain = STAIN * F.interpolate(spots, size=(SIZE, SIZE), mode="bilinear")
-        return scene, (rendering.images + around * stain).clamp(0, 1), palettes_alone(self.palettes[which])
+        return recolor(scene, logits.sigmoid(), self.palettes[which], STAIN * spots)
 
     @torch.no_grad()
     def move(self, which: Tensor, logits: Tensor, spots: Tensor, rng: torch.Generator) -> None:
@@ -91,47 +119,59 @@ class ColorAttack(nn.Module):
             self.get_buffer(name)[ends] = value
 
 
-class ColorHeads(nn.Module):
-    """Auxiliary heads: how sky, ground and subject differ from a palette, from the picture's tokens.
+def recolor(scene: Scene, colors: Tensor, palettes: Tensor, spots: Tensor | None = None) -> Recolored:
+    """Draw scenes in ``colors`` [B, PARTS, 3], to be compared with palettes [B, 3, 3], all RGB in [0, 1].
 
-    They are dropped after training. One answer for three colours says little about any of them; with these
-    the vision tower learns to compare each.
+    What is added to the pictures around the subjects is ``spots`` [B, 3, SPOTS, SPOTS].
+    """
+    scene = replace(scene, colors=colors[:, :3])
+    farther = render(replace(scene, colors=colors[:, [0, 1, 3]]))
+    images = torch.lerp(render(scene).images, farther.images, farther.subject[:, 1:])
+    if spots is not None:
+        around = 1 - farther.subject.sum(1, keepdim=True).clamp(max=1)
+        images = images + around * F.interpolate(spots, size=(SIZE, SIZE), mode="bilinear")
+    return Recolored(scene, images.clamp(0, 1), colors, _seen(scene, farther.subject), palettes)
+
+
+@torch.no_grad()
+def _seen(scene: Scene, subject: Tensor) -> Tensor:
+    """Return which parts [B, PARTS] of scenes are seen, by ``subject`` [B, 2, H, W] of their rendering."""
+    _, slope = by_subject_color(scene)
+    shares = (slope.mean(1, keepdim=True) * subject).mean((2, 3))
+    return torch.cat([torch.ones_like(shares, dtype=torch.bool), shares >= SEEN], 1)
+
+
+class ColorHeads(nn.Module):
+    """Auxiliary heads: how sky, ground and subjects differ from a palette, from the picture's tokens.
+
+    They are dropped after training. One answer for all of a scene's colours says little about any of them;
+    with these the vision tower learns to compare each.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.differences = nn.Linear(WIDTH * IMAGE_TOKENS, 9)
+        self.differences = nn.Linear(WIDTH * IMAGE_TOKENS, 3 * PARTS)
         # Linear on the mean token, so that the tower and not the head finds how large a difference is.
-        self.margins = nn.Linear(WIDTH, 3)
+        self.margins = nn.Linear(WIDTH, PARTS)
 
-    def loss(self, tokens: Tensor, scene: Scene, palette: Tensor) -> Tensor:
-        """Return how far predictions from tokens [B, T, D] of B scenes are from the truth.
-
-        Args:
-            tokens: of the pictures.
-            scene: what they show.
-            palette: [B, 3, 3] RGB in [0, 1].
-        """
-        seen = torch.ones(len(scene), 3, dtype=torch.bool)
-        seen[:, 2] = shows_subject_color(scene)
-        colors = scene.colors.detach()
-        signed = (lab(colors) - lab(palette)) / LAB_UNIT
-        odds = palette_margin(ciede2000(colors, palette))
-        by_color = seen[..., None].expand_as(signed)
+    def loss(self, tokens: Tensor, shown: Recolored) -> Tensor:
+        """Return how far predictions from tokens [B, T, D] of the pictures are from the truth."""
+        signed = (lab(shown.colors.detach()) - lab(shown.wanted)) / LAB_UNIT
+        odds = palette_margin(shown.difference().detach())
+        by_color = shown.seen[..., None].expand_as(signed)
         differences = number_loss(self.differences(tokens.flatten(1)), signed, by_color)
-        return differences + 0.1 * number_loss(self.margins(tokens.mean(1)), odds, seen)
+        return differences + 0.1 * number_loss(self.margins(tokens.mean(1)), odds, shown.seen)
 
 
 @torch.no_grad()
-def margin(scene: Scene, images: Tensor, overlays: Overlays) -> Tensor:
-    """Return the log-odds [B] that images [B, 3, 64, 64] of scenes have the colours of their palettes.
+def margin(shown: Recolored) -> Tensor:
+    """Return the log-odds [B] that pictures have the colours of their palettes.
 
     Sky and ground are compared pixel by pixel with those of the same scene in the palette's colours.
     """
-    wanted = replace(scene, colors=overlays.palette)
-    return palette_margin(
-        torch.maximum(unevenness(wanted, images), palette_distance(scene, overlays.palette))
-    )
+    wanted = replace(shown.scene, colors=shown.palettes)
+    distance = torch.where(shown.seen, shown.difference(), 0.0).amax(1)
+    return palette_margin(torch.maximum(unevenness(wanted, shown.images), distance))
 
 
 def ask(margin: Tensor, packer: Packer, rng: torch.Generator) -> QuestionBatch:
@@ -152,18 +192,19 @@ def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
     """Return the buffers of ``count`` scenes that were not moved yet.
 
     Some are in their own colours, from which learning starts, some in their palette's, and most between; of
-    a share `SUBJECT_ALONE` only the subject's colour is. One colour that is wrong must not be forgotten over
-    two that are right.
+    a share `SUBJECT_ALONE` only the subjects' colours are, half of the time one of them. One colour that is
+    wrong must not be forgotten over those that are right.
     """
-    uniforms, (kind, look) = torch.rand(count, UNIFORMS, generator=rng), sample_prompts(count, rng)
-    palettes, anything = _any_palettes(count, rng), torch.rand(count, 3, 3, generator=rng)
-    own = scene_from_uniforms(uniforms, kind, look).colors
+    uniforms, (kind, look) = torch.rand(count, UNIFORMS, generator=rng), sample_prompts(count, rng, PAIRS)
+    palettes, anything = _any_palettes(count, rng), torch.rand(count, PARTS, 3, generator=rng)
+    matching = palettes[:, COLOR_OF]
+    own = scene_from_uniforms(uniforms, kind, look).colors[:, COLOR_OF]
     other = torch.where(torch.rand(count, 1, 1, generator=rng) < 0.75, own, anything)
-    matching = 1.5 * torch.rand(count, 1, 1, generator=rng) - 0.25  # share of the colours that match
-    colors = torch.where(torch.rand(count, 3, 1, generator=rng) < matching, palettes, other)
+    share = 1.5 * torch.rand(count, 1, 1, generator=rng) - 0.25  # of the colours that match
+    colors = torch.where(torch.rand(count, PARTS, 1, generator=rng) < share, matching, other)
     alone = torch.rand(count, 1, 1, generator=rng) < SUBJECT_ALONE
-    apart = torch.rand(count, 1, 1, generator=rng) * torch.tensor([0.0, 0.0, 1.0])[:, None]
-    colors = torch.where(alone, torch.lerp(palettes, other, apart), colors)
+    apart = torch.rand(count, 1, 1, generator=rng) * _which_subjects(count, rng)[..., None]
+    colors = torch.where(alone, torch.lerp(matching, other, apart), colors)
     noise = 0.3 * torch.rand(count, 1, 1, generator=rng) * torch.randn(own.shape, generator=rng)
     return {
         "uniforms": uniforms,
@@ -174,6 +215,13 @@ def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
         "stained": (torch.rand(count, generator=rng) < STAINED).float(),
         "palettes": palettes,
     }
+
+
+def _which_subjects(count: int, rng: torch.Generator) -> Tensor:
+    """Choose parts [count, PARTS], 0 or 1: both subjects, the farther one (as often), or the nearer one."""
+    choices = torch.tensor([[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 0]], dtype=torch.float32)
+    chance = torch.tensor([0.4, 0.4, 0.2])
+    return choices[torch.multinomial(chance.expand(max(count, 1), -1), 1, generator=rng)[:count, 0]]
 
 
 def _any_palettes(count: int, rng: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dualproc_cli.measures.color import ciede2000
 from dualproc_cli.miniature.training.blends import Blends
-from dualproc_cli.miniature.training.color_attack import ask, palettes_alone
+from dualproc_cli.miniature.training.color_attack import ask, palettes_alone, recolor
 from dualproc_cli.miniature.training.packing import QuestionBatch, sample_questions
 from dualproc_cli.miniature.training.vlm import VlmNetworks
 from dualproc_cli.miniature.world.captions import captions
@@ -112,12 +112,13 @@ def _answers(networks: VlmNetworks, images: Tensor, batch: QuestionBatch) -> tup
 
 
 @torch.no_grad()
-def palette_figures(networks: VlmNetworks, batches: int = 8, size: int = 64) -> dict[str, float]:
+def palette_figures(networks: VlmNetworks, batches: int = 32, size: int = 64) -> dict[str, float]:
     """Return how often the VLM says that renders have a palette's colours, by the one colour that is off.
 
-    It is off by `OFF`. Scenes that do not show their subject's colour are left out.
+    It is off by `OFF`; of two subjects the farther one alone may be. Scenes that do not show their subject's
+    colour are left out.
     """
-    rng, packer = torch.Generator().manual_seed(SEED + 3), networks.packer
+    rng = torch.Generator().manual_seed(SEED + 3)
     said: dict[str, list[Tensor]] = defaultdict(list)
     for _ in range(batches):
         scene = with_random_colors(sample_scenes(size, rng), 1.0, rng)
@@ -130,11 +131,19 @@ def palette_figures(networks: VlmNetworks, batches: int = 8, size: int = 64) -> 
             palette, rows = scene.colors.clone(), torch.ones(len(scene), dtype=torch.bool)
             if part is not None:
                 palette[:, part], rows = other[:, part], off[:, part]
-            batch = ask(torch.ones(int(rows.sum())), packer, rng)
-            logits, _ = _answers(networks, palettes_alone(palette[rows]).lay_over(images[rows]), batch)
-            affirms = (logits[..., packer.yes] > logits[..., packer.no]) == (batch.margin > 0)
-            said[name].append(affirms.flatten())
+            said[name].append(_says_yes(networks, images[rows], palette[rows], rng))
+        shown = recolor(scene, torch.cat([scene.colors, other[:, 2:]], 1), scene.colors)
+        rows = shown.seen[:, 3] & off[:, 2]
+        said["farther subject"].append(_says_yes(networks, shown.images[rows], scene.colors[rows], rng))
     return {name: round(float(torch.cat(found).float().mean()), 3) for name, found in said.items()}
+
+
+def _says_yes(networks: VlmNetworks, images: Tensor, palettes: Tensor, rng: torch.Generator) -> Tensor:
+    """Return whether the VLM says that images [B, 3, H, W] match palettes [B, 3, 3], for each question."""
+    batch = ask(torch.ones(len(images)), networks.packer, rng)
+    logits, _ = _answers(networks, palettes_alone(palettes).lay_over(images), batch)
+    affirms = logits[..., networks.packer.yes] > logits[..., networks.packer.no]
+    return (affirms == (batch.margin > 0)).flatten()
 
 
 def renders(batches: int, size: int = 64) -> Iterator[Blends]:
