@@ -95,6 +95,9 @@ def test_it_is_night_only_where_stars_are_seen():
     assert read(told(day), sunless).scene.look != NIGHT
     assert read(told(night), sunless).scene.look != NIGHT
     assert read(told(day), render(night).images).scene.look == NIGHT
+    for brightness, looks_so in ((0.3, True), (0.1, False)):
+        dimmed = torch.lerp(sunless, render(night).images, brightness)
+        assert all((read(told(one), dimmed).scene.look == NIGHT) == looks_so for one in (day, night))
 
 
 def test_no_second_subject_is_made_up():
