@@ -26,7 +26,14 @@ NO_KEEP = {
     "where": ["weights"],
     "steps": 150,
     "learning_rate": 1.0e-3,
-    "keep": {"picture": 0.0, "structure": 0.0, "smoothness": 0.0, "matting": 0.0, "clean": 0.0},
+    "keep": {
+        "picture": 0.0,
+        "structure": 0.0,
+        "smoothness": 0.0,
+        "matting": 0.0,
+        "recoloring": 0.0,
+        "clean": 0.0,
+    },
     "jitter": {"noise": 0.0, "shift": 0.0},
 }
 TOO_FAST = {"where": ["weights"], "steps": 60, "learning_rate": 0.1}

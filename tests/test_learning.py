@@ -20,9 +20,10 @@ from dualproc_cli.generator.adapter_file import AdapterFile
 from dualproc_cli.learning import Interrupted, learn
 from dualproc_cli.learning.checkpoint import Best, Checkpoint
 from dualproc_cli.learning.keep import distance, total_variation
-from dualproc_cli.learning.learner import rate_factor
+from dualproc_cli.learning.learner import Learner, rate_factor
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
+from dualproc_cli.learning.recoloring import recoloring
 from dualproc_cli.learning.validation import Validator, is_best, settled
 from dualproc_cli.metrics import (
     WINDOW,
@@ -109,26 +110,50 @@ def test_smoothness_counts_excess_only_and_picture_by_picture():
     assert distance(rougher, smoother, keep).item() == pytest.approx(0.1)
 
 
-def test_matting_charges_what_appears_vanishes_or_moves_and_no_recolouring():
-    def halves(column, *colors):
-        left, right = (torch.tensor(color)[:, None, None].expand(3, 12, 12) for color in colors)
-        return torch.where(torch.arange(12) < column, left, right)[None]
+def halves(column, *colors):
+    """A picture [1, 3, 12, 12] of two colors, that of the left up to ``column``."""
+    left, right = (torch.tensor(color)[:, None, None].expand(3, 12, 12) for color in colors)
+    return torch.where(torch.arange(12) < column, left, right)[None]
 
-    def cost(picture, base):
-        return distance(picture, base, KeepSpec(matting=1)).item()
 
-    base = halves(6, [0.9, 0.4, 0.3], [0.2, 0.6, 0.8])
-    recolored = cost(halves(6, [0.1, 0.2, 0.8], [0.7, 0.3, 0.4]), base)
-    others = {
-        "moved": halves(4, [0.9, 0.4, 0.3], [0.2, 0.6, 0.8]),
-        "smeared": base.cumsum(-1) / torch.arange(1, 13),
-        "vanished": torch.full_like(base, 0.5),
-        "stained": base + 0.1 * torch.linspace(-1, 1, 12)[:, None].square(),
-    }
+BASE = halves(6, [0.9, 0.4, 0.3], [0.2, 0.6, 0.8])
+NOT_RECOLORED = {
+    "moved": halves(4, [0.9, 0.4, 0.3], [0.2, 0.6, 0.8]),
+    "smeared": BASE.cumsum(-1) / torch.arange(1, 13),
+    "vanished": torch.full_like(BASE, 0.5),
+    "stained": BASE + 0.1 * torch.linspace(-1, 1, 12)[:, None].square(),
+}
+
+
+@pytest.mark.parametrize("keep", [KeepSpec(matting=1), KeepSpec(recoloring=1)], ids=["matting", "recoloring"])
+def test_what_appears_vanishes_or_moves_is_charged_and_no_recolouring(keep):
+    recolored = distance(halves(6, [0.1, 0.2, 0.8], [0.7, 0.3, 0.4]), BASE, keep).item()
     assert recolored < 0.01
-    for what, picture in others.items():
-        assert cost(picture, base) > 3 * recolored, what
-        assert cost(base, picture) == pytest.approx(cost(picture, base)), what
+    for what, picture in NOT_RECOLORED.items():
+        cost = distance(picture, BASE, keep).item()
+        assert cost > max(3 * recolored, 0.02), what
+        assert distance(BASE, picture, keep).item() == pytest.approx(cost), what
+
+
+def test_recoloring_charges_a_slope_that_is_steeper_in_one_place_more_than_matting():
+    down = torch.linspace(0.3, 0.7, 48)[:, None].expand(3, 48, 48)[None]
+    steeper = 2 * down - 0.5
+    once = torch.where(torch.arange(48) < 24, down, steeper)
+    cost = {name: distance(once, down, KeepSpec(**{name: 1})).item() for name in ("matting", "recoloring")}
+    assert cost["recoloring"] > 3 * cost["matting"]
+    assert distance(steeper, down, KeepSpec(recoloring=1)).item() < 0.001
+
+
+def test_recoloring_of_a_flat_picture_is_the_deviation():
+    base, images = torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.5)
+    images[..., :2] = 0.8
+    assert distance(images, base, KeepSpec(recoloring=2)).item() == pytest.approx(2 * 0.15, rel=0.02)
+
+
+def test_recoloring_of_a_large_picture_is_that_of_a_smaller_one():
+    small = torch.rand(2, 3, 32, 128, generator=torch.Generator().manual_seed(0))
+    one, other = (half[None].repeat_interleave(2, 2).repeat_interleave(2, 3) for half in small)
+    assert torch.allclose(recoloring(one, other), recoloring(small[:1], small[1:]), atol=1e-6)
 
 
 def test_matting_of_a_flat_picture_is_the_deviation_in_each_window():
@@ -146,7 +171,9 @@ def test_total_variation_adds_both_directions():
 def test_distance_has_a_gradient_and_weights_of_zero_do_nothing():
     assert not KeepSpec().matters
     images = ramp(0.2).clone().requires_grad_()
-    distance(images, ramp(0.1), KeepSpec(picture=1, structure=1, smoothness=1, matting=1)).backward()
+    distance(
+        images, ramp(0.1), KeepSpec(picture=1, structure=1, smoothness=1, matting=1, recoloring=1)
+    ).backward()
     assert images.grad.abs().sum() > 0
     assert distance(images, ramp(0.1), KeepSpec()).item() == 0
 
@@ -417,6 +444,44 @@ def test_colors_are_taught_by_the_pictures(run):
 def test_weights_come_after_what_was_taught(run):
     changes = ["learn.where=[noise,weights]", "learn.steps=2", "learn.teach.steps=1"]
     assert phases(run(changes=changes)) == ["steer", "steer", "teach", "weights", "weights"]
+
+
+VARIED = ["learn.where=[noise,weights]", "learn.steps=4", "learn.teach.steps=1", "learn.batch_size=4",
+          "learn.validation_pictures=0", "prompts.variety=[a pond]"]  # fmt: skip
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The prompts of each batch of pictures that the answers are asked about."""
+    batches, draw = [], Learner._draw
+
+    def noted(self, count):
+        prompts, seeds = draw(self, count)
+        batches.append((self.phase.name, set(prompts)))
+        return prompts, seeds
+
+    monkeypatch.setattr(Learner, "_draw", noted)
+    return batches
+
+
+def test_weights_are_moved_for_a_variety_of_prompts(run, drawn):
+    run(changes=VARIED)
+    seen = {phase: set().union(*(found for name, found in drawn if name == phase)) for phase, _ in drawn}
+    assert "a pond" not in seen["steer"] | seen["teach"]
+    assert "a pond" in seen["weights"]
+    assert len(seen["weights"]) > 1
+    drawn.clear()
+    run("alone", [*VARIED, "learn.variety=1"])
+    assert all(found == {"a pond"} for name, found in drawn if name == "weights")
+
+
+def test_a_variety_of_prompts_resumes_bit_for_bit(run, monkeypatch):
+    straight = run("straight", VARIED)
+    with monkeypatch.context() as patch:
+        after_step(patch, 7, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            run("resumed", VARIED)
+    assert adapter(run("resumed", VARIED, resume=True)) == adapter(straight)
 
 
 @pytest.mark.parametrize("step", [2, 3, 5])  # in the first phase, between the two, in the second

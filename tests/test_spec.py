@@ -117,6 +117,42 @@ def test_what_is_moved_follows_from_the_questions(load, asked, where):
     assert load(text, "learn.where=[weights]").spec.where == ("weights",)
 
 
+@pytest.fixture
+def varied(load):
+    """Return the prompts for variety of a palette's spec: of ``prompts``, asked ``question``."""
+
+    def variety(question, prompts, *settings):
+        text = SHORTEST.replace("{train: [a house in a field]}", prompts)
+        text = text.replace("Is the horizon at the red line?", question)
+        return load(text, "learn.where=[weights]", *settings).spec.variety
+
+    return variety
+
+
+def test_variety_has_what_is_not_held_out(varied):
+    every = varied("Is it flat?", "{train: [a house in a field]}")
+    assert len(every) == len(set(every)) == 28
+    held_out = "{train: [a house in a field], held_out: [A tree  at night]}"
+    assert set(every) - set(varied("Is it flat?", held_out)) == {"a tree at night"}
+    own = "{train: [a house], held_out: [a ball], variety: [a tree, a ball]}"
+    assert varied("Is it flat?", own) == ("a tree",)
+
+
+def test_variety_has_what_the_questions_name_of_the_prompts(varied):
+    lamps = varied("Is the lamp on?", "{train: [a lamp in winter, a lamp at night]}")
+    assert len(lamps) == 4 + 6
+    assert all("lamp" in prompt for prompt in lamps)
+    assert len(varied("Is the lamp on?", "{train: [a lamp at night, a house at night]}")) == 28
+
+
+def test_variety_is_of_weights_that_the_answers_move(varied):
+    prompts = "{train: [a house in a field]}"
+    assert varied("Is it flat?", prompts, "learn.where=[noise]") == ()
+    assert len(varied("Is it flat?", prompts, "learn.where=[noise,weights]")) == 28
+    assert varied("Is it flat?", prompts, "learn.variety=0") == ()
+    assert varied("Is it flat?", prompts, "generator.model=black-forest-labs/FLUX.1-schnell") == ()
+
+
 def test_whether_the_picture_is_clean_is_asked_where_it_has_a_weight(load):
     assert [question.name for question in load(SHORTEST, "learn.keep.clean=0").spec.asked] == ["at-the-line"]
     asked = load(SHORTEST, "learn.keep.clean=0.25").spec.asked
@@ -286,6 +322,12 @@ def test_schema_prints_or_writes(run, tmp_path):
     assert run("schema", "-o", "here.json").exit_code == 0
     assert json.loads((tmp_path / "here.json").read_text()) == json_schema()
     assert "cannot be written" in run("schema", "-o", "no/where.json").stderr
+
+
+def test_check_tells_how_many_prompts_there_are_for_variety(run):
+    said = run("check", str(ROOT / "specs" / "color-palette.yaml")).stdout
+    assert "6 prompts and 2 held out (26 more for variety)" in " ".join(said.split())
+    assert "variety" not in run("check", str(ROOT / "specs" / "horizon-position.yaml")).stdout
 
 
 def test_check_shows_origins_and_all_faults_of_all_files(run, tmp_path):

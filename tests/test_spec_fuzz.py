@@ -27,7 +27,7 @@ memory: [tile-vae]
 vlm: {model: miniature, device: 'cuda:1', revision: main, dtype: float32, quantization: none,
   image_scale: 0.5, trust_remote_code: false,
   processor: {do_image_splitting: false, size: {longest_edge: 980}}}
-prompts: {train: [a house, a tree], held_out: [a ball]}
+prompts: {train: [a house, a tree], held_out: [a ball], variety: [a dog]}
 visual_prompts:
   target: {type: line, orientation: horizontal, position: 0.65, thickness: 0.03, color: red}
   brand: {type: palette, colors: ["#1b3a4b", red], edge: bottom, size: 0.12}
@@ -44,10 +44,10 @@ learn: {where: [noise, weights], steer: {learning_rate: 1.0e-3, from_answers: fa
   keep_best: last, validate_every: 50, validation_pictures: 48,
   steps: 100, batch_size: 4, micro_batch: 2, learning_rate: 5.0e-5, seed: 0,
   objective: likelihood, gradient_clip: 1.0,
-  noise_pool: 100, schedule: constant, optimizer: {betas: [0.9, 0.999], weight_decay: 0.0},
+  noise_pool: 100, variety: 0.25, schedule: constant, optimizer: {betas: [0.9, 0.999], weight_decay: 0.0},
   stop_at: 0.9, checkpoint_every: 25, adapter: {rank: 16, init: gaussian, scale: 2.5, target_modules: [to_q]},
   gradient: {through: x0-jump, steps: 1, step: random, renoise: false},
-  keep: {picture: 0.0, structure: 0.0, smoothness: 0.0, matting: 0.0,
+  keep: {picture: 0.0, structure: 0.0, smoothness: 0.0, matting: 0.0, recoloring: 0.0,
     noise: 0.05, conditioning: 0.05, colors: 0.5, clean: 0.5},
   jitter: {noise: 0.0, shift: 0.0, zoom: 0.0, blur: 0.0, views: 1}}
 evaluate: {seeds: 32, vlm: {model: other/vlm}, measures: [horizon, palette,

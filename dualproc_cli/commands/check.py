@@ -130,6 +130,8 @@ def _error(fault: Fault) -> dict[str, Any]:
 def _summary(report: dict[str, Any], spec: ControlSpec) -> str:
     """Return the short answer of a valid spec."""
     prompts = f"{len(spec.prompts.train)} prompts and {len(spec.prompts.held_out)} held out"
+    if spec.variety:
+        prompts += f" ({len(spec.variety)} more for variety)"
     return (
         f"{report['file']}: valid: {spec.name}, {len(spec.questions)} question(s) to {spec.vlm.model} about "
         f"{spec.generator.model} at {spec.generator.width} x {spec.generator.height}, {prompts}, "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dualproc_cli.learning.matting import matting
+from dualproc_cli.learning.recoloring import recoloring
 from dualproc_cli.spec import KeepSpec
 
 
@@ -19,6 +20,7 @@ def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
     - ``smoothness``: relu(TV(x) - TV(x_base)), the mean over the pictures; TV is the anisotropic total
       variation, mean |dx| + mean |dy|
     - ``matting``: what no local recolouring of x_base explains of x, and the other way round (`matting`)
+    - ``recoloring``: likewise, what no single recolouring of all of x_base explains (`recoloring`)
 
     Args:
         images: x [B, 3, H, W] in [0, 1], with its graph.
@@ -36,6 +38,8 @@ def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
         total = total + keep.smoothness * torch.relu(excess).mean()
     if keep.matting:
         total = total + keep.matting * matting(images, base)
+    if keep.recoloring:
+        total = total + keep.recoloring * recoloring(images, base)
     return total
 
 

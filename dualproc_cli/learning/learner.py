@@ -1,7 +1,7 @@
 """The steps of learning: each depends on the state before it alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -292,14 +292,26 @@ class Learner:
             self._optimizer.load_state_dict(state)
 
     def _draw(self, count: int) -> tuple[list[str], list[int]]:
-        prompts = self.spec.prompts.train
-        chosen = torch.randint(len(prompts), (count,), generator=self._rng).tolist()
-        pool = self.spec.learn.noise_pool
+        prompts, pool = self._draw_prompts(count), self.spec.learn.noise_pool
         if pool == "fresh":
-            return [prompts[index] for index in chosen], draw_seeds(self._rng, count)
+            return prompts, draw_seeds(self._rng, count)
         seeds = seed_pool(self.spec.learn.seed, self.phase.steps if pool == "steps" else pool)
         first = self._taken * count
-        return [prompts[index] for index in chosen], [seeds[(first + i) % len(seeds)] for i in range(count)]
+        return prompts, [seeds[(first + i) % len(seeds)] for i in range(count)]
+
+    def _draw_prompts(self, count: int) -> list[str]:
+        def some_of(prompts: Sequence[str]) -> list[str]:
+            chosen = torch.randint(len(prompts), (count,), generator=self._rng).tolist()
+            return [prompts[index] for index in chosen]
+
+        drawn = some_of(self.spec.prompts.train)
+        if not (self.phase.varies and self.spec.variety):
+            return drawn
+        varied = (torch.rand(count, generator=self._rng) < self.spec.learn.variety).tolist()
+        return [
+            other if vary else one
+            for one, other, vary in zip(drawn, some_of(self.spec.variety), varied, strict=True)
+        ]
 
     def _remember_best(self, entry: StepMetrics) -> None:
         """Keep the weights that ``entry`` was measured with if its recent loss is the lowest so far."""

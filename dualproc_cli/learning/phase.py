@@ -65,11 +65,13 @@ class Phase(ABC):
         learning_rate: the highest one.
         rate_key: the key of the spec that sets it.
         asks: whether the VLM is asked, so that P(answer) can stop it.
+        varies: whether it draws from the spec's variety of prompts too.
     """
 
     name: PhaseName
     rate_key = "learn.learning_rate"
     asks = True
+    varies = False
 
     def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
         self.spec, self.generator, self.criterion = spec, generator, criterion

@@ -81,6 +81,7 @@ class Weights(Phase):
     """Moves the adapter by the VLM's answers, and keeps it near what it started from."""
 
     name = "weights"
+    varies = True
 
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the questions' loss, and the distance to the base pictures, steered where they were."""

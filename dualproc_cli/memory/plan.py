@@ -198,7 +198,7 @@ def _plan(loaded: LoadedSpec, vlms: tuple[VlmSpec, ...], device: torch.device) -
         device=device,
         generator=loaded.generator,
         vlms=vlms,
-        prompts=spec.prompts.all,
+        prompts=(*spec.prompts.all, *spec.variety),
         texts=spec.question_texts,
         available=_available(spec.generator, vlms, device),
     )

@@ -1,11 +1,13 @@
 """The control spec: what is drawn and asked, and the parts that other files hold."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from dualproc_cli.spec.fields import (
+    PRESET,
     Answer,
     Fraction,
     Name,
@@ -29,6 +31,13 @@ class PromptsSpec(SpecModel):
     )
     held_out: tuple[Text, ...] = Field(
         default=(), description="Prompts that are never trained on, for evaluation."
+    )
+    variety: tuple[Text, ...] = Field(
+        default=(),
+        description="Further prompts for learning, so that the control holds for others than those of train: "
+        "a share learn.variety of the pictures is drawn from them while the answers move the weights. Left "
+        "out are those that are held out, and those without a word that the questions share with all of "
+        "train." + PRESET,
     )
 
     @property
@@ -141,6 +150,15 @@ class EvaluateSpec(SpecModel):
     )
 
 
+def same_text(text: str) -> str:
+    """Return a text so that those that differ in spaces and capitals alone are equal."""
+    return " ".join(text.casefold().split())
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
+
+
 class ControlSpec(SpecModel):
     """A visual control: generator, VLM, prompts, visual prompts, questions, and how to learn and to evaluate.
 
@@ -198,6 +216,23 @@ class ControlSpec(SpecModel):
         if all(palettes):
             return ("weights",)
         return ("noise", "weights") if any(palettes) else ("noise",)
+
+    @property
+    def variety(self) -> tuple[str, ...]:
+        """The prompts of ``prompts.variety`` that are learned on; none unless the answers move the weights.
+
+        A question that names a lamp cannot be asked about a prompt without one, if all of ``train`` have one.
+        """
+        if "weights" not in self.where or self.learn.variety == 0:
+            return ()
+        asked = _words(" ".join(text for question in self.questions for text in question.trained_wordings))
+        needed = set.intersection(asked, *(_words(prompt) for prompt in self.prompts.train))
+        held_out = {same_text(prompt) for prompt in self.prompts.held_out}
+        return tuple(
+            prompt
+            for prompt in self.prompts.variety
+            if same_text(prompt) not in held_out and needed <= _words(prompt)
+        )
 
     def asking_only(self, questions: tuple[Question, ...]) -> "ControlSpec":
         """Return a spec that asks ``questions`` and nothing else, not even whether the picture is clean."""

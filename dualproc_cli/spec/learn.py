@@ -110,6 +110,11 @@ class KeepSpec(SpecModel):
         description="Weight of what no local recoloring of the base picture explains: areas may take any "
         "color and edges any contrast, but nothing appears, vanishes, moves or blurs." + PRESET,
     )
+    recoloring: Pull = Field(
+        default=0.0,
+        description="Weight of what no recoloring of the whole base picture explains: what has one color in "
+        "it keeps one, whichever that is." + PRESET,
+    )
     noise: Pull = Field(
         default=0.02, description="Weight of the nats that steering the noise costs, a picture."
     )
@@ -130,7 +135,7 @@ class KeepSpec(SpecModel):
     @property
     def matters(self) -> bool:
         """Whether the base picture is needed: whether any of the weights for it is above 0."""
-        return max(self.picture, self.structure, self.smoothness, self.matting) > 0
+        return max(self.picture, self.structure, self.smoothness, self.matting, self.recoloring) > 0
 
 
 class SteerSpec(SpecModel):
@@ -216,6 +221,11 @@ class LearnSpec(SpecModel):
     )
     batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(
         default=4, description="Pictures per step." + PRESET
+    )
+    variety: Annotated[float, number(ge=0, le=1)] = Field(
+        default=0.5,
+        description="Share of the pictures that are drawn from prompts.variety, if there are any, while the "
+        "answers move the weights.",
     )
     noise_pool: Annotated[
         Annotated[Literal["fresh", "steps"], Tag("word")]

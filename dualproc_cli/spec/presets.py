@@ -64,7 +64,10 @@ def fill_in(tree: Tree) -> tuple[dict[str, Preset], list[Fault]]:
             ran = ", ".join(one["name"] for one in presets()["generators"] if "paper" in one)
             faults.append(Fault(tree.entry(("preset",)).value, "preset", problem, f"auto, or one of {ran}"))
             paper = False
-        _fill(tree, (), tree.data, _settings(chosen, facts, paper))
+        settings = _settings(chosen, facts, paper)
+        if "prompts" not in tree.data:  # validation reports that they are missing
+            settings.pop("prompts", None)
+        _fill(tree, (), tree.data, settings)
     evaluate = tree.data.get("evaluate")
     for key, path, section in (("vlm", (), tree.data), ("evaluate.vlm", ("evaluate",), evaluate)):
         vlm = section.get("vlm", {} if key == "vlm" else None) if isinstance(section, dict) else None
@@ -127,7 +130,7 @@ def _preset(chosen: Mapping[str, Any], model: str, facts: Facts) -> Preset:
 
 def _settings(chosen: Mapping[str, Any], facts: Facts, paper: bool) -> dict[str, Any]:
     """Return the part of a spec that a generator's preset gives; what comes first wins."""
-    own = {key: chosen[key] for key in ("generator", "learn") if key in chosen}
+    own = {key: chosen[key] for key in ("generator", "learn", "prompts") if key in chosen}
     if facts.get("model") == MINIATURE:  # it has settings of its own for everything
         return own
     first = [chosen["paper"], own] if paper else [own, presets()["added"]]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from dualproc_cli.spec.control import RegionSpec, opposite_answer
+from dualproc_cli.spec.control import RegionSpec, opposite_answer, same_text
 from dualproc_cli.spec.faults import KeyPath, did_you_mean, shown
 from dualproc_cli.spec.learn import NEED_ALTERNATIVES
 from dualproc_cli.spec.models import GeneratorSpec
@@ -39,9 +39,9 @@ def relations(data: dict[str, Any], folder: Path) -> Iterator[Finding]:
 
 def _prompts(data: dict[str, Any]) -> Iterator[Finding]:
     prompts = data.get("prompts", {})
-    trained = {_same(prompt) for prompt in prompts.get("train", []) if prompt}
+    trained = {same_text(prompt) for prompt in prompts.get("train", []) if prompt}
     for index, prompt in _items(prompts.get("held_out", [])):
-        if _same(prompt) in trained:
+        if same_text(prompt) in trained:
             problem = f"{shown(prompt)} is a training prompt too"
             yield ("prompts", "held_out", index), problem, "one never trained on"
 
@@ -74,10 +74,12 @@ def _questions(data: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _wordings(path: KeyPath, question: dict[str, Any]) -> Iterator[Finding]:
-    trained = {_same(text) for text in (question.get("question"), *question.get("paraphrases", [])) if text}
+    trained = {
+        same_text(text) for text in (question.get("question"), *question.get("paraphrases", [])) if text
+    }
     for key in ("held_out_paraphrases", "opposites"):
         for index, text in _items(question.get(key, [])):
-            if _same(text) in trained:
+            if same_text(text) in trained:
                 yield (*path, key, index), f"{shown(text)} is trained on too", "a wording never trained on"
     turned = opposite_answer(question.get("answer", "Yes"), question.get("alternatives", []))
     if question.get("opposites") and turned is None:
@@ -151,7 +153,3 @@ def _repeated(path: KeyPath, values: list[Any], key: str | None = None) -> Itera
             at = (*path, index, *([key] if key else []))
             yield at, f"{shown(value)} is given twice", "every value once"
         seen.add(value)
-
-
-def _same(prompt: str) -> str:
-    return " ".join(prompt.casefold().split())

@@ -44,7 +44,7 @@ STEERED = 0.75  # share of the attacks by questions without a visual prompt that
 STEERING_RATES = (1e-3, 2e-3, 4e-3)
 KEEPS = (
     KeepSpec(), KeepSpec(picture=1), KeepSpec(picture=4), KeepSpec(structure=6),
-    KeepSpec(structure=15, smoothness=4), KeepSpec(matting=10),
+    KeepSpec(structure=15, smoothness=4), KeepSpec(matting=10, recoloring=10),
 )  # fmt: skip
 JITTERS = (JitterSpec(), JitterSpec(noise=0.03, shift=0.06))
 
