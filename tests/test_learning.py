@@ -17,13 +17,13 @@ from dualproc_cli.drawing import FIRST_HELD_OUT, draw_seeds, held_out_seeds
 from dualproc_cli.errors import RunFailed, UserError
 from dualproc_cli.generator import read_steering
 from dualproc_cli.generator.adapter_file import AdapterFile
+from dualproc_cli.keep.distance import distance, total_variation
+from dualproc_cli.keep.recoloring import recoloring
 from dualproc_cli.learning import Interrupted, learn
 from dualproc_cli.learning.checkpoint import Best, Checkpoint
-from dualproc_cli.learning.keep import distance, total_variation
 from dualproc_cli.learning.learner import Learner, rate_factor
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
-from dualproc_cli.learning.recoloring import recoloring
 from dualproc_cli.learning.validation import Validator, is_best, settled
 from dualproc_cli.metrics import (
     WINDOW,

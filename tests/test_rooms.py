@@ -30,6 +30,7 @@ ROOMS = (
     "pictures",
     "objectives",
     "jitter",
+    "keep",
     "compiler",
     "measures",
     "miniature.world",

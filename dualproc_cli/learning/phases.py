@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.generator import Generator
+from dualproc_cli.keep import distance
 from dualproc_cli.learning.from_answers import open_questions, start_from_answers
-from dualproc_cli.learning.keep import distance
 from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of
 from dualproc_cli.learning.teach import Teach
 from dualproc_cli.metrics import StepMetrics, mean_probability

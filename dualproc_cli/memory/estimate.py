@@ -11,6 +11,7 @@ from dualproc_cli.compiler import CompositeLoss, LossReport, views
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import Generator, build_generator
 from dualproc_cli.generator.blocks import block_outputs, distances
+from dualproc_cli.keep import distance
 from dualproc_cli.memory.strategies import Strategy, change_generator, change_vlm
 from dualproc_cli.models.load_errors import first_line
 from dualproc_cli.models.meta_tensors import Ledger, empty, to_meta
@@ -241,11 +242,13 @@ def _ask_about(
     images = _record(loaded, generator, _at_once(loaded, generator, learn.batch_size), gradient, strategies)
     pictures = _real(images).repeat(learn.jitter.views, 1, 1, 1).requires_grad_()
     report = _ask(loaded, vlm, pictures)
+    losses = [images]
     if learn.keep.matters and "weights" in loaded.spec.where:
         with generator.without_adapter():
-            generator.render([loaded.spec.prompts.train[0]] * len(images), list(range(len(images))))
+            base = generator.render([loaded.spec.prompts.train[0]] * len(images), list(range(len(images))))
+        losses.append(distance(images, base, learn.keep))
     report.loss.backward()
-    images.backward(empty(images))
+    torch.autograd.backward(losses, [empty(loss) for loss in losses])
 
 
 def _teach(

@@ -22,7 +22,7 @@ from dualproc_cli.errors import UserError
 from dualproc_cli.files import write_atomically
 from dualproc_cli.generator import Generator, load_generator
 from dualproc_cli.jitter import jittered
-from dualproc_cli.learning import keep
+from dualproc_cli.keep import distance
 from dualproc_cli.learning.phase import drawing_steered, steering_of
 from dualproc_cli.miniature.training import vlm
 from dualproc_cli.miniature.training.attack_goals import ATTACKED_KINDS, AttackGoal, sample_goal
@@ -172,7 +172,7 @@ def _attack(
         if plan.pull.matters:
             with torch.no_grad(), generator.without_adapter():
                 base = generator.render(prompts, seeds)
-            loss = loss + keep.distance(images.float(), base, plan.pull)
+            loss = loss + distance(images.float(), base, plan.pull)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -7,6 +7,7 @@ made both ways, as one way is blind to what vanishes. `matting` asks the same of
 gentle slope of b can be stretched to a smear.
 """
 
+from functools import reduce
 from itertools import combinations_with_replacement
 
 import torch
@@ -54,9 +55,6 @@ def _residual(colors: Tensor, of: Tensor) -> Tensor:
 
 def _powers(colors: Tensor) -> Tensor:
     """Return all products of up to DEGREE channels of colours [B, N, 3], and 1: [B, N, 20]."""
-    channels = [torch.ones_like(colors[..., 0]), *colors.unbind(-1)]
-    products = [
-        torch.stack([channels[index] for index in chosen]).prod(0)
-        for chosen in combinations_with_replacement(range(len(channels)), DEGREE)
-    ]
-    return torch.stack(products, -1)
+    channels = (torch.ones_like(colors[..., 0]), *colors.unbind(-1))
+    chosen = combinations_with_replacement(channels, DEGREE)
+    return torch.stack([reduce(torch.mul, factors) for factors in chosen], -1)

@@ -7,8 +7,8 @@ These terms hold each picture to what the base generator draws from the same pro
 import torch
 from torch import Tensor
 
-from dualproc_cli.learning.matting import matting
-from dualproc_cli.learning.recoloring import recoloring
+from dualproc_cli.keep.matting import matting
+from dualproc_cli.keep.recoloring import recoloring
 from dualproc_cli.spec import KeepSpec
 
 
