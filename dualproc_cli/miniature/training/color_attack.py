@@ -35,6 +35,8 @@ FAR = 0.03  # how near 0 or 1 a colour starts at most
 # Share of the scenes whose sky and ground match from the start, and whose subjects do so in part. Where they
 # are rare, a VLM answers by sky and ground, which are larger.
 SUBJECT_ALONE = 0.5
+# Which parts these are, by equal chance: both subjects or the farther one twice, and the nearer one once.
+ALONE = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 0]])
 PAIRS = 0.4  # share of the scenes with two subjects
 PARTS = 4  # of a scene: sky, ground, nearer and farther subject
 COLOR_OF = (0, 1, 2, 2)  # by part, which colour of a palette it should have
@@ -192,8 +194,8 @@ def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
     """Return the buffers of ``count`` scenes that were not moved yet.
 
     Some are in their own colours, from which learning starts, some in their palette's, and most between; of
-    a share `SUBJECT_ALONE` only the subjects' colours are, half of the time one of them. One colour that is
-    wrong must not be forgotten over those that are right.
+    a share `SUBJECT_ALONE` only the subjects' colours are, by `ALONE`. One colour that is wrong must not be
+    forgotten over those that are right.
     """
     uniforms, (kind, look) = torch.rand(count, UNIFORMS, generator=rng), sample_prompts(count, rng, PAIRS)
     palettes, anything = _any_palettes(count, rng), torch.rand(count, PARTS, 3, generator=rng)
@@ -203,7 +205,8 @@ def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
     share = 1.5 * torch.rand(count, 1, 1, generator=rng) - 0.25  # of the colours that match
     colors = torch.where(torch.rand(count, PARTS, 1, generator=rng) < share, matching, other)
     alone = torch.rand(count, 1, 1, generator=rng) < SUBJECT_ALONE
-    apart = torch.rand(count, 1, 1, generator=rng) * _which_subjects(count, rng)[..., None]
+    which = ALONE[torch.randint(len(ALONE), (count,), generator=rng)]
+    apart = torch.rand(count, 1, 1, generator=rng) * which[..., None]
     colors = torch.where(alone, torch.lerp(matching, other, apart), colors)
     noise = 0.3 * torch.rand(count, 1, 1, generator=rng) * torch.randn(own.shape, generator=rng)
     return {
@@ -215,13 +218,6 @@ def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
         "stained": (torch.rand(count, generator=rng) < STAINED).float(),
         "palettes": palettes,
     }
-
-
-def _which_subjects(count: int, rng: torch.Generator) -> Tensor:
-    """Choose parts [count, PARTS], 0 or 1: both subjects, the farther one (as often), or the nearer one."""
-    choices = torch.tensor([[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 0]], dtype=torch.float32)
-    chance = torch.tensor([0.4, 0.4, 0.2])
-    return choices[torch.multinomial(chance.expand(max(count, 1), -1), 1, generator=rng)[:count, 0]]
 
 
 def _any_palettes(count: int, rng: torch.Generator) -> Tensor:
