@@ -140,6 +140,8 @@ def palette_figures(networks: VlmNetworks, batches: int = 32, size: int = 64) ->
 
 def _says_yes(networks: VlmNetworks, images: Tensor, palettes: Tensor, rng: torch.Generator) -> Tensor:
     """Return whether the VLM says that images [B, 3, H, W] match palettes [B, 3, 3], for each question."""
+    if not len(images):  # not every batch shows two subjects whose farther one can be off
+        return torch.zeros(0, dtype=torch.bool)
     batch = ask(torch.ones(len(images)), networks.packer, rng)
     logits, _ = _answers(networks, palettes_alone(palettes).lay_over(images), batch)
     affirms = logits[..., networks.packer.yes] > logits[..., networks.packer.no]
