@@ -17,6 +17,11 @@ def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=100, help="runs to kill in test_kill_and_resume.py")
 
 
+def pytest_collection_modifyitems(items):
+    """What takes long starts first, so that no process is left with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def generator_folder(tmp_path_factory):
     """A tiny FluxPipeline for 64x64 pictures, of random weights."""

@@ -1,4 +1,5 @@
-"""The matrix report: ``--matrix-report FILE.json`` merges the outcome of every recorded test into a file.
+"""The matrix report: ``--matrix-report FILE.json`` merges the outcome of every recorded test into a file. It goes with ``-n 0``, since
+the file is written by the process that ran the tests.
 
 A test is recorded where it carries ``@pytest.mark.recorded(KIND)`` and is parametrized with ``family``, the
 record's name. The check is the test's own name without ``test_``. What else goes into the record, a test says
@@ -32,6 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[found] = {}
+    if config.getoption("--matrix-report", default=None) and config.getoption("numprocesses", default=0):
+        raise pytest.UsageError("--matrix-report is written by the process that runs the tests: add -n 0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
