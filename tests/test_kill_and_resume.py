@@ -1,6 +1,7 @@
 """Runs that are killed at random instants go on to the adapter of an undisturbed run, bit for bit.
 
-A hundred of them: ``pytest -m campaign tests/test_kill_and_resume.py -n 0 -s``; ``--kills`` gives another number.
+A hundred of them: ``pytest -m campaign tests/test_kill_and_resume.py -n 0 -s``; ``--kills`` gives another
+number.
 """
 
 import os

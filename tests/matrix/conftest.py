@@ -1,5 +1,5 @@
-"""The matrix report: ``--matrix-report FILE.json`` merges the outcome of every recorded test into a file. It goes with ``-n 0``, since
-the file is written by the process that ran the tests.
+"""The matrix report: ``--matrix-report FILE.json`` merges the outcome of every recorded test into a file.
+It goes with ``-n 0``: the file is written by the process that ran the tests.
 
 A test is recorded where it carries ``@pytest.mark.recorded(KIND)`` and is parametrized with ``family``, the
 record's name. The check is the test's own name without ``test_``. What else goes into the record, a test says
