@@ -30,11 +30,8 @@ def workplace(tmp_path: Path) -> Path:
 
 
 def run(arguments: list[str], workplace: Path) -> None:
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
-        "PATH": f"{workplace / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-    }
+    path = f"{workplace / 'bin'}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(arguments, cwd=workplace, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
 
