@@ -37,6 +37,11 @@ NO_LORA_LOADING = {
     "PRX": "its load_lora_weights looks for a unet, which it has not: peft injects the adapter",
     "Kandinsky3": "its load_lora_weights needs a method that its unet lacks: peft injects the adapter",
 }
+# How far pictures may differ that are the same but for rounding.
+ROUNDING = 2e-6
+# Its noise schedule and guidance amplify: where a layer's last bit differs, which depends on the processor, the
+# picture does by 1.4e-4.
+AMPLIFIED = {"Kandinsky3": 5e-4}
 
 pytestmark = pytest.mark.recorded("generator")
 learned = functools.lru_cache(maxsize=1)(adapted)
@@ -65,11 +70,11 @@ def workarounds(family, record_property):
 def test_images(family):
     expected = plain_picture(DiffusionPipeline.from_pretrained(saved(family)), family)
     assert expected.std() > 0.01
-    generator = load(family)
-    torch.testing.assert_close(picture(generator), expected, atol=2e-6, rtol=0)
+    generator, atol = load(family), AMPLIFIED.get(family, ROUNDING)
+    torch.testing.assert_close(picture(generator), expected, atol=atol, rtol=0)
     generator = learned(family)
     with generator.without_adapter():
-        torch.testing.assert_close(picture(generator), expected, atol=2e-6, rtol=0)
+        torch.testing.assert_close(picture(generator), expected, atol=atol, rtol=0)
     assert (picture(generator) - expected).abs().max() > 1e-3
 
 
@@ -173,7 +178,7 @@ def test_adapter(family, tmp_path, record_property):
         pipeline.load_lora_weights(tmp_path)
     else:
         inject(pipeline, tmp_path)
-    torch.testing.assert_close(plain_picture(pipeline, family), picture(generator), atol=2e-6, rtol=0)
+    torch.testing.assert_close(plain_picture(pipeline, family), picture(generator), atol=ROUNDING, rtol=0)
 
 
 def inject(pipeline, folder):
