@@ -39,8 +39,8 @@ NO_LORA_LOADING = {
 }
 # How far pictures may differ that are the same but for rounding.
 ROUNDING = 2e-6
-# Its noise schedule and guidance amplify: where a layer's last bit differs, which depends on the processor, the
-# picture does by 1.4e-4.
+# Its noise schedule and guidance amplify: where a layer's last bit differs, which depends on the processor,
+# the picture does by 1.4e-4.
 AMPLIFIED = {"Kandinsky3": 5e-4}
 
 pytestmark = pytest.mark.recorded("generator")
