@@ -143,6 +143,7 @@ def qwen_image21() -> dict[str, Any]:
         "scheduler": FlowMatchEulerDiscreteScheduler(),
         "vae": video(
             kind="AutoencoderKLQwenImage21",
+            decoder_base_dim=8,
             dim_mult=[1, 2, 2, 2, 2],
             temperal_downsample=[False, False, True, True],
         ),
