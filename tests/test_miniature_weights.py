@@ -8,15 +8,19 @@ import torch
 
 from dualproc_cli import miniature
 from dualproc_cli.errors import UserError
+from dualproc_cli.generator import load_generator
+from dualproc_cli.measures.clean import CleanRange
 from dualproc_cli.measures.color import ciede2000
 from dualproc_cli.miniature import reader_folder
 from dualproc_cli.miniature.training.card import card
 from dualproc_cli.miniature.training.figures import palette_figures
 from dualproc_cli.miniature.training.vlm import load_networks
+from dualproc_cli.miniature.world.judging import residual
 from dualproc_cli.miniature.world.questions import seen_color_difference
 from dualproc_cli.miniature.world.reader import load_reader, read
 from dualproc_cli.miniature.world.render import render
 from dualproc_cli.miniature.world.scene import sample_scenes, with_random_colors
+from dualproc_cli.spec import GeneratorSpec
 
 
 @pytest.fixture
@@ -93,3 +97,17 @@ def test_the_vlm_compares_each_color_of_a_palette():
     assert yes["none"] > 0.9
     assert max(yes["sky"], yes["ground"]) < 0.1
     assert yes["subject"] < 0.3, "it is small beside sky and ground"
+
+
+@pytest.mark.parametrize("prompt", ["a ball at night", "a ball in front of a house"])
+def test_what_the_generator_draws_is_clean_by_its_range_of_other_prompts(prompt):
+    """Stars, and edges of two subjects, are further from any scene; that is no artefact."""
+    generator = load_generator(
+        GeneratorSpec(width=64, height=64, steps=1, guidance_scale=0.0), torch.device("cpu")
+    )
+    reader = load_reader(reader_folder())
+    plain, other = (
+        residual(read(reader, images), images)[:, None]
+        for images in (generator.render([text] * 32, range(32)) for text in ("a ball in a field", prompt))
+    )
+    assert CleanRange.of(plain, torch.tensor([False])).holds(other).float().mean() > 0.7

@@ -31,6 +31,9 @@ WORST_COLOR = 10.0
 # CIEDE2000 by which the pixels of sky or ground may differ from an even colour. Of the base generator's
 # pictures half are within 1.2, 95 % within 2.6 and all of 288 within 4.8.
 UNEVEN = 5.0
+# How much larger the residual of the base generator's own pictures is at night, whose stars are points, and
+# with two subjects: in the median of 1,600 pictures it is .0271 and .0345, of the others .0217.
+NIGHT_RESIDUAL, PAIR_RESIDUAL = 1.25, 1.6
 DEPTH_MARGIN = 1.0  # rows: with a smaller difference, neither is nearer
 
 
@@ -110,8 +113,14 @@ PROPERTIES: dict[str, Callable[[Scene], Tensor]] = {
 
 
 def residual(reading: Reading, images: Tensor) -> Tensor:
-    """Return the root mean square distance [B] of images [B, 3, 64, 64] to the scenes read off them."""
-    return reading.residual
+    """Return the root mean square distance [B] of images [B, 3, 64, 64] to the scenes read off them.
+
+    It is that of a scene by day with one subject: what the base generator draws is further from scenes at
+    night and from those of two subjects, and so its range for prompts of one kind would not do for another.
+    """
+    usual = torch.where(reading.scene.look == NIGHT, NIGHT_RESIDUAL, 1.0)
+    usual[reading.scene.kind[:, 1] != NOBODY] = PAIR_RESIDUAL
+    return reading.residual / usual
 
 
 def texture(reading: Reading, images: Tensor) -> Tensor:
