@@ -520,6 +520,29 @@ def test_steering_that_leads_nowhere_begins_anew_and_resumes_bit_for_bit(
     assert Bundle.open(resumed).manifest.metrics == Bundle.open(straight).manifest.metrics
 
 
+@pytest.mark.parametrize("step", [1, 3])
+def test_steering_begins_at_known_prompts_once(run, monkeypatch, step):
+    begun = []
+
+    def begin(spec, generator, criterion):
+        begun.append(spec.further_prompts)
+        with torch.no_grad():
+            for parameter in generator.steering.offsets.parameters():
+                parameter.fill_(0.1)
+
+    monkeypatch.setattr("dualproc_cli.learning.phases.start_from_prompts", begin)
+    known = [*OPEN, "prompts.variety=[a pond, a ball in the snow]"]
+    straight, other = run("straight", known), run("other", [*known, "learn.steer.from_prompts=false"])
+    assert begun == [("a pond",)], "and not the prompt that is held out"
+    assert adapter(straight) != adapter(other)
+    with monkeypatch.context() as patch:
+        after_step(patch, step, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            run("resumed", known)
+    assert adapter(run("resumed", known, resume=True)) == adapter(straight)
+    assert len(begun) == 2
+
+
 def test_only_open_answers_begin_anew_and_only_if_they_should(run, hopeless):
     not_so = [[*OPEN, "questions.1.weight=0"], [*OPEN, "learn.steer.from_answers=false"]]
     for changes in (STEERED, *not_so, [*OPEN, "learn.where=[noise]"]):

@@ -39,7 +39,7 @@ questions:
   - {name: two, question: "Is it?", answer: "No", alternatives: [], visual_prompt: brand, weight: 0.5,
     region: {left: 0.1, top: 0.2, right: 0.9, bottom: 0.8},
     paraphrases: []}
-learn: {where: [noise, weights], steer: {learning_rate: 1.0e-3, from_answers: false},
+learn: {where: [noise, weights], steer: {learning_rate: 1.0e-3, from_prompts: false, from_answers: false},
   teach: {steps: 300, batch_size: 16, learning_rate: 1.0e-3, keep_steering: false},
   keep_best: last, validate_every: 50, validation_pictures: 48,
   steps: 100, batch_size: 4, micro_batch: 2, learning_rate: 5.0e-5, seed: 0,

@@ -8,12 +8,14 @@ import torch
 from small_generator import load
 from torch import nn
 
+from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.errors import UserError
 from dualproc_cli.generator import load_generator, noise_draw, read_steering, steered_call, write_steering
 from dualproc_cli.generator.color_steering import LARGEST, ColorSteering
 from dualproc_cli.generator.steering import BUDGET, GRIDS, OFFSET, Inputs, NoiseSteering, Steering, key
 from dualproc_cli.generator.wrapping import wrapped
 from dualproc_cli.learning.from_answers import open_questions, start_from_answers
+from dualproc_cli.learning.from_prompts import start_from_prompts
 from dualproc_cli.spec import GeneratorSpec, GradientSpec, load_spec
 
 PROMPTS, SEEDS = ["a house", "a red tree by the sea"], [3, 4]
@@ -229,6 +231,28 @@ def test_steering_begins_anew_at_the_answers_words_where_the_vlm_prefers_that(
     with generator.steered():
         drawn = generator.render(prompts, range(4))
     assert torch.equal(drawn, generator.render(prompts, range(4))) != begins
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_steering_begins_at_what_leads_to_a_known_prompt_that_answers(
+    generator, small_spec, tmp_path, answers
+):
+    """From the prompt that has most of its words; nowhere else where no known prompt answers."""
+    variety = "prompts.variety=[a house at night, a ball in the snow, a cat]"
+    spec = load_spec(small_spec(tmp_path), [variety, "learn.keep.conditioning=0"]).spec
+    own, known = spec.prompts.train[0], spec.prompts.variety[0]
+    generator.add_steering(["conditioning"], seed=0)
+
+    def criterion(images, rng):
+        looked_for = generator.render([known] * len(images), validation_seeds(len(images)))
+        return SimpleNamespace(loss=(images - looked_for).abs().mean() if answers else torch.ones(()))
+
+    assert start_from_prompts(spec, generator, criterion) == answers
+    with generator.steered():
+        drawn = generator.render([own, own], SEEDS)
+    torch.testing.assert_close(
+        drawn, generator.render([known if answers else own] * 2, SEEDS), atol=1e-4, rtol=0
+    )
 
 
 def test_latents_are_what_the_pipeline_would_decode(generator):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dualproc_cli.compiler import CompositeLoss
+from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.generator import Embeddings, Generator
 from dualproc_cli.learning.phase import drawing_steered, steering_of
@@ -31,14 +31,15 @@ def start_from_answers(spec: ControlSpec, generator: Generator, criterion: Compo
     """
     words, before = [question.answer for question in open_questions(spec)], generator.steering_state()
     prompts = [spec.prompts.train[index % len(spec.prompts.train)] for index in range(PICTURES)]
-    plain, loss = _draw_and_ask(spec, generator, criterion, prompts)
+    plain, before_words = draw_and_ask(generator, criterion, prompts)
     with drawing_steered(generator) as worded:
         _draw(generator, [" ".join([prompt, *words]) for prompt in prompts])
     steering_of(generator).begin_between(plain, worded.tokens())
-    _, loss_there = _draw_and_ask(spec, generator, criterion, prompts)
-    if not loss_there < loss:
+    _, there = draw_and_ask(generator, criterion, prompts)
+    lower = _asked(spec, there) < _asked(spec, before_words)
+    if not lower:
         generator.load_steering_state(before)
-    return loss_there < loss
+    return lower
 
 
 def open_questions(spec: ControlSpec) -> list[Question]:
@@ -54,12 +55,14 @@ def _draw(generator: Generator, prompts: Sequence[str]) -> Tensor:
     return generator.render(prompts, validation_seeds(len(prompts)))
 
 
-def _draw_and_ask(
-    spec: ControlSpec, generator: Generator, criterion: CompositeLoss, prompts: Sequence[str]
-) -> tuple[Embeddings, float]:
-    """Return the embeddings of prompts, and the loss of the spec's questions about their pictures."""
+def draw_and_ask(
+    generator: Generator, criterion: CompositeLoss, prompts: Sequence[str]
+) -> tuple[Embeddings, LossReport]:
+    """Draw prompts, steered as it is now; return their embeddings, and what the VLM says of the pictures."""
     with drawing_steered(generator) as pictures:
         images = _draw(generator, prompts)
-    losses = criterion(images, torch.Generator().manual_seed(0)).losses
-    loss = sum(question.weight * float(losses[question.name]) for question in spec.questions)
-    return pictures.tokens(), loss
+    return pictures.tokens(), criterion(images, torch.Generator().manual_seed(0))
+
+
+def _asked(spec: ControlSpec, report: LossReport) -> float:
+    return sum(question.weight * float(report.losses[question.name]) for question in spec.questions)

@@ -137,6 +137,8 @@ class Learner:
             NotFiniteError: the loss or its gradient is not finite; nothing has moved.
         """
         phase = self.phase
+        if not any(entry.phase == phase.name for entry in self.metrics):
+            phase.begin()
         prompts, seeds = self._choose(*self._draw(phase.batch_size))
         self._optimizer.zero_grad()
         found = self._differentiate(prompts, seeds)

@@ -16,6 +16,7 @@ from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.generator import Generator
 from dualproc_cli.keep import distance
 from dualproc_cli.learning.from_answers import open_questions, start_from_answers
+from dualproc_cli.learning.from_prompts import start_from_prompts
 from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of
 from dualproc_cli.learning.teach import Teach
 from dualproc_cli.metrics import StepMetrics, mean_probability
@@ -37,13 +38,20 @@ class Steer(Phase):
         self.learning_rate = spec.learn.steer.learning_rate
         self._nothing = generator.steering_state()  # steers nothing
 
+    def begin(self) -> None:
+        """Steer the conditioning to where a known prompt leads, if an open answer is asked for."""
+        if self._steers_to_words and self.spec.learn.steer.from_prompts and self.spec.further_prompts:
+            start_from_prompts(self.spec, self.generator, self.criterion)
+
+    @property
+    def _steers_to_words(self) -> bool:
+        return "conditioning" in self.spec.steered and bool(open_questions(self.spec))
+
     def began(self, metrics: Sequence[StepMetrics]) -> int:
         """Return after how many of ``metrics`` it last began anew, from the answers' words."""
-        steered = self.spec.learn.steer.from_answers and "conditioning" in self.spec.steered
-        words = open_questions(self.spec) if steered else []
-        recent = metrics[: self.steps][-RECENT:]
-        if len(metrics) < self.steps or not words:
+        if len(metrics) < self.steps or not (self._steers_to_words and self.spec.learn.steer.from_answers):
             return 0
+        recent, words = metrics[: self.steps][-RECENT:], open_questions(self.spec)
         return self.steps if min(mean_probability(recent, one.name) for one in words) < HOPE else 0
 
     def begin_anew(self) -> None:

@@ -227,12 +227,13 @@ class ControlSpec(SpecModel):
             return ()
         asked = _words(" ".join(text for question in self.questions for text in question.trained_wordings))
         needed = set.intersection(asked, *(_words(prompt) for prompt in self.prompts.train))
+        return tuple(prompt for prompt in self.further_prompts if needed <= _words(prompt))
+
+    @property
+    def further_prompts(self) -> tuple[str, ...]:
+        """The prompts of ``prompts.variety`` that are not held out."""
         held_out = {same_text(prompt) for prompt in self.prompts.held_out}
-        return tuple(
-            prompt
-            for prompt in self.prompts.variety
-            if same_text(prompt) not in held_out and needed <= _words(prompt)
-        )
+        return tuple(prompt for prompt in self.prompts.variety if same_text(prompt) not in held_out)
 
     def asking_only(self, questions: tuple[Question, ...]) -> "ControlSpec":
         """Return a spec that asks ``questions`` and nothing else, not even whether the picture is clean."""

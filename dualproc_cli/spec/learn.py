@@ -144,6 +144,11 @@ class SteerSpec(SpecModel):
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
         default=1e-3, description="AdamW's learning rate for what is steered."
     )
+    from_prompts: bool = Field(
+        default=True,
+        description="Whether steering the conditioning begins, for open answers, at what leads from a prompt "
+        "to one of prompts.variety whose pictures answer as expected, if the loss is lower there.",
+    )
     from_answers: bool = Field(
         default=True,
         description="Whether steering the conditioning, where it led nowhere, begins anew, at what the words "
