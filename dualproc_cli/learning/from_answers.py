@@ -6,7 +6,7 @@ text encoder may know them: "a house in a field" becomes "a house in a field nig
 from nothing come out cleaner, so that this comes second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -31,15 +31,17 @@ def start_from_answers(spec: ControlSpec, generator: Generator, criterion: Compo
     """
     words, before = [question.answer for question in open_questions(spec)], generator.steering_state()
     prompts = [spec.prompts.train[index % len(spec.prompts.train)] for index in range(PICTURES)]
-    plain, before_words = draw_and_ask(generator, criterion, prompts)
-    with drawing_steered(generator) as worded:
-        _draw(generator, [" ".join([prompt, *words]) for prompt in prompts])
-    steering_of(generator).begin_between(plain, worded.tokens())
-    _, there = draw_and_ask(generator, criterion, prompts)
-    lower = _asked(spec, there) < _asked(spec, before_words)
-    if not lower:
+
+    def ask(prompts: Sequence[str]) -> tuple[Embeddings, float]:
+        return draw_and_ask(generator, criterion, prompts, lambda report: _of_questions(spec, report))
+
+    plain, loss = ask(prompts)
+    worded, _ = ask([" ".join([prompt, *words]) for prompt in prompts])
+    steering_of(generator).begin_between(plain, worded)
+    _, loss_there = ask(prompts)
+    if not loss_there < loss:
         generator.load_steering_state(before)
-    return lower
+    return loss_there < loss
 
 
 def open_questions(spec: ControlSpec) -> list[Question]:
@@ -51,18 +53,26 @@ def open_questions(spec: ControlSpec) -> list[Question]:
     return [question for question in learned if opposite_answer(question.answer, ()) is None]
 
 
-def _draw(generator: Generator, prompts: Sequence[str]) -> Tensor:
-    return generator.render(prompts, validation_seeds(len(prompts)))
-
-
 def draw_and_ask(
-    generator: Generator, criterion: CompositeLoss, prompts: Sequence[str]
-) -> tuple[Embeddings, LossReport]:
-    """Draw prompts, steered as it is now; return their embeddings, and what the VLM says of the pictures."""
-    with drawing_steered(generator) as pictures:
-        images = _draw(generator, prompts)
-    return pictures.tokens(), criterion(images, torch.Generator().manual_seed(0))
+    generator: Generator,
+    criterion: CompositeLoss,
+    prompts: Sequence[str],
+    loss_of: Callable[[LossReport], float | Tensor],
+) -> tuple[Embeddings, float]:
+    """Draw prompts, steered as it is now; return their embeddings and their pictures' mean loss."""
+    tokens: dict[str, list[Tensor]] = {}
+    loss, seeds = 0.0, validation_seeds(len(prompts))
+    size = generator.micro_batch(len(prompts))
+    for start in range(0, len(prompts), size):
+        part = prompts[start : start + size]
+        with drawing_steered(generator) as pictures:
+            images = generator.render(part, seeds[start : start + size])
+        for key, embeddings in pictures.tokens().items():
+            tokens.setdefault(key, []).extend(embeddings)
+        report = criterion(images, torch.Generator().manual_seed(0))
+        loss += float(loss_of(report)) * len(part) / len(prompts)
+    return tokens, loss
 
 
-def _asked(spec: ControlSpec, report: LossReport) -> float:
+def _of_questions(spec: ControlSpec, report: LossReport) -> float:
     return sum(question.weight * float(report.losses[question.name]) for question in spec.questions)

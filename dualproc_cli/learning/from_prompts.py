@@ -35,8 +35,8 @@ def start_from_prompts(spec: ControlSpec, generator: Generator, criterion: Compo
     nothing = generator.steering_state()
 
     def ask(prompts: Sequence[str]) -> tuple[Embeddings, float]:
-        tokens, report = draw_and_ask(generator, criterion, prompts)
-        return tokens, float(report.loss + spec.learn.keep.conditioning * steering.conditioning_cost())
+        tokens, loss = draw_and_ask(generator, criterion, prompts, lambda report: report.loss)
+        return tokens, loss + spec.learn.keep.conditioning * float(steering.conditioning_cost())
 
     learned = [train[index % len(train)] for index in range(PICTURES)]
     starts = [(ask(learned)[1], nothing)]
