@@ -249,6 +249,7 @@ def test_steering_begins_at_what_leads_to_a_known_prompt_that_answers(
         return SimpleNamespace(loss=(images - looked_for).abs().mean() if answers else torch.ones(()))
 
     assert start_from_prompts(spec, generator, criterion) == answers
+    assert generator.steering.conditioning_cost() == 0, "it is held to where it began"
     with generator.steered():
         drawn = generator.render([own, own], SEEDS)
     torch.testing.assert_close(
@@ -284,9 +285,9 @@ def test_steering_comes_back_from_its_file(generator, tmp_path, where):
     data = write_steering(generator.steering, tmp_path).read_bytes()
     found = read_steering(tmp_path)
     assert (found.inputs, found.where) == (generator.steering.inputs, where)
-    kept = generator.steering.state_dict()
-    assert found.state_dict().keys() == kept.keys()
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in found.state_dict().items())
+    kept = generator.steering.learned
+    assert found.learned.keys() == kept.keys()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in found.learned.items())
     assert write_steering(found, tmp_path).read_bytes() == data
     (tmp_path / "steering.safetensors").write_bytes(data[:-1])
     with pytest.raises(UserError, match=r"steering\.safetensors: not the file of a steering, or damaged"):

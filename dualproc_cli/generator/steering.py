@@ -103,6 +103,7 @@ class Steering(nn.Module):
             times `OFFSET`, they are in units of its root mean square. With those of each alone, the tokens of
             the subjects turn into something else before that of the place does; with that of all alone, they
             cannot stay what they were.
+        origins: offsets that those of the conditioning are held to; none at first.
         colors: recolours the pictures, or None.
     """
 
@@ -121,6 +122,18 @@ class Steering(nn.Module):
         self.offsets = nn.ParameterDict(
             {key: nn.Parameter(torch.zeros(1 + tokens, size)) for key, (tokens, size, _) in steered.items()}
         )
+        self.origins = nn.ParameterDict(
+            {key: nn.Parameter(torch.zeros_like(value), False) for key, value in self.offsets.items()}
+        )
+
+    @property
+    def learned(self) -> dict[str, nn.Parameter]:
+        """What learning moves, by name: all parameters but the origins."""
+        return {name: value for name, value in self.named_parameters() if not name.startswith("origins.")}
+
+    def drop(self, key: str) -> None:
+        """Steer what has this `key` no more."""
+        del self.offsets[key], self.origins[key]
 
     @property
     def start(self) -> Start:
@@ -136,7 +149,7 @@ class Steering(nn.Module):
         """
         if key not in self.offsets:
             return embedding
-        added = self._by_token(key)
+        added = _by_token(self.offsets[key])
         if embedding.ndim == 3:
             beyond = OFFSET * self.offsets[key][:1].expand(max(embedding.shape[1] - len(added), 0), -1)
             added = torch.cat([added[: embedding.shape[1]], beyond])
@@ -161,14 +174,18 @@ class Steering(nn.Module):
             else:
                 offset[0] = change
 
-    def _by_token(self, key: str) -> Tensor:
-        """Return what each token gets, [L, D], or all together, [1, D], in units of the root mean square."""
-        every, own = self.offsets[key][:1], self.offsets[key][1:]
-        return OFFSET * (every + own if len(own) else every)
+    @torch.no_grad()
+    def hold(self) -> None:
+        """From here on, steering the conditioning costs what it moves from where it is now."""
+        for key, origin in self.origins.items():
+            origin.copy_(self.offsets[key])
 
     def conditioning_cost(self) -> Tensor:
-        """Return the mean square of all offsets, in units of the embeddings' own, a scalar."""
-        offsets = [self._by_token(key).flatten() for key in self.offsets]
+        """Return the offsets' mean square distance from the origins, in units of the embeddings' own."""
+        offsets = [
+            (_by_token(offset) - _by_token(self.origins[key])).flatten()
+            for key, offset in self.offsets.items()
+        ]
         return torch.cat(offsets).square().mean() if offsets else torch.zeros(())
 
     def about_prompts(self, seen: Mapping[str, Tensor], count: int) -> Tensor:
@@ -194,6 +211,12 @@ def key(encoder: str, embedding: Tensor) -> str:
     The layers of a text encoder, which are of one size, share an offset.
     """
     return f"{encoder}-{embedding.ndim}-{embedding.shape[-1]}"
+
+
+def _by_token(offset: Tensor) -> Tensor:
+    """Return what each token gets, [L, D], or all together, [1, D], in units of the root mean square."""
+    every, own = offset[:1], offset[1:]
+    return OFFSET * (every + own if len(own) else every)
 
 
 def _over_tokens(embedding: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def write_steering(steering: Steering, folder: Path) -> Path:
     # The embeddings keep their order, in which the networks read them.
     metadata = {"format": "pt", METADATA_KEY: json.dumps(built_from)}
     path = folder / FILE_NAME
-    write_atomically(path, tensor_file(cpu_copies(dict(steering.named_parameters())), metadata))
+    write_atomically(path, tensor_file(cpu_copies(dict(steering.learned)), metadata))
     return path
 
 
@@ -51,8 +51,8 @@ def read_steering(folder: Path) -> Steering:
         )
         steering = Steering(inputs, tuple(built_from["where"]), seed=0)
         for name in [name for name in steering.offsets if f"offsets.{name}" not in tensors]:
-            del steering.offsets[name]  # no picture depended on it
-        steering.load_state_dict(tensors)
+            steering.drop(name)  # no picture depended on it
+        steering.load_state_dict({**steering.origins.state_dict(prefix="origins."), **tensors})
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: no such file; expected a bundle that was learned with learn.teach.keep_steering"

@@ -49,6 +49,7 @@ def start_from_prompts(spec: ControlSpec, generator: Generator, criterion: Compo
         generator.load_steering_state(nothing)
     _, best = min(starts, key=lambda start: start[0])
     generator.load_steering_state(best)
+    steering.hold()  # it is as much what the generator was trained on as the spec's own prompts are
     return best is not nothing
 
 

@@ -61,7 +61,7 @@ class Steer(Phase):
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the weights of the steering."""
-        return list(steering_of(self.generator).parameters())
+        return list(steering_of(self.generator).learned.values())
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
