@@ -499,7 +499,7 @@ def test_either_phase_resumes_bit_for_bit(run, monkeypatch, step):
 @pytest.fixture
 def hopeless(monkeypatch):
     """Steering the conditioning begins anew after its steps, whatever was found."""
-    monkeypatch.setattr("dualproc_cli.learning.phases.HOPE", 1.1)
+    monkeypatch.setattr("dualproc_cli.learning.phases.LOST", 1.1)
 
 
 @pytest.mark.parametrize("step", [3, 4])  # where it begins anew, and after that
@@ -520,27 +520,25 @@ def test_steering_that_leads_nowhere_begins_anew_and_resumes_bit_for_bit(
     assert Bundle.open(resumed).manifest.metrics == Bundle.open(straight).manifest.metrics
 
 
-@pytest.mark.parametrize("step", [1, 3])
-def test_steering_begins_at_known_prompts_once(run, monkeypatch, step):
-    begun = []
+@pytest.mark.parametrize("better", [True, False], ids=["known", "none known"])
+def test_steering_that_is_not_clean_begins_anew_at_known_prompts_or_goes_on(run, monkeypatch, better):
+    asked, left = [], []
 
     def begin(spec, generator, criterion):
-        begun.append(spec.further_prompts)
-        with torch.no_grad():
-            for parameter in generator.steering.offsets.parameters():
-                parameter.fill_(0.1)
+        asked.append(spec.further_prompts)
+        left.append(generator.steering_state())
+        return better
 
     monkeypatch.setattr("dualproc_cli.learning.phases.start_from_prompts", begin)
-    known = [*OPEN, "prompts.variety=[a pond, a ball in the snow]"]
-    straight, other = run("straight", known), run("other", [*known, "learn.steer.from_prompts=false"])
-    assert begun == [("a pond",)], "and not the prompt that is held out"
-    assert adapter(straight) != adapter(other)
-    with monkeypatch.context() as patch:
-        after_step(patch, step, lambda: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(Interrupted):
-            run("resumed", known)
-    assert adapter(run("resumed", known, resume=True)) == adapter(straight)
-    assert len(begun) == 2
+    monkeypatch.setattr("dualproc_cli.learning.phases.UNCLEAN", 1.1)
+    monkeypatch.setattr("dualproc_cli.learning.phases.LOST", 0.0)
+    known = [*OPEN, "prompts.variety=[a pond, a ball in the snow]", "learn.keep.clean=0.5"]
+    folder = run("straight", known)
+    assert phases(folder) == ["steer"] * (3 + 3) + ["teach"] * 3
+    assert asked == [("a pond",)], "and not the prompt that is held out"
+    assert not any(tensor.any() for name, tensor in left[0].items() if name.startswith("offsets."))
+    assert phases(run("other", [*known, "learn.steer.from_prompts=false"])) == ["steer"] * 3 + ["teach"] * 3
+    assert asked == [("a pond",)]
 
 
 def test_only_open_answers_begin_anew_and_only_if_they_should(run, hopeless):

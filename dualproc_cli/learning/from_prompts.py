@@ -1,12 +1,13 @@
-"""Where steering the conditioning begins: at what leads to a known prompt whose pictures answer as expected.
+"""Where steering the conditioning begins anew, first choice: what leads to prompts that answer as expected.
 
-An offset that is found from nothing, by the answers' gradient alone, is right before it is clean: of two
-subjects it made two blots. But where other prompts are known (``prompts.variety``), one of them may say what
-is asked for: "a house at night". What leads there from "a house in a field" leads to night from others, too.
+An offset that is found from nothing may be right before it is clean: of two subjects it made two blots. Where
+other prompts are known (``prompts.variety``), some of them may say what is asked for, as "a house at night"
+does, and what leads there from "a house in a field" leads to night from others, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
+from itertools import product
 
 import torch
 
@@ -16,17 +17,19 @@ from dualproc_cli.learning.from_answers import PICTURES, draw_and_ask
 from dualproc_cli.learning.phase import steering_of
 from dualproc_cli.spec import ControlSpec
 
+Change = tuple[tuple[str, str], ...]
+
 FEW = 4  # pictures of each known prompt that the VLM is asked about
 BETTER = 0.5  # share of the loss of the spec's own prompts that a known one may have at most, to be tried
-TRIED = 6  # known prompts that are tried: of those, the ones that change the fewest words
+TRIED = 6  # changes that are tried: of those to such prompts, the ones of the fewest words
 
 
 @torch.no_grad()
 def start_from_prompts(spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> bool:
-    """Set the offsets to what leads to a known prompt, if the loss is lower there: the lowest of `TRIED`.
+    """Set the offsets to what leads to known prompts, if the loss is lower there: the lowest of `TRIED`.
 
-    The way to a known prompt is that from the spec's prompt that shares most words with it. Changing a word
-    for another subject's, it would change the subject of other prompts too.
+    A change of words leads from one prompt to another: "in a field" to "at night". What it changes of the
+    embeddings hangs on the other words, and is the mean over all pairs of known prompts that it connects.
 
     Returns:
         Whether they were set.
@@ -42,9 +45,10 @@ def start_from_prompts(spec: ControlSpec, generator: Generator, criterion: Compo
     starts = [(ask(learned)[1], nothing)]
     known = {prompt: ask([prompt] * FEW) for prompt in (*train, *spec.further_prompts)}
     better = [prompt for prompt in spec.further_prompts if known[prompt][1] < BETTER * starts[0][0]]
-    ways = [max((_alike(own, prompt), own, prompt) for own in train) for prompt in better]
-    for _, own, prompt in sorted(ways, key=lambda way: (-way[0], known[way[2]][1]))[:TRIED]:
-        steering.begin_between(known[own][0], known[prompt][0])
+    for pairs in _changes(train, list(known), better)[:TRIED]:
+        steering.begin_between(
+            *(_together(known[prompt][0] for prompt in end) for end in zip(*pairs, strict=True))
+        )
         starts.append((ask(learned)[1], generator.steering_state()))
         generator.load_steering_state(nothing)
     _, best = min(starts, key=lambda start: start[0])
@@ -53,5 +57,31 @@ def start_from_prompts(spec: ControlSpec, generator: Generator, criterion: Compo
     return best is not nothing
 
 
-def _alike(one: str, other: str) -> float:
-    return SequenceMatcher(None, one.split(), other.split()).ratio()
+def _changes(
+    train: Sequence[str], known: Sequence[str], better: Sequence[str]
+) -> list[list[tuple[str, str]]]:
+    """Return the pairs of prompts that each change connects, the change of the fewest words first.
+
+    They are all changes from a prompt of ``train`` to one of ``better``, and connect others of these as well.
+    """
+    pairs: dict[Change, list[tuple[str, str]]] = {}
+    for one, other in product(known, better):
+        pairs.setdefault(_change(one, other), []).append((one, other))
+    wanted = dict.fromkeys(_change(one, other) for one, other in product(train, better))
+    found = sorted(wanted, key=lambda change: sum(len(part.split()) for ends in change for part in ends))
+    return [pairs[change] for change in found]
+
+
+def _change(one: str, other: str) -> Change:
+    """Return which words are replaced by which, in their order."""
+    before, after = one.split(), other.split()
+    return tuple(
+        (" ".join(before[a:b]), " ".join(after[c:d]))
+        for tag, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+        if tag != "equal"
+    )
+
+
+def _together(found: Iterable[Embeddings]) -> Embeddings:
+    parts = list(found)
+    return {key: [one for part in parts for one in part[key]] for key in parts[0]}

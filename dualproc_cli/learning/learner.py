@@ -137,8 +137,6 @@ class Learner:
             NotFiniteError: the loss or its gradient is not finite; nothing has moved.
         """
         phase = self.phase
-        if not any(entry.phase == phase.name for entry in self.metrics):
-            phase.begin()
         prompts, seeds = self._choose(*self._draw(phase.batch_size))
         self._optimizer.zero_grad()
         found = self._differentiate(prompts, seeds)
@@ -228,7 +226,7 @@ class Learner:
 
     def _begin_anew(self) -> None:
         """Begin the phase anew, because it led nowhere."""
-        self.phase.begin_anew()
+        self.phase.begin_anew([entry for entry in self.metrics if entry.phase == self.phase.name])
         self.best = None
         self._enter(self.phase)
 

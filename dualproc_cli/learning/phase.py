@@ -82,14 +82,11 @@ class Phase(ABC):
         """Return what is moved."""
         return self.generator.adapter_parameters()
 
-    def begin(self) -> None:  # noqa: B027 (most phases begin at what is there)
-        """Set what is moved to where the phase begins, before its first step."""
-
     def began(self, metrics: Sequence[StepMetrics]) -> int:
         """Return after how many of the phase's steps, which ``metrics`` are of, it last began anew."""
         return 0
 
-    def begin_anew(self) -> None:
+    def begin_anew(self, metrics: Sequence[StepMetrics]) -> None:
         """Set what is moved to where the phase begins anew.
 
         Raises:

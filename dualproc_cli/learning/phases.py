@@ -20,11 +20,12 @@ from dualproc_cli.learning.from_prompts import start_from_prompts
 from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of
 from dualproc_cli.learning.teach import Teach
 from dualproc_cli.metrics import StepMetrics, mean_probability
-from dualproc_cli.spec import ControlSpec
+from dualproc_cli.spec import CLEAN, ControlSpec, Question
 
-# After its steps, steering the conditioning begins anew, from the answers' words, if an open answer's P is
-# below HOPE, in the mean over the last RECENT of them. Sooner, it left answers that would have been found.
-HOPE, RECENT = 0.2, 20
+# After its steps, steering the conditioning to an open answer begins anew if the answer's P is below LOST, or
+# that of the picture being clean below UNCLEAN, in the mean over the last RECENT of them. What is found from
+# nothing goes least far, and holds best for other prompts; ended sooner, it left answers that are found later.
+LOST, UNCLEAN, RECENT = 0.2, 0.7, 20
 
 
 class Steer(Phase):
@@ -38,26 +39,41 @@ class Steer(Phase):
         self.learning_rate = spec.learn.steer.learning_rate
         self._nothing = generator.steering_state()  # steers nothing
 
-    def begin(self) -> None:
-        """Steer the conditioning to where a known prompt leads, if an open answer is asked for."""
-        if self._steers_to_words and self.spec.learn.steer.from_prompts and self.spec.further_prompts:
-            start_from_prompts(self.spec, self.generator, self.criterion)
+    def began(self, metrics: Sequence[StepMetrics]) -> int:
+        """Return after how many of ``metrics`` it last began anew, at what other words lead to."""
+        if len(metrics) < self.steps:
+            return 0
+        return self.steps if self._is_lost(metrics) or self._is_unclean(metrics) else 0
+
+    def begin_anew(self, metrics: Sequence[StepMetrics]) -> None:
+        """Steer to what leads to known prompts; else, if nothing was found, to what the answers' words change."""
+        found = self.generator.steering_state()
+        self.generator.load_steering_state(self._nothing)
+        if self._knows_prompts and start_from_prompts(self.spec, self.generator, self.criterion):
+            return
+        if not self._is_lost(metrics):
+            self.generator.load_steering_state(found)
+        elif self.spec.learn.steer.from_answers:
+            start_from_answers(self.spec, self.generator, self.criterion)
 
     @property
-    def _steers_to_words(self) -> bool:
-        return "conditioning" in self.spec.steered and bool(open_questions(self.spec))
+    def _words(self) -> list[Question]:
+        return open_questions(self.spec) if "conditioning" in self.spec.steered else []
 
-    def began(self, metrics: Sequence[StepMetrics]) -> int:
-        """Return after how many of ``metrics`` it last began anew, from the answers' words."""
-        if len(metrics) < self.steps or not (self._steers_to_words and self.spec.learn.steer.from_answers):
-            return 0
-        recent, words = metrics[: self.steps][-RECENT:], open_questions(self.spec)
-        return self.steps if min(mean_probability(recent, one.name) for one in words) < HOPE else 0
+    @property
+    def _knows_prompts(self) -> bool:
+        return bool(self._words and self.spec.learn.steer.from_prompts and self.spec.further_prompts)
 
-    def begin_anew(self) -> None:
-        """Steer the conditioning to where the answers' words lead, and nothing else."""
-        self.generator.load_steering_state(self._nothing)
-        start_from_answers(self.spec, self.generator, self.criterion)
+    def _is_lost(self, metrics: Sequence[StepMetrics]) -> bool:
+        elsewhere = self._knows_prompts or self.spec.learn.steer.from_answers
+        return elsewhere and any(self._mean(metrics, question.name) < LOST for question in self._words)
+
+    def _is_unclean(self, metrics: Sequence[StepMetrics]) -> bool:
+        asked = CLEAN.name in metrics[-1].probabilities
+        return self._knows_prompts and asked and self._mean(metrics, CLEAN.name) < UNCLEAN
+
+    def _mean(self, metrics: Sequence[StepMetrics], question: str) -> float:
+        return mean_probability(metrics[: self.steps][-RECENT:], question)
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the weights of the steering."""

@@ -59,7 +59,7 @@ def run(
                 return Ending("out-of-memory", f"{message}; {_advice(smaller)}")
             progress.show(learner.metrics, learner.steps)
             if learner.steps > steps:
-                progress.say(f"{learner.phase.name} led nowhere; it begins anew at the answers' words")
+                progress.say(f"{learner.phase.name} led nowhere; it begins anew at other words")
             if step % learn.checkpoint_every == 0 or learner.finished or interruption.requested:
                 saved = _save(learner, checkpoint, saved)
     taken = len(learner.metrics)

@@ -9,6 +9,7 @@ Usage::
 
 from dualproc_cli.spec.canonical import canonical, json_schema, spec_digest
 from dualproc_cli.spec.control import (
+    CLEAN,
     ControlSpec,
     EvaluateSpec,
     PromptsSpec,
@@ -42,6 +43,7 @@ from dualproc_cli.spec.visual_prompts import (
 )
 
 __all__ = [
+    "CLEAN",
     "STEERED",
     "AdapterSpec",
     "BoxPrompt",

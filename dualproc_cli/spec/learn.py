@@ -146,13 +146,13 @@ class SteerSpec(SpecModel):
     )
     from_prompts: bool = Field(
         default=True,
-        description="Whether steering the conditioning begins, for open answers, at what leads from a prompt "
-        "to one of prompts.variety whose pictures answer as expected, if the loss is lower there.",
+        description="Whether steering the conditioning to an open answer, where it led nowhere or to what is "
+        "not clean, begins anew at what leads to those of prompts.variety whose pictures answer as expected.",
     )
     from_answers: bool = Field(
         default=True,
-        description="Whether steering the conditioning, where it led nowhere, begins anew, at what the words "
-        "of open answers, added to the prompts, change of their embeddings.",
+        description="Whether it begins anew, where it led nowhere and no such prompt is known, at what the "
+        "words of open answers, added to the prompts, change of their embeddings.",
     )
 
 
