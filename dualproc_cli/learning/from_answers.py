@@ -1,4 +1,4 @@
-"""Where steering the conditioning begins anew, second choice: what the answers' words change of the embeddings.
+"""Where steering the conditioning begins anew, second choice: at what the answers' own words change.
 
 Where it leads hangs on its first steps. While an answer is not likely at all, its gradient says little about
 what such a picture looks like, and may lead to where the subject is gone. But an open answer is words, and a

@@ -24,7 +24,7 @@ from dualproc_cli.spec import CLEAN, ControlSpec, Question
 
 # After its steps, steering the conditioning to an open answer begins anew if the answer's P is below LOST, or
 # that of the picture being clean below UNCLEAN, in the mean over the last RECENT of them. What is found from
-# nothing goes least far, and holds best for other prompts; ended sooner, it left answers that are found later.
+# nothing goes least far, and holds best for other prompts; ended sooner, it left answers that come later.
 LOST, UNCLEAN, RECENT = 0.2, 0.7, 20
 
 
@@ -46,7 +46,7 @@ class Steer(Phase):
         return self.steps if self._is_lost(metrics) or self._is_unclean(metrics) else 0
 
     def begin_anew(self, metrics: Sequence[StepMetrics]) -> None:
-        """Steer to what leads to known prompts; else, if nothing was found, to what the answers' words change."""
+        """Steer to where known prompts lead; else, if nothing was found, to where the answers' words do."""
         found = self.generator.steering_state()
         self.generator.load_steering_state(self._nothing)
         if self._knows_prompts and start_from_prompts(self.spec, self.generator, self.criterion):
