@@ -192,7 +192,7 @@ def test_gradient_agrees_with_a_finite_difference(generator, where, gradient):
         with generator.steered():
             return generator.render(PROMPTS, SEEDS, gradient=gradient).double().square().mean()
 
-    parameters = [one for one in generator.steering.parameters() if one.requires_grad]
+    parameters = list(generator.steering.learned.values())
     slopes = torch.autograd.grad(loss(), parameters, allow_unused=True)
     pairs = [(one, slope) for one, slope in zip(parameters, slopes, strict=True) if slope is not None]
     step = 1e-3
