@@ -234,10 +234,10 @@ def test_steering_begins_anew_at_the_answers_words_where_the_vlm_prefers_that(
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_steering_begins_at_what_leads_to_a_known_prompt_that_answers(
+def test_steering_begins_anew_at_what_leads_to_a_known_prompt_that_answers(
     generator, small_spec, tmp_path, answers
 ):
-    """From the prompt that has most of its words; nowhere else where no known prompt answers."""
+    """By the change of the fewest words; nowhere else where no known prompt answers."""
     variety = "prompts.variety=[a house at night, a ball in the snow, a cat]"
     spec = load_spec(small_spec(tmp_path), [variety, "learn.keep.conditioning=0"]).spec
     own, known = spec.prompts.train[0], spec.prompts.variety[0]

@@ -67,7 +67,7 @@ def _changes(
     pairs: dict[Change, list[tuple[str, str]]] = {}
     for one, other in product(known, better):
         pairs.setdefault(_change(one, other), []).append((one, other))
-    wanted = dict.fromkeys(_change(one, other) for one, other in product(train, better))
+    wanted = dict.fromkeys(_change(one, other) for one, other in product(train, better) if one != other)
     found = sorted(wanted, key=lambda change: sum(len(part.split()) for ends in change for part in ends))
     return [pairs[change] for change in found]
 

@@ -37,7 +37,7 @@ class PromptsSpec(SpecModel):
         description="Further prompts for learning, so that the control holds for others than those of train: "
         "a share learn.variety of the pictures is drawn from them while the answers move the weights. Left "
         "out are those that are held out, and those without a word that the questions share with all of "
-        "train. Steering may begin at one of them (learn.steer.from_prompts)." + PRESET,
+        "train. Steering may begin anew at what leads to them (learn.steer.from_prompts)." + PRESET,
     )
 
     @property
