@@ -7,6 +7,7 @@ from nothing come out cleaner, so that this comes second.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def start_from_answers(spec: ControlSpec, generator: Generator, criterion: Compo
         Whether they were set.
     """
     words, before = [question.answer for question in open_questions(spec)], generator.steering_state()
-    prompts = [spec.prompts.train[index % len(spec.prompts.train)] for index in range(PICTURES)]
+    prompts = prompts_in_turn(spec)
 
     def ask(prompts: Sequence[str]) -> tuple[Embeddings, float]:
         return draw_and_ask(generator, criterion, prompts, lambda report: _of_questions(spec, report))
@@ -51,6 +52,11 @@ def open_questions(spec: ControlSpec) -> list[Question]:
     """
     learned = [question for question in spec.questions if question.weight > 0 and question.alternatives]
     return [question for question in learned if opposite_answer(question.answer, ()) is None]
+
+
+def prompts_in_turn(spec: ControlSpec) -> list[str]:
+    """Return `PICTURES` prompts, those that are learned on in turn."""
+    return list(islice(cycle(spec.prompts.train), PICTURES))
 
 
 def draw_and_ask(

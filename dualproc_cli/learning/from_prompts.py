@@ -13,7 +13,7 @@ import torch
 
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.generator import Embeddings, Generator
-from dualproc_cli.learning.from_answers import PICTURES, draw_and_ask
+from dualproc_cli.learning.from_answers import draw_and_ask, prompts_in_turn
 from dualproc_cli.learning.phase import steering_of
 from dualproc_cli.spec import ControlSpec
 
@@ -41,7 +41,7 @@ def start_from_prompts(spec: ControlSpec, generator: Generator, criterion: Compo
         tokens, loss = draw_and_ask(generator, criterion, prompts, lambda report: report.loss)
         return tokens, loss + spec.learn.keep.conditioning * float(steering.conditioning_cost())
 
-    learned = [train[index % len(train)] for index in range(PICTURES)]
+    learned = prompts_in_turn(spec)
     starts = [(ask(learned)[1], nothing)]
     known = {prompt: ask([prompt] * FEW) for prompt in (*train, *spec.further_prompts)}
     better = [prompt for prompt in spec.further_prompts if known[prompt][1] < BETTER * starts[0][0]]

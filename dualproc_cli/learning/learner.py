@@ -100,8 +100,13 @@ class Learner:
     @property
     def _taken(self) -> int:
         """The number of steps taken in the present phase, since it last began."""
-        taken = [entry for entry in self.metrics if entry.phase == self.phase.name]
+        taken = self._taken_in_all
         return len(taken) - self.phase.began(taken)
+
+    @property
+    def _taken_in_all(self) -> list[StepMetrics]:
+        """The steps taken in the present phase, also before it began anew."""
+        return [entry for entry in self.metrics if entry.phase == self.phase.name]
 
     @property
     def holds(self) -> bool:
@@ -226,7 +231,7 @@ class Learner:
 
     def _begin_anew(self) -> None:
         """Begin the phase anew, because it led nowhere."""
-        self.phase.begin_anew([entry for entry in self.metrics if entry.phase == self.phase.name])
+        self.phase.begin_anew(self._taken_in_all)
         self.best = None
         self._enter(self.phase)
 
