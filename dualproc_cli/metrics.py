@@ -3,7 +3,7 @@
 One batch is a handful of pictures, so a single step says little: means are taken over `WINDOW` steps.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -89,15 +89,21 @@ def first_and_last_probability(metrics: Sequence[StepMetrics], question: str) ->
     return first, last
 
 
-def holds_above(metrics: Sequence[StepMetrics], threshold: float | None, questions: Iterable[str]) -> bool:
-    """Return whether P(answer) of each of ``questions`` is above ``threshold``.
+def first_held(
+    metrics: Sequence[StepMetrics], threshold: float | None, questions: Sequence[str]
+) -> int | None:
+    """Return after how many of ``metrics``, of one phase, P(answer) of each question first held.
 
-    It is averaged over the last `WINDOW` steps. Without a threshold or that many steps, return False.
+    It holds if its mean over `WINDOW` steps is above ``threshold``. Return None if it never did, or without a
+    threshold.
     """
-    if threshold is None or len(_of_phase(metrics)) < WINDOW:
-        return False
-    recent = recent_probabilities(metrics)
-    return min(recent[name] for name in questions) > threshold
+    if threshold is None:
+        return None
+    for count in range(WINDOW, len(metrics) + 1):
+        window = metrics[count - WINDOW : count]
+        if all(mean_probability(window, question) > threshold for question in questions):
+            return count
+    return None
 
 
 def _of_phase(metrics: Sequence[StepMetrics]) -> Sequence[StepMetrics]:

@@ -30,7 +30,7 @@ from dualproc_cli.metrics import (
     StepMetrics,
     Validation,
     first_and_last_probability,
-    holds_above,
+    first_held,
     recent_loss,
     recent_probabilities,
 )
@@ -80,10 +80,11 @@ def test_recent_means_look_back_over_the_window():
     assert recent_loss(metrics) == 6.5
     assert recent_probabilities(metrics) == {"q": pytest.approx(0.6)}
     assert first_and_last_probability(metrics, "q") == (pytest.approx(0.3), pytest.approx(0.6))
-    assert holds_above(metrics, 0.59, ["q"])
-    assert not holds_above(metrics, 0.61, ["q"])
-    assert not holds_above(metrics, None, ["q"])
-    assert not holds_above(metrics[-WINDOW + 1 :], 0.1, ["q"])
+    assert first_held(metrics, 0.59, ["q"]) == 8
+    assert first_held(metrics, 0.31, ["q"]) == 6
+    assert first_held(metrics, 0.61, ["q"]) is None
+    assert first_held(metrics, None, ["q"]) is None
+    assert first_held(metrics[-WINDOW + 1 :], 0.1, ["q"]) is None
 
 
 # Staying close to the base
@@ -337,10 +338,28 @@ def test_keep_best_leaves_a_bundle_of_an_interrupted_run(run, tmp_path, monkeypa
     assert adapter(run("again", resume=False)) == adapter(run(resume=True))
 
 
-def test_stop_at_ends_the_run_early(run, quiet):
-    manifest = Bundle.open(run(changes=["learn.stop_at=1e-7"])).manifest
+def test_stop_at_ends_the_run_at_once_if_the_rate_does_not_fall(run, quiet):
+    changes = ["learn.stop_at=1e-7"]
+    manifest = Bundle.open(run(changes=changes)).manifest
     assert (manifest.outcome.reason, manifest.outcome.step) == ("stop_at", WINDOW)
     assert "holds above 1e-07" in quiet.file.getvalue()
+
+
+def test_stop_at_lets_the_rate_fall_first_and_is_resumed(run, tmp_path, monkeypatch, quiet):
+    changes = ["learn.stop_at=1e-7", "learn.steps=20", "learn.schedule=warmup-stable-decay"]
+    straight = run("straight", changes)
+    manifest = Bundle.open(straight).manifest
+    assert (manifest.outcome.reason, manifest.outcome.step) == ("stop_at", math.ceil(WINDOW / 0.6))
+    rates = [step.learning_rate for step in manifest.metrics]
+    assert rates[0] < rates[1] == rates[WINDOW - 1] == max(rates)
+    assert sorted(rates[WINDOW:], reverse=True) == rates[WINDOW:]
+    assert rates[-1] < rates[WINDOW - 1] / 3
+    assert "it ends early" in quiet.file.getvalue()
+    with monkeypatch.context() as patch:
+        after_step(patch, WINDOW + 1, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            run("again", changes)
+    assert adapter(run("again", changes, resume=True)) == adapter(straight)
 
 
 def test_stop_at_does_not_wait_for_questions_without_weight(run, monkeypatch):

@@ -15,7 +15,7 @@ from torch import Tensor
 from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.generator import Embeddings, Generator
-from dualproc_cli.learning.phase import drawing_steered, steering_of
+from dualproc_cli.learning.phase import drawing_steered, micro_batches, steering_of
 from dualproc_cli.spec import ControlSpec, Question, opposite_answer
 
 PICTURES = 8  # that the VLM is asked about, with the words' change and without
@@ -34,7 +34,7 @@ def start_from_answers(spec: ControlSpec, generator: Generator, criterion: Compo
     prompts = prompts_in_turn(spec)
 
     def ask(prompts: Sequence[str]) -> tuple[Embeddings, float]:
-        return draw_and_ask(generator, criterion, prompts, lambda report: _of_questions(spec, report))
+        return draw_and_ask(spec, generator, criterion, prompts, lambda report: _of_questions(spec, report))
 
     plain, loss = ask(prompts)
     worded, _ = ask([" ".join([prompt, *words]) for prompt in prompts])
@@ -60,6 +60,7 @@ def prompts_in_turn(spec: ControlSpec) -> list[str]:
 
 
 def draw_and_ask(
+    spec: ControlSpec,
     generator: Generator,
     criterion: CompositeLoss,
     prompts: Sequence[str],
@@ -68,11 +69,10 @@ def draw_and_ask(
     """Draw prompts, steered as it is now; return their embeddings and their pictures' mean loss."""
     tokens: dict[str, list[Tensor]] = {}
     loss, seeds = 0.0, validation_seeds(len(prompts))
-    size = generator.micro_batch(len(prompts))
-    for start in range(0, len(prompts), size):
-        part = prompts[start : start + size]
+    for rows in micro_batches(spec, generator, len(prompts)):
+        part = prompts[rows.start : rows.stop]
         with drawing_steered(generator) as pictures:
-            images = generator.render(part, seeds[start : start + size])
+            images = generator.render(part, seeds[rows.start : rows.stop])
         for key, embeddings in pictures.tokens().items():
             tokens.setdefault(key, []).extend(embeddings)
         report = criterion(images, torch.Generator().manual_seed(0))

@@ -38,7 +38,7 @@ def start_from_prompts(spec: ControlSpec, generator: Generator, criterion: Compo
     nothing = generator.steering_state()
 
     def ask(prompts: Sequence[str]) -> tuple[Embeddings, float]:
-        tokens, loss = draw_and_ask(generator, criterion, prompts, lambda report: report.loss)
+        tokens, loss = draw_and_ask(spec, generator, criterion, prompts, lambda report: report.loss)
         return tokens, loss + spec.learn.keep.conditioning * float(steering.conditioning_cost())
 
     learned = prompts_in_turn(spec)

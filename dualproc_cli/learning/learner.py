@@ -1,7 +1,7 @@
 """The steps of learning: each depends on the state before it alone."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -10,10 +10,10 @@ from dualproc_cli.drawing import draw_seeds, seed_pool
 from dualproc_cli.generator import Generator
 from dualproc_cli.jitter import MicroBatchRandom
 from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
-from dualproc_cli.learning.phase import worthy
+from dualproc_cli.learning.phase import micro_batches, worthy
 from dualproc_cli.learning.phases import Phase, PhaseLoss, phases_of
 from dualproc_cli.learning.validation import Validator, is_best, settled
-from dualproc_cli.metrics import WINDOW, StepMetrics, Validation, holds_above, recent_loss
+from dualproc_cli.metrics import WINDOW, StepMetrics, Validation, first_held, recent_loss
 from dualproc_cli.spec import ControlSpec
 
 WARM_UP = 10  # steps, or a tenth of a run shorter than 100
@@ -78,11 +78,12 @@ class Learner:
         self._digest = run_digest(spec, started_from)
         self._validates = spec.learn.keep_best == "verdict"
         self._validator: Validator | None = None
+        self._held: int | None = None  # after how many steps of the phase P(answer) first held
         self._rng = torch.Generator().manual_seed(spec.learn.seed)
         self._enter(self.phases[0])
 
     def _enter(self, phase: Phase) -> None:
-        self.phase = phase
+        self.phase, self._held = phase, None
         self._parameters = phase.parameters()
         settings = self.spec.learn.optimizer
         first, second = settings.betas
@@ -94,8 +95,17 @@ class Learner:
     def _learning_rate(self) -> float:
         """Return the learning rate of the next step."""
         constant = self.spec.learn.schedule == "constant"
-        factor = 1.0 if constant else rate_factor(self._taken, self.phase.steps)
+        factor = 1.0 if constant else rate_factor(self._taken, self._steps_of_phase)
         return self.phase.learning_rate * factor
+
+    @property
+    def _steps_of_phase(self) -> int:
+        """How many steps the phase takes: fewer than its most, if P(answer) held before the rate falls."""
+        most = self.phase.steps
+        if self._held is None:
+            return most
+        falls = self.spec.learn.schedule != "constant"
+        return min(most, math.ceil(self._held / (1 - DECAY)) if falls else self._held)
 
     @property
     def _taken(self) -> int:
@@ -109,15 +119,30 @@ class Learner:
         return [entry for entry in self.metrics if entry.phase == self.phase.name]
 
     @property
-    def holds(self) -> bool:
-        """Whether recent P(answer) of every question with a weight above 0 is above ``learn.stop_at``."""
-        learned = [question.name for question in self.spec.questions if question.weight > 0]
-        asked = bool(self.metrics) and self.metrics[-1].phase == self.phase.name and self.phase.asks
-        return asked and holds_above(self.metrics, self.spec.learn.stop_at, learned)
+    def begins_anew(self) -> bool:
+        """Whether the phase led nowhere, and begins anew in the next step."""
+        return self._taken == 0 and bool(self._taken_in_all)
+
+    @property
+    def ended_by_answers(self) -> bool:
+        """Whether the phase takes fewer steps than it may, since P(answer) held above ``learn.stop_at``."""
+        return self._steps_of_phase < self.phase.steps
+
+    @property
+    def _since_it_began(self) -> list[StepMetrics]:
+        """The steps of the present phase since it last began."""
+        return self.metrics[len(self.metrics) - self._taken :]
+
+    def _first_held(self, metrics: Sequence[StepMetrics]) -> int | None:
+        """Return after how many of ``metrics`` P(answer) of all that has a weight was above ``stop_at``."""
+        if not self.phase.asks:
+            return None
+        learned = [question.name for question in self.spec.asked if question.weight > 0]
+        return first_held(metrics, self.spec.learn.stop_at, learned)
 
     @property
     def _phase_is_over(self) -> bool:
-        return self._taken >= self.phase.steps or self.holds or settled(self._of_phase)
+        return self._taken >= self._steps_of_phase or settled(self._of_phase)
 
     @property
     def _of_phase(self) -> list[Validation]:
@@ -133,7 +158,7 @@ class Learner:
     def steps(self) -> int:
         """The number of steps of the run, if no further phase ends early."""
         later = self.phases[self.phases.index(self.phase) + 1 :]
-        return len(self.metrics) - self._taken + sum(phase.steps for phase in (self.phase, *later))
+        return len(self.metrics) - self._taken + self._steps_of_phase + sum(phase.steps for phase in later)
 
     def step(self) -> StepMetrics:
         """Draw a batch, compute its loss, and move what the phase moves once.
@@ -141,6 +166,8 @@ class Learner:
         Raises:
             NotFiniteError: the loss or its gradient is not finite; nothing has moved.
         """
+        if self.begins_anew:
+            self._begin_anew()
         phase = self.phase
         prompts, seeds = self._choose(*self._draw(phase.batch_size))
         self._optimizer.zero_grad()
@@ -173,9 +200,10 @@ class Learner:
             group["lr"] = entry.learning_rate
         self._optimizer.step()
         self.metrics.append(entry)
-        if self._taken == 0:
-            self._begin_anew()
+        if self.begins_anew:
             return entry
+        if self._held is None and self._first_held(self._since_it_began[-WINDOW:]):
+            self._held = self._taken
         self._validate()
         if self._phase_is_over:
             self._end_phase()
@@ -187,7 +215,7 @@ class Learner:
         Losses are means over pictures, so a micro-batch counts by its share of them.
         """
         count, state, found = len(seeds), self._rng.get_state(), []
-        for rows in self._micro_batches(count):
+        for rows in micro_batches(self.spec, self.generator, count):
             rng = MicroBatchRandom.part(state, rows, count)
             part = self.phase.loss(prompts[rows.start : rows.stop], seeds[rows.start : rows.stop], rng)
             share = len(rows) / count
@@ -196,18 +224,11 @@ class Learner:
         self._rng.set_state(rng.get_state())
         return PhaseLoss.of_parts(found)
 
-    def _micro_batches(self, count: int) -> Iterator[range]:
-        """Yield the rows of each micro-batch of a batch of ``count`` pictures."""
-        wanted = self.spec.learn.micro_batch
-        size = min(count, self.generator.micro_batch(count) if wanted == "auto" else wanted)
-        for start in range(0, count, size):
-            yield range(count)[start : start + size]
-
     def _choose(self, prompts: list[str], seeds: list[int]) -> tuple[list[str], list[int]]:
         """Return those pictures of a batch that are worth learning from."""
         found = [
             self.phase.worth(prompts[rows.start : rows.stop], seeds[rows.start : rows.stop])
-            for rows in self._micro_batches(len(seeds))
+            for rows in micro_batches(self.spec, self.generator, len(seeds))
         ]
         values = [value for value in found if value is not None]
         if not values:
@@ -218,7 +239,7 @@ class Learner:
     def _validate(self) -> None:
         """Every few steps and at the phase's end, judge the state, and remember it if it is the best."""
         learn = self.spec.learn
-        due = self._taken % learn.validate_every == 0 or self._taken == self.phase.steps or self.holds
+        due = self._taken % learn.validate_every == 0 or self._taken == self._steps_of_phase
         if not (self._validates and due):
             return
         if self._validator is None:
@@ -285,6 +306,7 @@ class Learner:
         self.generator.load_adapter_state(checkpoint.adapter)
         self.generator.load_steering_state(checkpoint.steering)
         self._enter(next(phase for phase in self.phases if phase.name == checkpoint.phase))
+        self._held = self._first_held(self._since_it_began)
         if checkpoint.moments:
             shapes = [(parameter.shape, parameter.shape) for parameter in self._parameters]
             if [(mean.shape, square.shape) for mean, square in checkpoint.moments] != shapes:

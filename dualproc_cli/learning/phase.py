@@ -114,6 +114,14 @@ class Phase(ABC):
         """Return the loss of B pictures of ``prompts`` at ``seeds``; ``rng`` draws wordings and jitter."""
 
 
+def micro_batches(spec: ControlSpec, generator: Generator, count: int) -> Iterator[range]:
+    """Yield the rows of each micro-batch of a batch of ``count`` pictures."""
+    wanted = spec.learn.micro_batch
+    size = min(count, generator.micro_batch(count) if wanted == "auto" else wanted)
+    for start in range(0, count, size):
+        yield range(count)[start : start + size]
+
+
 def worthy(worth: Tensor) -> Tensor:
     """Return which pictures [B] are worth at least `WORTH` of what the best of them is: [B] bool."""
     return ~(worth < WORTH * worth.max())

@@ -46,7 +46,7 @@ def run(
     saved = len(learner.metrics)  # where it resumes; 0: nothing is saved yet
     with Interruption(lambda: progress.say(notify)) as interruption:
         while not learner.finished and not interruption.requested:
-            steps = learner.steps
+            steps, phase = learner.steps, learner.phase.name
             try:
                 step = learner.step().step
             except NotFiniteError as error:
@@ -58,12 +58,14 @@ def run(
                 message = f"out of memory at step {len(learner.metrics) + 1}; {_last_good(checkpoint, saved)}"
                 return Ending("out-of-memory", f"{message}; {_advice(smaller)}")
             progress.show(learner.metrics, learner.steps)
-            if learner.steps > steps:
-                progress.say(f"{learner.phase.name} led nowhere; it begins anew at other words")
+            if learner.begins_anew:
+                progress.say(f"{phase} led nowhere; it begins anew at other words, which are compared first")
+            elif learner.steps < steps and learner.phase.name == phase and learner.ended_by_answers:
+                progress.say(f"{phase}: P(answer) holds above {learn.stop_at}; it ends early")
             if step % learn.checkpoint_every == 0 or learner.finished or interruption.requested:
                 saved = _save(learner, checkpoint, saved)
     taken = len(learner.metrics)
-    if learner.holds:
+    if learner.finished and learner.ended_by_answers:
         return Ending(
             "stop_at", f"step {taken}: P(answer) holds above {learn.stop_at}, as learn.stop_at asks"
         )

@@ -272,7 +272,9 @@ class LearnSpec(SpecModel):
     )
     stop_at: Annotated[float, number(gt=0, lt=1)] | None = Field(
         default=None,
-        description="Stop once P(answer) of every question with a weight stays above this, such as 0.9.",
+        description="Once P(answer) of every question with a weight stays above this, such as 0.9, the "
+        "phase ends: the learning rate falls from there on, for two thirds of the steps so far, and at once "
+        "if its schedule is constant." + PRESET,
     )
     keep_best: Literal["last", "verdict"] = Field(
         default="last",
