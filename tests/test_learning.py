@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from rich.console import Console
+from torch.nn import functional as F
 
 from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import CompositeLoss, LossReport
@@ -17,6 +18,7 @@ from dualproc_cli.drawing import FIRST_HELD_OUT, draw_seeds, held_out_seeds
 from dualproc_cli.errors import RunFailed, UserError
 from dualproc_cli.generator import read_steering
 from dualproc_cli.generator.adapter_file import AdapterFile
+from dualproc_cli.keep.details import RARE
 from dualproc_cli.keep.distance import distance, total_variation
 from dualproc_cli.keep.recoloring import recoloring
 from dualproc_cli.learning import Interrupted, learn
@@ -149,6 +151,24 @@ def test_recoloring_of_a_flat_picture_is_the_deviation():
     base, images = torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.5)
     images[..., :2] = 0.8
     assert distance(images, base, KeepSpec(recoloring=2)).item() == pytest.approx(2 * 0.15, rel=0.02)
+
+
+def with_window(ground, window, side=48):
+    """A picture [1, 3, side, side] with a square of 6 x 6, which is 1/64 of the smallest."""
+    images = torch.full((1, 3, side, side), ground)
+    images[..., 18:24, 18:24] = window
+    return images
+
+
+def test_details_charges_a_small_thing_by_its_rarity_and_no_large_area():
+    base, keep = with_window(0.2, 0.9), KeepSpec(details=2)
+    assert distance(with_window(0.6, 0.9), base, keep).item() == 0
+    inside, rare = 16 / 48**2, 1 - (1 / 64) / RARE
+    tinted = distance(with_window(0.2, 0.8), base, keep).item()
+    assert tinted == pytest.approx(2 * 0.1 * inside * rare, rel=1e-4)
+    again, once = (with_window(0.2, value, side=64) for value in (0.8, 0.9))
+    twice = [F.interpolate(images, scale_factor=2) for images in (again, once)]
+    assert distance(*twice, keep).item() == pytest.approx(distance(again, once, keep).item(), rel=1e-4)
 
 
 def test_recoloring_of_a_large_picture_is_that_of_a_smaller_one():

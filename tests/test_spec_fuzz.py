@@ -47,7 +47,7 @@ learn: {where: [noise, weights], steer: {learning_rate: 1.0e-3, from_prompts: fa
   noise_pool: 100, variety: 0.25, schedule: constant, optimizer: {betas: [0.9, 0.999], weight_decay: 0.0},
   stop_at: 0.9, checkpoint_every: 25, adapter: {rank: 16, init: gaussian, scale: 2.5, target_modules: [to_q]},
   gradient: {through: x0-jump, steps: 1, step: random, renoise: false},
-  keep: {picture: 0.0, structure: 0.0, smoothness: 0.0, matting: 0.0, recoloring: 0.0,
+  keep: {picture: 0.0, structure: 0.0, smoothness: 0.0, matting: 0.0, recoloring: 0.0, details: 0.0,
     noise: 0.05, conditioning: 0.05, colors: 0.5, clean: 0.5},
   jitter: {noise: 0.0, shift: 0.0, zoom: 0.0, blur: 0.0, views: 1}}
 evaluate: {seeds: 32, vlm: {model: other/vlm}, measures: [horizon, palette,

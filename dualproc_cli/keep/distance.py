@@ -7,6 +7,7 @@ These terms hold each picture to what the base generator draws from the same pro
 import torch
 from torch import Tensor
 
+from dualproc_cli.keep.details import details
 from dualproc_cli.keep.matting import matting
 from dualproc_cli.keep.recoloring import recoloring
 from dualproc_cli.spec import KeepSpec
@@ -21,6 +22,7 @@ def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
       variation, mean |dx| + mean |dy|
     - ``matting``: what no local recolouring of x_base explains of x, and the other way round (`matting`)
     - ``recoloring``: likewise, what no single recolouring of all of x_base explains (`recoloring`)
+    - ``details``: mean |x - x_base| where the colour of x_base is rare (`details`)
 
     Args:
         images: x [B, 3, H, W] in [0, 1], with its graph.
@@ -40,6 +42,8 @@ def distance(images: Tensor, base: Tensor, keep: KeepSpec) -> Tensor:
         total = total + keep.matting * matting(images, base)
     if keep.recoloring:
         total = total + keep.recoloring * recoloring(images, base)
+    if keep.details:
+        total = total + keep.details * details(images, base)
     return total
 
 

@@ -115,6 +115,11 @@ class KeepSpec(SpecModel):
         description="Weight of what no recoloring of the whole base picture explains: what has one color in "
         "it keeps one, whichever that is." + PRESET,
     )
+    details: Pull = Field(
+        default=0.0,
+        description="Weight of the mean absolute change of colors that are rare in the base picture, those "
+        "of small things such as a sun or a lit window." + PRESET,
+    )
     noise: Pull = Field(
         default=0.02, description="Weight of the nats that steering the noise costs, a picture."
     )
@@ -135,7 +140,8 @@ class KeepSpec(SpecModel):
     @property
     def matters(self) -> bool:
         """Whether the base picture is needed: whether any of the weights for it is above 0."""
-        return max(self.picture, self.structure, self.smoothness, self.matting, self.recoloring) > 0
+        terms = self.picture, self.structure, self.smoothness, self.matting, self.recoloring, self.details
+        return max(terms) > 0
 
 
 class SteerSpec(SpecModel):
