@@ -374,9 +374,31 @@ def test_stop_at_lets_the_rate_fall_first_and_is_resumed(run, tmp_path, monkeypa
     assert rates[0] < rates[1] == rates[WINDOW - 1] == max(rates)
     assert sorted(rates[WINDOW:], reverse=True) == rates[WINDOW:]
     assert rates[-1] < rates[WINDOW - 1] / 3
-    assert "it ends early" in quiet.file.getvalue()
+    assert "P(answer) is high; it takes 11 steps less" in quiet.file.getvalue()
     with monkeypatch.context() as patch:
         after_step(patch, WINDOW + 1, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            run("again", changes)
+    assert adapter(run("again", changes, resume=True)) == adapter(straight)
+
+
+def test_a_phase_is_extended_until_its_answers_are_near(run, tmp_path, monkeypatch, quiet):
+    """Of 10 steps the rate would fall after 6; P(answer) is near after 8 or never."""
+    changes = ["learn.steps=10", "learn.extend=2", "learn.schedule=warmup-stable-decay"]
+    monkeypatch.setattr("dualproc_cli.learning.learner.NEAR", 1.0)
+    never = Bundle.open(run("never", changes)).manifest
+    assert (never.outcome.reason, never.outcome.step) == ("steps", 20)
+    assert "P(answer) is low; it takes up to 10 steps more" in quiet.file.getvalue()
+    assert [step.learning_rate for step in never.metrics[1:13]] == [never.metrics[-1].learning_rate * 8] * 12
+
+    def near_after_8(metrics, threshold, questions):
+        return threshold and metrics and next((n + 1 for n, one in enumerate(metrics) if one.step == 8), None)
+
+    monkeypatch.setattr("dualproc_cli.learning.learner.first_held", near_after_8)
+    straight = run("straight", changes)
+    assert Bundle.open(straight).manifest.outcome.step == math.ceil(8 / 0.6)
+    with monkeypatch.context() as patch:
+        after_step(patch, 9, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(Interrupted):
             run("again", changes)
     assert adapter(run("again", changes, resume=True)) == adapter(straight)
@@ -546,7 +568,7 @@ def test_steering_that_leads_nowhere_begins_anew_and_resumes_bit_for_bit(
     run, quiet, monkeypatch, hopeless, step
 ):
     straight = run("straight", OPEN)
-    assert quiet.file.getvalue().count("steer led nowhere; it begins anew") == 1
+    assert quiet.file.getvalue().count("steer: led nowhere; it begins anew") == 1
     assert phases(straight) == ["steer"] * (3 + 3) + ["teach"] * 3
     rates = [entry.learning_rate for entry in Bundle.open(straight).manifest.metrics]
     assert rates[:3] == rates[3:6]

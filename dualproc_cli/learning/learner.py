@@ -18,6 +18,7 @@ from dualproc_cli.spec import ControlSpec
 
 WARM_UP = 10  # steps, or a tenth of a run shorter than 100
 DECAY = 0.4  # share of the run in which the learning rate falls
+NEAR = 0.75  # P(answer) that a phase which may be extended waits for before its learning rate falls
 
 
 def rate_factor(step: int, steps: int) -> float:
@@ -28,6 +29,11 @@ def rate_factor(step: int, steps: int) -> float:
     """
     warm_up = min(WARM_UP, -(-steps // 10))
     return min(1.0, (step + 1) / warm_up, (steps - step) / (DECAY * steps))
+
+
+def _with_decay(steps: int) -> int:
+    """Return how many steps a phase takes whose learning rate falls after ``steps`` of them."""
+    return math.ceil(steps / (1 - DECAY))
 
 
 class NotFiniteError(Exception):
@@ -78,12 +84,14 @@ class Learner:
         self._digest = run_digest(spec, started_from)
         self._validates = spec.learn.keep_best == "verdict"
         self._validator: Validator | None = None
-        self._held: int | None = None  # after how many steps of the phase P(answer) first held
+        # After how many steps of the phase P(answer) was first above `NEAR`, and above `learn.stop_at`.
+        self._near: int | None = None
+        self._held: int | None = None
         self._rng = torch.Generator().manual_seed(spec.learn.seed)
         self._enter(self.phases[0])
 
     def _enter(self, phase: Phase) -> None:
-        self.phase, self._held = phase, None
+        self.phase, self._near, self._held = phase, None, None
         self._parameters = phase.parameters()
         settings = self.spec.learn.optimizer
         first, second = settings.betas
@@ -100,12 +108,14 @@ class Learner:
 
     @property
     def _steps_of_phase(self) -> int:
-        """How many steps the phase takes: fewer than its most, if P(answer) held before the rate falls."""
-        most = self.phase.steps
-        if self._held is None:
-            return most
-        falls = self.spec.learn.schedule != "constant"
-        return min(most, math.ceil(self._held / (1 - DECAY)) if falls else self._held)
+        """How many steps the phase takes: more or fewer than planned, by when P(answer) held."""
+        learn, steps = self.spec.learn, self.phase.steps
+        if learn.schedule == "constant":
+            return min(self._held or steps, steps)
+        if self.phase.extends and self._taken > (1 - DECAY) * steps:
+            most = round(learn.extend * steps)
+            steps = min(max(_with_decay(self._near), steps), most) if self._near else most
+        return min(_with_decay(self._held), steps) if self._held else steps
 
     @property
     def _taken(self) -> int:
@@ -133,12 +143,12 @@ class Learner:
         """The steps of the present phase since it last began."""
         return self.metrics[len(self.metrics) - self._taken :]
 
-    def _first_held(self, metrics: Sequence[StepMetrics]) -> int | None:
-        """Return after how many of ``metrics`` P(answer) of all that has a weight was above ``stop_at``."""
+    def _first_above(self, threshold: float | None, metrics: Sequence[StepMetrics]) -> int | None:
+        """Return after how many of ``metrics`` P(answer) of all that has a weight was above a threshold."""
         if not self.phase.asks:
             return None
         learned = [question.name for question in self.spec.asked if question.weight > 0]
-        return first_held(metrics, self.spec.learn.stop_at, learned)
+        return first_held(metrics, threshold, learned)
 
     @property
     def _phase_is_over(self) -> bool:
@@ -202,7 +212,10 @@ class Learner:
         self.metrics.append(entry)
         if self.begins_anew:
             return entry
-        if self._held is None and self._first_held(self._since_it_began[-WINDOW:]):
+        recent = self._since_it_began[-WINDOW:]
+        if self._near is None and self._first_above(NEAR, recent):
+            self._near = self._taken
+        if self._held is None and self._first_above(self.spec.learn.stop_at, recent):
             self._held = self._taken
         self._validate()
         if self._phase_is_over:
@@ -306,7 +319,8 @@ class Learner:
         self.generator.load_adapter_state(checkpoint.adapter)
         self.generator.load_steering_state(checkpoint.steering)
         self._enter(next(phase for phase in self.phases if phase.name == checkpoint.phase))
-        self._held = self._first_held(self._since_it_began)
+        self._near = self._first_above(NEAR, self._since_it_began)
+        self._held = self._first_above(self.spec.learn.stop_at, self._since_it_began)
         if checkpoint.moments:
             shapes = [(parameter.shape, parameter.shape) for parameter in self._parameters]
             if [(mean.shape, square.shape) for mean, square in checkpoint.moments] != shapes:

@@ -78,6 +78,11 @@ class Phase(ABC):
         self.steps, self.batch_size = spec.learn.steps, spec.learn.batch_size
         self.learning_rate = spec.learn.learning_rate
 
+    @property
+    def extends(self) -> bool:
+        """Whether it takes more steps (``learn.extend``) if P(answer) is low."""
+        return self.asks
+
     def parameters(self) -> list[nn.Parameter]:
         """Return what is moved."""
         return self.generator.adapter_parameters()

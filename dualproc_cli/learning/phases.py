@@ -57,6 +57,11 @@ class Steer(Phase):
             start_from_answers(self.spec, self.generator, self.criterion)
 
     @property
+    def extends(self) -> bool:
+        """Whether it takes more steps if P(answer) is low: not if it may begin anew instead."""
+        return not self._words
+
+    @property
     def _words(self) -> list[Question]:
         return open_questions(self.spec) if "conditioning" in self.spec.steered else []
 

@@ -58,10 +58,8 @@ def run(
                 message = f"out of memory at step {len(learner.metrics) + 1}; {_last_good(checkpoint, saved)}"
                 return Ending("out-of-memory", f"{message}; {_advice(smaller)}")
             progress.show(learner.metrics, learner.steps)
-            if learner.begins_anew:
-                progress.say(f"{phase} led nowhere; it begins anew at other words, which are compared first")
-            elif learner.steps < steps and learner.phase.name == phase and learner.ended_by_answers:
-                progress.say(f"{phase}: P(answer) holds above {learn.stop_at}; it ends early")
+            if news := _news(learner, phase, steps):
+                progress.say(f"{phase}: {news}")
             if step % learn.checkpoint_every == 0 or learner.finished or interruption.requested:
                 saved = _save(learner, checkpoint, saved)
     taken = len(learner.metrics)
@@ -74,6 +72,17 @@ def run(
         return Ending("steps", f"{ended} {taken} steps taken")
     where = f"saved in {checkpoint}; go on with --resume" if saved else "nothing was learned yet"
     return Ending("interrupted", f"interrupted after step {taken} of {learner.steps}: {where}")
+
+
+def _news(learner: Learner, phase: str, steps: int) -> str | None:
+    """Return what the last step of ``phase`` changed about how long it takes; there were ``steps`` before."""
+    if learner.begins_anew:
+        return "led nowhere; it begins anew at other words, which are compared first"
+    if learner.phase.name != phase or learner.steps == steps:
+        return None
+    if learner.steps > steps:
+        return f"P(answer) is low; it takes up to {learner.steps - steps} steps more"
+    return f"P(answer) is high; it takes {steps - learner.steps} steps less"
 
 
 def _save(learner: Learner, path: Path, saved: int) -> int:

@@ -282,6 +282,11 @@ class LearnSpec(SpecModel):
         "phase ends: the learning rate falls from there on, for two thirds of the steps so far, and at once "
         "if its schedule is constant." + PRESET,
     )
+    extend: Annotated[float, number(ge=1, le=100)] = Field(
+        default=1.0,
+        description="How many times as many steps a phase may take: if P(answer) of a question is low when "
+        "the learning rate would begin to fall, it waits until it is not." + PRESET,
+    )
     keep_best: Literal["last", "verdict"] = Field(
         default="last",
         description="verdict: validate every validate_every steps of a phase, stop it when it is good or "
