@@ -23,9 +23,10 @@ from dualproc_cli.keep.distance import distance, total_variation
 from dualproc_cli.keep.recoloring import recoloring
 from dualproc_cli.learning import Interrupted, learn
 from dualproc_cli.learning.checkpoint import Best, Checkpoint
-from dualproc_cli.learning.learner import Learner, rate_factor
+from dualproc_cli.learning.learner import Learner
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
+from dualproc_cli.learning.schedule import rate_factor
 from dualproc_cli.learning.validation import Validator, is_best, settled
 from dualproc_cli.metrics import (
     WINDOW,
@@ -385,16 +386,17 @@ def test_stop_at_lets_the_rate_fall_first_and_is_resumed(run, tmp_path, monkeypa
 def test_a_phase_is_extended_until_its_answers_are_near(run, tmp_path, monkeypatch, quiet):
     """Of 10 steps the rate would fall after 6; P(answer) is near after 8 or never."""
     changes = ["learn.steps=10", "learn.extend=2", "learn.schedule=warmup-stable-decay"]
-    monkeypatch.setattr("dualproc_cli.learning.learner.NEAR", 1.0)
+    monkeypatch.setattr("dualproc_cli.learning.schedule.NEAR", 1.0)
     never = Bundle.open(run("never", changes)).manifest
     assert (never.outcome.reason, never.outcome.step) == ("steps", 20)
     assert "P(answer) is low; it takes up to 10 steps more" in quiet.file.getvalue()
     assert [step.learning_rate for step in never.metrics[1:13]] == [never.metrics[-1].learning_rate * 8] * 12
 
     def near_after_8(metrics, threshold, questions):
-        return threshold and metrics and next((n + 1 for n, one in enumerate(metrics) if one.step == 8), None)
+        steps = [one.step for one in metrics]
+        return steps.index(8) + 1 if threshold and 8 in steps else None
 
-    monkeypatch.setattr("dualproc_cli.learning.learner.first_held", near_after_8)
+    monkeypatch.setattr("dualproc_cli.learning.schedule.first_held", near_after_8)
     straight = run("straight", changes)
     assert Bundle.open(straight).manifest.outcome.step == math.ceil(8 / 0.6)
     with monkeypatch.context() as patch:

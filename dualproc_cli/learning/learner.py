@@ -12,28 +12,10 @@ from dualproc_cli.jitter import MicroBatchRandom
 from dualproc_cli.learning.checkpoint import Best, Checkpoint, run_digest
 from dualproc_cli.learning.phase import micro_batches, worthy
 from dualproc_cli.learning.phases import Phase, PhaseLoss, phases_of
+from dualproc_cli.learning.schedule import Schedule
 from dualproc_cli.learning.validation import Validator, is_best, settled
-from dualproc_cli.metrics import WINDOW, StepMetrics, Validation, first_held, recent_loss
+from dualproc_cli.metrics import WINDOW, StepMetrics, Validation, recent_loss
 from dualproc_cli.spec import ControlSpec
-
-WARM_UP = 10  # steps, or a tenth of a run shorter than 100
-DECAY = 0.4  # share of the run in which the learning rate falls
-NEAR = 0.75  # P(answer) that a phase which may be extended waits for before its learning rate falls
-
-
-def rate_factor(step: int, steps: int) -> float:
-    """Return the factor in (0, 1] of the learning rate at ``step`` (from 0) of ``steps``, if it is scheduled.
-
-    It rises linearly over the first 10 steps at most, stays constant, and falls linearly over the last 40 %,
-    so that it would reach zero one step after the last.
-    """
-    warm_up = min(WARM_UP, -(-steps // 10))
-    return min(1.0, (step + 1) / warm_up, (steps - step) / (DECAY * steps))
-
-
-def _with_decay(steps: int) -> int:
-    """Return how many steps a phase takes whose learning rate falls after ``steps`` of them."""
-    return math.ceil(steps / (1 - DECAY))
 
 
 class NotFiniteError(Exception):
@@ -84,14 +66,11 @@ class Learner:
         self._digest = run_digest(spec, started_from)
         self._validates = spec.learn.keep_best == "verdict"
         self._validator: Validator | None = None
-        # After how many steps of the phase P(answer) was first above `NEAR`, and above `learn.stop_at`.
-        self._near: int | None = None
-        self._held: int | None = None
         self._rng = torch.Generator().manual_seed(spec.learn.seed)
         self._enter(self.phases[0])
 
     def _enter(self, phase: Phase) -> None:
-        self.phase, self._near, self._held = phase, None, None
+        self.phase, self._schedule = phase, Schedule(self.spec, phase)
         self._parameters = phase.parameters()
         settings = self.spec.learn.optimizer
         first, second = settings.betas
@@ -100,22 +79,9 @@ class Learner:
             self._parameters, phase.learning_rate, betas=(first, second), weight_decay=decay
         )
 
-    def _learning_rate(self) -> float:
-        """Return the learning rate of the next step."""
-        constant = self.spec.learn.schedule == "constant"
-        factor = 1.0 if constant else rate_factor(self._taken, self._steps_of_phase)
-        return self.phase.learning_rate * factor
-
     @property
     def _steps_of_phase(self) -> int:
-        """How many steps the phase takes: more or fewer than planned, by when P(answer) held."""
-        learn, steps = self.spec.learn, self.phase.steps
-        if learn.schedule == "constant":
-            return min(self._held or steps, steps)
-        if self.phase.extends and self._taken > (1 - DECAY) * steps:
-            most = round(learn.extend * steps)
-            steps = min(max(_with_decay(self._near), steps), most) if self._near else most
-        return min(_with_decay(self._held), steps) if self._held else steps
+        return self._schedule.steps(self._taken)
 
     @property
     def _taken(self) -> int:
@@ -142,13 +108,6 @@ class Learner:
     def _since_it_began(self) -> list[StepMetrics]:
         """The steps of the present phase since it last began."""
         return self.metrics[len(self.metrics) - self._taken :]
-
-    def _first_above(self, threshold: float | None, metrics: Sequence[StepMetrics]) -> int | None:
-        """Return after how many of ``metrics`` P(answer) of all that has a weight was above a threshold."""
-        if not self.phase.asks:
-            return None
-        learned = [question.name for question in self.spec.asked if question.weight > 0]
-        return first_held(metrics, threshold, learned)
 
     @property
     def _phase_is_over(self) -> bool:
@@ -197,7 +156,7 @@ class Learner:
             gradient_norm=values[2],
             losses=dict(zip(found.losses, values[3 : 3 + asked], strict=True)),
             probabilities=dict(zip(found.probabilities, values[3 + asked :], strict=True)),
-            learning_rate=self._learning_rate(),
+            learning_rate=self._schedule.learning_rate(self._taken),
         )
         for what, value in {
             "loss": entry.loss + entry.keep,
@@ -212,11 +171,7 @@ class Learner:
         self.metrics.append(entry)
         if self.begins_anew:
             return entry
-        recent = self._since_it_began[-WINDOW:]
-        if self._near is None and self._first_above(NEAR, recent):
-            self._near = self._taken
-        if self._held is None and self._first_above(self.spec.learn.stop_at, recent):
-            self._held = self._taken
+        self._schedule.saw(self._since_it_began)
         self._validate()
         if self._phase_is_over:
             self._end_phase()
@@ -319,8 +274,7 @@ class Learner:
         self.generator.load_adapter_state(checkpoint.adapter)
         self.generator.load_steering_state(checkpoint.steering)
         self._enter(next(phase for phase in self.phases if phase.name == checkpoint.phase))
-        self._near = self._first_above(NEAR, self._since_it_began)
-        self._held = self._first_above(self.spec.learn.stop_at, self._since_it_began)
+        self._schedule = Schedule(self.spec, self.phase, self._since_it_began)
         if checkpoint.moments:
             shapes = [(parameter.shape, parameter.shape) for parameter in self._parameters]
             if [(mean.shape, square.shape) for mean, square in checkpoint.moments] != shapes:
