@@ -36,10 +36,8 @@ class Schedule:
         self._learn, self._phase = spec.learn, phase
         self._learned = [question.name for question in spec.asked if question.weight > 0]
         # After how many steps P(answer) was first above `NEAR`, and above `learn.stop_at`.
-        self._near, self._held = (
-            self._first_above(NEAR, metrics),
-            self._first_above(spec.learn.stop_at, metrics),
-        )
+        self._near = self._first_above(NEAR, metrics)
+        self._held = self._first_above(spec.learn.stop_at, metrics)
 
     def saw(self, metrics: Sequence[StepMetrics]) -> None:
         """Take note of the last of ``metrics``, the steps since the phase began."""
@@ -54,7 +52,7 @@ class Schedule:
         planned = self._phase.steps
         if self._learn.schedule == "constant":
             return min(self._held or planned, planned)
-        if self._phase.extends and taken > (1 - DECAY) * planned:
+        if self._phase.extends and taken >= WINDOW and taken > (1 - DECAY) * planned:
             most = round(self._learn.extend * planned)
             planned = min(max(_with_decay(self._near), planned), most) if self._near else most
         return min(_with_decay(self._held), planned) if self._held else planned
