@@ -107,7 +107,7 @@ def test_a_constant_rate_and_adamws_settings_reach_the_optimizer(small_spec, tmp
         "learn.optimizer={betas: [0.8, 0.95], weight_decay: 0.5}",
     ]
     one = Learner(load_spec(small_spec(tmp_path), settings).spec, generator, criterion=None)
-    assert one._learning_rate() == 0.01
+    assert one._schedule.learning_rate(0) == 0.01
     (group,) = one._optimizer.param_groups
     assert (group["betas"], group["weight_decay"]) == ((0.8, 0.95), 0.5)
 

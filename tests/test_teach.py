@@ -139,5 +139,5 @@ def test_pictures_that_are_far_from_right_are_not_learned_from(worth, kept, micr
 
     learner = object.__new__(Learner)
     learner.phase = object.__new__(Known)
-    learner.spec = SimpleNamespace(learn=SimpleNamespace(micro_batch=micro_batch))
+    learner.spec, learner.generator = SimpleNamespace(learn=SimpleNamespace(micro_batch=micro_batch)), None
     assert learner._choose(list("abcd"), [0, 1, 2, 3]) == (["abcd"[row] for row in kept], kept)

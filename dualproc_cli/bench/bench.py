@@ -43,7 +43,7 @@ def bench(
     """
     spec = loaded.spec
     _check(spec, counts, random_weights)
-    learn = spec.learn.model_copy(update={"steps": 2 * rounds + 2, "stop_at": None})
+    learn = spec.learn.model_copy(update={"steps": 2 * rounds + 2, "extend": 1.0, "stop_at": None})
 
     def with_questions(count: int) -> LoadedSpec:
         changes = {"questions": spec.questions[:count], "learn": learn}

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 LARGEST = 64  # pixels: pictures with a longer side are reduced to it
 RARE = 0.03  # share of the picture from which on a colour is not rare
 ALIKE = 0.15  # distance of colours in [0, 1]^3 that count as one
+AT_ONCE = 512  # pixels that are compared with others, to save memory
 FLAT = 0.15  # difference within 3 x 3 pixels from which on they are at an edge
 
 
@@ -33,10 +34,11 @@ def rarity(images: Tensor) -> Tensor:
     """Return how rare each pixel's colour is in images [B, 3, H, W]: [B, H, W] in [0, 1], 0 at edges."""
     some = images[..., ::3, ::3].flatten(2).mT
     shares = [
-        (torch.cdist(colors, others) < ALIKE).float().mean(-1)
+        (torch.cdist(part, others) < ALIKE).float().mean(-1)
         for colors, others in zip(images.flatten(2).mT, some, strict=True)
+        for part in colors.split(AT_ONCE)
     ]
-    share = torch.stack(shares).view(len(images), *images.shape[-2:])
+    share = torch.cat(shares).view(len(images), *images.shape[-2:])
     range_ = F.max_pool2d(images, 3, 1, 1) + F.max_pool2d(-images, 3, 1, 1)
     return torch.relu(1 - share / RARE) * (range_.amax(1) < FLAT)
 
