@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualproc_cli.keep.reduced import reduced
+
 LARGEST = 64  # pixels: pictures with a longer side are reduced to it
 RARE = 0.03  # share of the picture from which on a colour is not rare
 ALIKE = 0.15  # distance of colours in [0, 1]^3 that count as one
@@ -25,7 +27,7 @@ def details(images: Tensor, base: Tensor) -> Tensor:
         images: [B, 3, H, W] in [0, 1], with their graph.
         base: the same shape and range.
     """
-    images, base = (_reduced(pictures.float()) for pictures in (images, base))
+    images, base = (reduced(pictures.float(), LARGEST) for pictures in (images, base))
     return (rarity(base) * (images - base).abs().mean(1)).mean()
 
 
@@ -41,11 +43,3 @@ def rarity(images: Tensor) -> Tensor:
     share = torch.cat(shares).view(len(images), *images.shape[-2:])
     range_ = F.max_pool2d(images, 3, 1, 1) + F.max_pool2d(-images, 3, 1, 1)
     return torch.relu(1 - share / RARE) * (range_.amax(1) < FLAT)
-
-
-def _reduced(images: Tensor) -> Tensor:
-    height, width = images.shape[-2:]
-    factor = max(height, width) / LARGEST
-    if factor <= 1:
-        return images
-    return F.adaptive_avg_pool2d(images, (max(round(height / factor), 1), max(round(width / factor), 1)))

@@ -12,7 +12,8 @@ from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from dualproc_cli.keep.reduced import reduced
 
 DEGREE = 3  # of the polynomial: enough for the few colours of a picture, too little to follow each shade
 LARGEST = 128  # pixels: pictures with a longer side are reduced to it, as stains are large
@@ -35,13 +36,7 @@ def recoloring(images: Tensor, base: Tensor) -> Tensor:
 
 def _colors(images: Tensor) -> Tensor:
     """Return the colours [B, N, 3] of pictures, from -1 to 1, of a reduced picture if they are large."""
-    images = 2 * images.float() - 1
-    height, width = images.shape[-2:]
-    if (factor := max(height, width) / LARGEST) > 1:
-        images = F.adaptive_avg_pool2d(
-            images, (max(round(height / factor), 1), max(round(width / factor), 1))
-        )
-    return images.flatten(2).mT
+    return reduced(2 * images.float() - 1, LARGEST).flatten(2).mT
 
 
 def _residual(colors: Tensor, of: Tensor) -> Tensor:
