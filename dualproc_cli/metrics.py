@@ -89,23 +89,6 @@ def first_and_last_probability(metrics: Sequence[StepMetrics], question: str) ->
     return first, last
 
 
-def first_held(
-    metrics: Sequence[StepMetrics], threshold: float | None, questions: Sequence[str]
-) -> int | None:
-    """Return after how many of ``metrics``, of one phase, P(answer) of each question first held.
-
-    It holds if its mean over `WINDOW` steps is above ``threshold``. Return None if it never did, or without a
-    threshold.
-    """
-    if threshold is None:
-        return None
-    for count in range(WINDOW, len(metrics) + 1):
-        window = metrics[count - WINDOW : count]
-        if all(mean_probability(window, question) > threshold for question in questions):
-            return count
-    return None
-
-
 def _of_phase(metrics: Sequence[StepMetrics]) -> Sequence[StepMetrics]:
     """Return the last of ``metrics``, at most `WINDOW` of them, that are of the present phase."""
     last = metrics[-WINDOW:]

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,14 +27,13 @@ from dualproc_cli.learning.checkpoint import Best, Checkpoint
 from dualproc_cli.learning.learner import Learner
 from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
-from dualproc_cli.learning.schedule import rate_factor
+from dualproc_cli.learning.schedule import Schedule, rate_factor
 from dualproc_cli.learning.validation import Validator, is_best, settled
 from dualproc_cli.metrics import (
     WINDOW,
     StepMetrics,
     Validation,
     first_and_last_probability,
-    first_held,
     recent_loss,
     recent_probabilities,
 )
@@ -83,11 +83,6 @@ def test_recent_means_look_back_over_the_window():
     assert recent_loss(metrics) == 6.5
     assert recent_probabilities(metrics) == {"q": pytest.approx(0.6)}
     assert first_and_last_probability(metrics, "q") == (pytest.approx(0.3), pytest.approx(0.6))
-    assert first_held(metrics, 0.59, ["q"]) == 8
-    assert first_held(metrics, 0.31, ["q"]) == 6
-    assert first_held(metrics, 0.61, ["q"]) is None
-    assert first_held(metrics, None, ["q"]) is None
-    assert first_held(metrics[-WINDOW + 1 :], 0.1, ["q"]) is None
 
 
 # Staying close to the base
@@ -383,27 +378,49 @@ def test_stop_at_lets_the_rate_fall_first_and_is_resumed(run, tmp_path, monkeypa
     assert adapter(run("again", changes, resume=True)) == adapter(straight)
 
 
-def test_a_phase_is_extended_until_its_answers_are_near(run, tmp_path, monkeypatch, quiet):
-    """Of 10 steps the rate would fall after 6; P(answer) is near after 8 or never."""
-    changes = ["learn.steps=10", "learn.extend=2", "learn.schedule=warmup-stable-decay"]
+def scheduled(probabilities, schedule="warmup-stable-decay", leaves_far=False):
+    """How many steps of 10, or up to 20, a phase takes after each, by P(answer) of its questions at each."""
+    asked = [SimpleNamespace(name=name, weight=1.0) for name in probabilities]
+    learn = SimpleNamespace(schedule=schedule, extend=2.0, stop_at=None)
+    phase = SimpleNamespace(steps=10, asks=True, extends=True, leaves_far=leaves_far, learning_rate=1.0)
+    spec, seen = SimpleNamespace(learn=learn, asked=asked), []
+    known, steps = Schedule(spec, phase), []
+    for step, values in enumerate(zip(*probabilities.values(), strict=True), 1):
+        found = dict(zip(probabilities, values, strict=True))
+        seen.append(entry(step).model_copy(update={"probabilities": found}))
+        known.saw(seen)
+        steps.append(known.steps(step))
+        assert Schedule(spec, phase, seen).steps(step) == steps[-1], "it is the same when it is resumed"
+    return steps
+
+
+def test_a_phase_is_extended_until_its_answers_are_near():
+    """Of 10 steps the rate would fall after 6; means over 5 steps count."""
+    unlikely, likely = [0.5] * 20, [0.9] * 20
+    assert scheduled({"q": likely}) == [10] * 20
+    assert scheduled({"q": unlikely}) == [10] * 6 + [20] * 14
+    assert scheduled({"q": likely, "r": unlikely})[-1] == 20
+    near_after_9 = [0.0] * 5 + [1.0] * 15
+    assert scheduled({"q": near_after_9}) == [10] * 6 + [20] * 2 + [math.ceil(9 / 0.6)] * 12
+    assert scheduled({"q": unlikely}, schedule="constant") == [10] * 20
+
+
+def test_what_is_far_is_left_to_a_later_phase_that_moves_something_else():
+    far, unlikely, likely = [0.05] * 20, [0.5] * 20, [0.9] * 20
+    assert scheduled({"q": likely, "r": far}, leaves_far=True) == [10] * 20
+    assert scheduled({"q": likely, "r": far})[-1] == 20
+    assert scheduled({"q": unlikely, "r": far}, leaves_far=True)[-1] == 20
+    late = [0.05] * 7 + [0.5] * 4 + [0.9] * 9
+    assert scheduled({"q": likely, "r": late}, leaves_far=True)[-1] == 10, "it does not wait later on"
+
+
+def test_an_extended_phase_takes_more_steps_at_the_full_rate(run, monkeypatch, quiet):
     monkeypatch.setattr("dualproc_cli.learning.schedule.NEAR", 1.0)
+    changes = ["learn.steps=10", "learn.extend=2", "learn.schedule=warmup-stable-decay"]
     never = Bundle.open(run("never", changes)).manifest
     assert (never.outcome.reason, never.outcome.step) == ("steps", 20)
     assert "P(answer) is low; it takes up to 10 steps more" in quiet.file.getvalue()
     assert [step.learning_rate for step in never.metrics[1:13]] == [never.metrics[-1].learning_rate * 8] * 12
-
-    def near_after_8(metrics, threshold, questions):
-        steps = [one.step for one in metrics]
-        return steps.index(8) + 1 if threshold and 8 in steps else None
-
-    monkeypatch.setattr("dualproc_cli.learning.schedule.first_held", near_after_8)
-    straight = run("straight", changes)
-    assert Bundle.open(straight).manifest.outcome.step == math.ceil(8 / 0.6)
-    with monkeypatch.context() as patch:
-        after_step(patch, 9, lambda: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(Interrupted):
-            run("again", changes)
-    assert adapter(run("again", changes, resume=True)) == adapter(straight)
 
 
 def test_stop_at_does_not_wait_for_questions_without_weight(run, monkeypatch):

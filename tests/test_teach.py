@@ -109,8 +109,9 @@ def test_the_vlm_is_asked_only_where_steering_is_not_always_right(teach, monkeyp
     asked = []
 
     def least_likely(prompts, seeds):
+        first = len(asked)
         asked.extend(seeds)
-        return torch.full((len(seeds),), 0.1 if len(asked) <= wrong else 0.9)
+        return torch.tensor([0.1 if first + row < wrong else 0.9 for row in range(len(seeds))])
 
     monkeypatch.setattr(phase, "_least_likely", least_likely)
     assert (phase.worth(prompts[:1] * 2, [1, 2]) is not None) == asks

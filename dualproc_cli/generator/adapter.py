@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -69,7 +69,11 @@ def inject(denoiser: nn.Module, name: str, config: PeftConfig, seed: int) -> Non
         UserError: no module has such a name, or one that has it cannot carry the adapter.
     """
     in_force = [*active(denoiser), name]
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _same_requires_grad(denoiser):
+    with (
+        torch.random.fork_rng(devices=[]),
+        warnings.catch_warnings(),
+        _same_requires_grad([denoiser]),
+    ):
         torch.default_generator.manual_seed(seed)
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # adapters compose on purpose
         try:
@@ -83,7 +87,7 @@ def inject(denoiser: nn.Module, name: str, config: PeftConfig, seed: int) -> Non
     for parameter in tensors(denoiser, name).values():
         parameter.data = parameter.data.float()
         parameter.requires_grad_(False)
-    _activate(denoiser, in_force)
+    _activate(layers(denoiser), in_force)
 
 
 def tensors(denoiser: nn.Module, name: str) -> dict[str, nn.Parameter]:
@@ -136,44 +140,52 @@ def layers(denoiser: nn.Module) -> list[LoraLayer]:
 
 def active(denoiser: nn.Module) -> list[str]:
     """Return the names of the active adapters."""
-    return list(
-        dict.fromkeys(name for layer in layers(denoiser) for name in layer.active_adapters if name in layer.r)
-    )
+    return _active(layers(denoiser))
 
 
-def _activate(denoiser: nn.Module, names: list[str]) -> None:
-    with _same_requires_grad(denoiser):
-        for layer in layers(denoiser):
-            layer.set_adapter(names)
+def _active(found: Sequence[LoraLayer]) -> list[str]:
+    return list(dict.fromkeys(name for layer in found for name in layer.active_adapters if name in layer.r))
+
+
+def _activate(found: Sequence[LoraLayer], names: Sequence[str]) -> None:
+    with _same_requires_grad(found):
+        for layer in found:
+            layer.set_adapter(list(names))
 
 
 @contextmanager
 def suspended(denoiser: nn.Module, keep: Sequence[str] = ()) -> Iterator[None]:
     """Switch all adapters but ``keep`` off inside the block; without any, it is exactly the base model."""
-    in_force = active(denoiser)
-    with _same_requires_grad(denoiser):
+    found = layers(denoiser)  # once, since it is done for every picture
+    in_force = _active(found)
+    with _same_requires_grad(found):
         try:
             if keep:
-                _activate(denoiser, list(keep))
+                _activate(found, keep)
             else:
-                _enable(denoiser, False)
+                _enable(found, False)
             yield
         finally:
             if keep:
-                _activate(denoiser, in_force)
+                _activate(found, in_force)
             else:
-                _enable(denoiser, True)
+                _enable(found, True)
 
 
-def _enable(denoiser: nn.Module, enabled: bool) -> None:
-    for layer in layers(denoiser):
+def _enable(found: Sequence[LoraLayer], enabled: bool) -> None:
+    for layer in found:
         layer.enable_adapters(enabled)
 
 
 @contextmanager
-def _same_requires_grad(denoiser: nn.Module) -> Iterator[None]:
+def _same_requires_grad(modules: Iterable[nn.Module | LoraLayer]) -> Iterator[None]:
     # peft makes every adapter that it activates trainable, also those that were only loaded.
-    before = [(parameter, parameter.requires_grad) for parameter in denoiser.parameters()]
+    before = [
+        (parameter, parameter.requires_grad)
+        for module in modules
+        if isinstance(module, nn.Module)  # as every LoraLayer is
+        for parameter in module.parameters()
+    ]
     try:
         yield
     finally:

@@ -66,12 +66,14 @@ class Phase(ABC):
         rate_key: the key of the spec that sets it.
         asks: whether the VLM is asked, so that P(answer) can stop it.
         varies: whether it draws from the spec's variety of prompts too.
+        leaves_far: whether an answer that stays unlikely is left to a later phase, which moves other things.
     """
 
     name: PhaseName
     rate_key = "learn.learning_rate"
     asks = True
     varies = False
+    leaves_far = False
 
     def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
         self.spec, self.generator, self.criterion = spec, generator, criterion

@@ -37,6 +37,7 @@ class Steer(Phase):
     def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
         super().__init__(spec, generator, criterion)
         self.learning_rate = spec.learn.steer.learning_rate
+        self.leaves_far = "weights" in spec.where
         self._nothing = generator.steering_state()  # steers nothing
 
     def began(self, metrics: Sequence[StepMetrics]) -> int:

@@ -4,12 +4,13 @@ import math
 from collections.abc import Sequence
 
 from dualproc_cli.learning.phase import Phase
-from dualproc_cli.metrics import WINDOW, StepMetrics, first_held
+from dualproc_cli.metrics import WINDOW, StepMetrics, mean_probability
 from dualproc_cli.spec import ControlSpec
 
 WARM_UP = 10  # steps, or a tenth of a phase shorter than 100
 DECAY = 0.4  # share of the phase in which the learning rate falls
 NEAR = 0.75  # P(answer) that a phase which may be extended waits for before its learning rate falls
+FAR = 0.2  # P(answer) below which it does not, where a later phase moves what can give the answer
 
 
 def rate_factor(step: int, steps: int) -> float:
@@ -27,32 +28,43 @@ class Schedule:
 
     Planned are ``phase.steps``, in the last 40 % of which the learning rate falls. It begins to fall sooner
     once P(answer) of all that is learned holds above ``learn.stop_at``; and later, where P(answer) is not
-    above `NEAR` by then and the phase may be extended (``learn.extend``). The phase is as much shorter or
-    longer. A learning rate that is constant does not fall: the phase ends at once.
+    above `NEAR` by then and the phase may be extended (``learn.extend``); what is still below `FAR` is left
+    to a later phase that asks. The phase is as much shorter or longer. A learning rate that is constant does
+    not fall: the phase ends at once.
     """
 
     def __init__(self, spec: ControlSpec, phase: Phase, metrics: Sequence[StepMetrics] = ()) -> None:
         """Prepare for ``phase``, of which ``metrics`` are known already."""
         self._learn, self._phase = spec.learn, phase
         self._learned = [question.name for question in spec.asked if question.weight > 0]
-        # After how many steps P(answer) was first above `NEAR`, and above `learn.stop_at`.
-        self._near = self._first_above(NEAR, metrics)
-        self._held = self._first_above(spec.learn.stop_at, metrics)
+        self._falls = (1 - DECAY) * phase.steps  # after how many steps the learning rate is planned to fall
+        # After how many steps P(answer) was first near, and first above `learn.stop_at`.
+        self._near: int | None = None
+        self._held: int | None = None
+        for count in range(WINDOW, len(metrics) + 1):
+            self.saw(metrics[:count])
 
     def saw(self, metrics: Sequence[StepMetrics]) -> None:
         """Take note of the last of ``metrics``, the steps since the phase began."""
-        recent = metrics[-WINDOW:]
-        if self._near is None and self._first_above(NEAR, recent):
+        if len(metrics) < WINDOW or not self._phase.asks:
+            return
+        found = [mean_probability(metrics[-WINDOW:], question) for question in self._learned]
+        if self._near is None and self._is_near(found, len(metrics)):
             self._near = len(metrics)
-        if self._held is None and self._first_above(self._learn.stop_at, recent):
+        threshold = self._learn.stop_at
+        if self._held is None and threshold is not None and min(found) > threshold:
             self._held = len(metrics)
+
+    def _is_near(self, found: Sequence[float], taken: int) -> bool:
+        left = self._phase.leaves_far and taken >= self._falls
+        return all(value > NEAR or (left and value < FAR) for value in found)
 
     def steps(self, taken: int) -> int:
         """Return how many steps the phase takes, as far as is known after ``taken`` of them."""
         planned = self._phase.steps
         if self._learn.schedule == "constant":
             return min(self._held or planned, planned)
-        if self._phase.extends and taken >= WINDOW and taken > (1 - DECAY) * planned:
+        if self._phase.extends and taken >= WINDOW and taken > self._falls:
             most = round(self._learn.extend * planned)
             planned = min(max(_with_decay(self._near), planned), most) if self._near else most
         return min(_with_decay(self._held), planned) if self._held else planned
@@ -61,9 +73,6 @@ class Schedule:
         """Return the learning rate of the step after ``taken`` of them."""
         constant = self._learn.schedule == "constant"
         return self._phase.learning_rate * (1.0 if constant else rate_factor(taken, self.steps(taken)))
-
-    def _first_above(self, threshold: float | None, metrics: Sequence[StepMetrics]) -> int | None:
-        return first_held(metrics, threshold, self._learned) if self._phase.asks else None
 
 
 def _with_decay(steps: int) -> int:

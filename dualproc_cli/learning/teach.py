@@ -10,7 +10,15 @@ from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.generator import Generator
 from dualproc_cli.generator.blocks import block_outputs, distances
-from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of, worthy
+from dualproc_cli.learning.phase import (
+    Phase,
+    PhaseLoss,
+    drawing_steered,
+    jump,
+    micro_batches,
+    steering_of,
+    worthy,
+)
 from dualproc_cli.spec import ControlSpec, GradientSpec
 
 EXAMPLES = 4  # pictures by which the distances are weighed
@@ -50,10 +58,11 @@ class Teach(Phase):
         None if steering is right about all pictures.
         """
         if self._all_right is None:
-            tried = torch.cat(
-                [self._least_likely([prompt], [seed]) for prompt, seed in self._examples(TRIED)]
-            )
-            self._all_right = bool(worthy(tried).all())
+            size = len(next(micro_batches(self.spec, self.generator, self.batch_size)))
+            examples = list(self._examples(TRIED))
+            parts = [examples[start : start + size] for start in range(0, TRIED, size)]
+            tried = [self._least_likely(*zip(*part, strict=True)) for part in parts]
+            self._all_right = bool(worthy(torch.cat(tried)).all())
         return None if self._all_right else self._least_likely(prompts, seeds)
 
     @torch.no_grad()

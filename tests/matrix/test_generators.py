@@ -19,7 +19,7 @@ from checks import (
 )
 from diffusers import DiffusionPipeline
 from every import FAMILIES
-from families import STEPS, adapted, load, plain_picture, saved
+from families import SEED, STEPS, adapted, load, plain_picture, saved
 from peft import inject_adapter_in_model, set_peft_model_state_dict
 from torch import nn
 
@@ -44,7 +44,9 @@ ROUNDING = 2e-6
 AMPLIFIED = {"Kandinsky3": 5e-4}
 
 pytestmark = pytest.mark.recorded("generator")
+# Loaded once a family: what the tests do to them ends with the test.
 learned = functools.lru_cache(maxsize=1)(adapted)
+plain = functools.lru_cache(maxsize=1)(load)
 
 
 @pytest.fixture(
@@ -70,7 +72,7 @@ def workarounds(family, record_property):
 def test_images(family):
     expected = plain_picture(DiffusionPipeline.from_pretrained(saved(family)), family)
     assert expected.std() > 0.01
-    generator, atol = load(family), AMPLIFIED.get(family, ROUNDING)
+    generator, atol = plain(family), AMPLIFIED.get(family, ROUNDING)
     torch.testing.assert_close(picture(generator), expected, atol=atol, rtol=0)
     generator = learned(family)
     with generator.without_adapter():
@@ -84,10 +86,10 @@ def test_16_bits(family):
     Where diffusers encodes a prompt in one batch with the negative one, which the cache does not, it is so up
     to one step of rounding.
     """
-    plain = DiffusionPipeline.from_pretrained(saved(family), torch_dtype=torch.bfloat16)
+    pipeline = DiffusionPipeline.from_pretrained(saved(family), torch_dtype=torch.bfloat16)
     generator = adapted(family, dtype="bfloat16")
     with generator.without_adapter():
-        torch.testing.assert_close(picture(generator), plain_picture(plain, family), atol=2**-8, rtol=0)
+        torch.testing.assert_close(picture(generator), plain_picture(pipeline, family), atol=2**-8, rtol=0)
     for way in (WHOLE, LAST):
         images = picture(generator, way)
         assert torch.equal(images.detach(), picture(generator))
@@ -97,7 +99,7 @@ def test_16_bits(family):
 
 
 def test_batches(family):
-    generator = load(family)
+    generator = plain(family)
     prompts, seeds = ["a ball", "a red tree by the sea and a blue ball in a house"], [3, 4]
     together = generator.render(prompts, seeds)
     alone = [generator.render([prompt], [seed]) for prompt, seed in zip(prompts, seeds, strict=True)]
@@ -134,23 +136,25 @@ def test_x0_jump(family):
 
 
 def test_steered_noise(family):
-    check_steering(load(family), "noise")
+    check_steering(plain(family), "noise")
 
 
 def test_steered_conditioning(family):
-    check_steering(load(family), "conditioning")
+    check_steering(plain(family), "conditioning")
 
 
 def test_prompts_are_encoded_once(family):
-    generator = load(family)
-    work = []
+    generator = plain(family)
+    work, hooks = [], []
     for name, part in generator.pipeline.components.items():
         if name.startswith("text_encoder") and isinstance(part, nn.Module):
             layer = next(module for module in part.modules() if not list(module.children()))
-            layer.register_forward_hook(lambda *_: work.append(1))
-    picture(generator)
+            hooks.append(layer.register_forward_hook(lambda *_: work.append(1)))
+    generator.render(["a blue tree"], [SEED])
     first = len(work)
-    picture(generator)
+    generator.render(["a blue tree"], [SEED])
+    for hook in hooks:
+        hook.remove()
     assert len(work) == first
 
 
