@@ -207,6 +207,7 @@ def checkpoint(**changes):
         "steering": {"offsets.text_encoder-2-64": torch.rand(3)},
         "rng": torch.Generator().manual_seed(3).get_state(),
         "adapter": {"m.lora_A.weight": torch.rand(2, 3)},
+        "start": {"m.lora_A.weight": torch.rand(2, 3)},
         "moments": [(torch.rand(2, 3), torch.rand(2, 3))],
         "best": Best(1, 0.25, {"m.lora_A.weight": torch.rand(2, 3)}, {"offsets.x": torch.rand(2)}),
     }
@@ -226,6 +227,7 @@ def test_checkpoint_comes_back_bit_for_bit(tmp_path):
     assert torch.equal(after.best.steering["offsets.x"], before.best.steering["offsets.x"])
     assert (after.phase, after.validations) == (before.phase, before.validations)
     assert after.steering.keys() == before.steering.keys()
+    assert torch.equal(after.start["m.lora_A.weight"], before.start["m.lora_A.weight"])
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1], lambda data: b"x" + data[1:]])
@@ -523,7 +525,11 @@ def test_colors_are_taught_by_the_pictures(run):
 
 def test_weights_come_after_what_was_taught(run):
     changes = ["learn.where=[noise,weights]", "learn.steps=2", "learn.teach.steps=1"]
-    assert phases(run(changes=changes)) == ["steer", "steer", "teach", "weights", "weights"]
+    folder = run(changes=changes)
+    assert phases(folder) == ["steer", "steer", "teach", "weights", "weights"]
+    first, second = Bundle.open(folder).manifest.metrics[-2:]
+    assert first.keep == pytest.approx(0, abs=1e-6), "held to what was taught"
+    assert second.keep > 1e-4
 
 
 VARIED = ["learn.where=[noise,weights]", "learn.steps=4", "learn.teach.steps=1", "learn.batch_size=4",

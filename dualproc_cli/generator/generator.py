@@ -224,7 +224,7 @@ class Generator:
         """
         self.attach(spec, seed)
         try:
-            self_test.check_gradients(self, adapter.tensors(self.denoiser, LEARNED))
+            self_test.check_gradients(self, self._learning())
         except RuntimeError as error:
             if not self.strategies or isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -255,11 +255,14 @@ class Generator:
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """Return the trainable weights, float32."""
-        return list(adapter.tensors(self.denoiser, LEARNED).values())
+        return list(self._learning().values())
+
+    def _learning(self) -> dict[str, nn.Parameter]:
+        return adapter.tensors(self.denoiser, LEARNED)
 
     def adapter_state(self) -> dict[str, Tensor]:
         """Return a copy of the learning adapter's weights on the CPU, for a checkpoint."""
-        return cpu_copies(adapter.tensors(self.denoiser, LEARNED))
+        return cpu_copies(self._learning())
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
         """Restore the weights from `adapter_state`, in place, so that optimisers still refer to them.
@@ -267,7 +270,21 @@ class Generator:
         Raises:
             UserError: the weights are those of another adapter.
         """
-        adapter.fill(adapter.tensors(self.denoiser, LEARNED), state, "checkpoint", "adapter")
+        adapter.fill(self._learning(), state, "checkpoint", "adapter")
+
+    @contextmanager
+    def with_adapter_state(self, state: dict[str, Tensor]) -> Iterator[None]:
+        """Give the learning adapter other weights inside the block, in place, where no gradient is recorded.
+
+        No gradient can pass through what was drawn before the block.
+        """
+        now = {name: tensor.detach().clone() for name, tensor in self._learning().items()}
+        try:
+            self.load_adapter_state(state)
+            with torch.no_grad():
+                yield
+        finally:
+            self.load_adapter_state(now)
 
     def at_strength(self, factor: float) -> AbstractContextManager[None]:
         """Multiply the adapters that `load_adapters` loaded inside the block: at 0 they have no effect.

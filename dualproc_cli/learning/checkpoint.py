@@ -22,7 +22,7 @@ from dualproc_cli.spec import ControlSpec, spec_digest
 METADATA_KEY, DIGEST_KEY = "dualproc_checkpoint", "dualproc_digest"
 RNG = "rng"
 ADAPTER, STEERING, MEAN, SQUARE, BEST = "adapter.", "steering.", "mean.", "square.", "best."
-BEST_STEERING = "best-steering."
+BEST_STEERING, START = "best-steering.", "start."
 
 
 class _Header(BaseModel):
@@ -83,6 +83,7 @@ class Checkpoint:
         phase: the phase of the next step.
         adapter: the adapter's weights by name.
         steering: the steering's weights by name; empty without steering.
+        start: the adapter's weights when the phase began, where it goes back to them; else empty.
         moments: AdamW's running means of gradient and squared gradient, in the order of what the phase moves;
             empty before its first step.
         best: the best state so far; None if it is not kept.
@@ -95,6 +96,7 @@ class Checkpoint:
     phase: PhaseName
     adapter: dict[str, Tensor]
     steering: dict[str, Tensor]
+    start: dict[str, Tensor]
     moments: list[tuple[Tensor, Tensor]]
     best: Best | None = None
 
@@ -120,6 +122,7 @@ class Checkpoint:
         tensors = {RNG: self.rng}
         tensors |= {ADAPTER + name: tensor for name, tensor in self.adapter.items()}
         tensors |= {STEERING + name: tensor for name, tensor in self.steering.items()}
+        tensors |= {START + name: tensor for name, tensor in self.start.items()}
         for index, (mean, square) in enumerate(self.moments):
             tensors |= {f"{MEAN}{index}": mean, f"{SQUARE}{index}": square}
         if self.best:
@@ -152,6 +155,7 @@ class Checkpoint:
                 phase=header.phase,
                 adapter=_named(tensors, ADAPTER),
                 steering=_named(tensors, STEERING),
+                start=_named(tensors, START),
                 moments=[(tensors[f"{MEAN}{index}"], tensors[f"{SQUARE}{index}"]) for index in range(count)],
                 best=best,
             )

@@ -70,6 +70,7 @@ class Learner:
         self._enter(self.phases[0])
 
     def _enter(self, phase: Phase) -> None:
+        phase.begin()
         self.phase, self._schedule = phase, Schedule(self.spec, phase)
         self._parameters = phase.parameters()
         settings = self.spec.learn.optimizer
@@ -252,6 +253,7 @@ class Learner:
             phase=self.phase.name,
             adapter=self.generator.adapter_state(),
             steering=self.generator.steering_state(),
+            start=self.phase.start,
             moments=moments,
             best=self.best,
         )
@@ -274,6 +276,7 @@ class Learner:
         self.generator.load_adapter_state(checkpoint.adapter)
         self.generator.load_steering_state(checkpoint.steering)
         self._enter(next(phase for phase in self.phases if phase.name == checkpoint.phase))
+        self.phase.start = checkpoint.start
         self._schedule = Schedule(self.spec, self.phase, self._since_it_began)
         if checkpoint.moments:
             shapes = [(parameter.shape, parameter.shape) for parameter in self._parameters]

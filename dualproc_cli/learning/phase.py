@@ -67,6 +67,7 @@ class Phase(ABC):
         asks: whether the VLM is asked, so that P(answer) can stop it.
         varies: whether it draws from the spec's variety of prompts too.
         leaves_far: whether an answer that stays unlikely is left to a later phase, which moves other things.
+        start: the adapter's weights when the phase began, if it goes back to them; else empty.
     """
 
     name: PhaseName
@@ -79,6 +80,7 @@ class Phase(ABC):
         self.spec, self.generator, self.criterion = spec, generator, criterion
         self.steps, self.batch_size = spec.learn.steps, spec.learn.batch_size
         self.learning_rate = spec.learn.learning_rate
+        self.start: dict[str, Tensor] = {}
 
     @property
     def extends(self) -> bool:
@@ -88,6 +90,10 @@ class Phase(ABC):
     def parameters(self) -> list[nn.Parameter]:
         """Return what is moved."""
         return self.generator.adapter_parameters()
+
+    def begin(self) -> None:
+        """Take note of what the phase begins with."""
+        self.start = {}
 
     def began(self, metrics: Sequence[StepMetrics]) -> int:
         """Return after how many of the phase's steps, which ``metrics`` are of, it last began anew."""

@@ -3,7 +3,7 @@
 `steer` moves what the frozen generator is given, by the VLM's answers. `teach` moves an adapter's weights,
 until the generator draws from the plain inputs what it draws from the steered ones. `weights` moves the
 adapter's weights by the VLM's answers, as in Luo et al. 2025; after the other two it goes on from there, held
-to the steered pictures.
+to what was taught.
 """
 
 from collections.abc import Iterator, Sequence
@@ -108,24 +108,31 @@ class Steer(Phase):
 
 
 class Weights(Phase):
-    """Moves the adapter by the VLM's answers, and keeps it near what it started from."""
+    """Moves the adapter by the VLM's answers, and keeps it near what it started from.
+
+    That is what the base generator draws, or, after teaching, what the adapter draws: the steered pictures
+    are not quite what was taught, and held to them, faces came out between the two.
+    """
 
     name = "weights"
     varies = True
 
+    def begin(self) -> None:
+        """Take note of what the adapter was taught."""
+        if self.generator.steering is not None:
+            self.start = self.generator.adapter_state()
+
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
-        """Return the questions' loss, and the distance to the base pictures, steered where they were."""
-        generator, learn = self.generator, self.spec.learn
+        """Return the questions' loss, and the distance to the pictures that it started from."""
+        generator, keep = self.generator, self.spec.learn.keep
         gradient = self.gradient(rng)
+        if keep.matters:
+            with generator.with_adapter_state(self.start) if self.start else generator.without_adapter():
+                # After a jump, an estimate is compared with the same estimate, which is blurred as much.
+                base = generator.render(prompts, seeds, gradient=jump(gradient)).detach()
         images = generator.render(prompts, seeds, gradient=gradient)
         report = self.criterion(images, rng)
-        if not learn.keep.matters:
-            return _asked(report, images.new_zeros(()))
-        frozen = drawing_steered if generator.steering is not None else Generator.without_adapter
-        with frozen(generator):
-            # After a jump, an estimate is compared with the same estimate, which is blurred as much.
-            base = generator.render(prompts, seeds, gradient=jump(gradient)).detach()
-        return _asked(report, distance(images, base, learn.keep))
+        return _asked(report, distance(images, base, keep) if keep.matters else images.new_zeros(()))
 
 
 def phases_of(spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> list[Phase]:

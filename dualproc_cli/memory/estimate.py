@@ -66,6 +66,8 @@ def estimate_learning(
             _learn_step(loaded, generator, vlm, ledger, strategies)
     # Gradients are made in the step, but they are counted with the optimizer.
     parts["activations"] = max(ledger.peak - weights - parts["adapter"], 0)
+    if spec.steered and "weights" in spec.where:
+        parts["adapter"] *= 2  # as it is, and as it was taught
     return _adjusted(_without_other_devices(parts, {"vlm": spec.vlm}, device), strategies)
 
 
