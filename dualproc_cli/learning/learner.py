@@ -276,6 +276,8 @@ class Learner:
         self.generator.load_adapter_state(checkpoint.adapter)
         self.generator.load_steering_state(checkpoint.steering)
         self._enter(next(phase for phase in self.phases if phase.name == checkpoint.phase))
+        if self.phase.start.keys() != checkpoint.start.keys():
+            raise ValueError("what the phase began with is missing")
         self.phase.start = checkpoint.start
         self._schedule = Schedule(self.spec, self.phase, self._since_it_began)
         if checkpoint.moments:
