@@ -69,11 +69,7 @@ def inject(denoiser: nn.Module, name: str, config: PeftConfig, seed: int) -> Non
         UserError: no module has such a name, or one that has it cannot carry the adapter.
     """
     in_force = [*active(denoiser), name]
-    with (
-        torch.random.fork_rng(devices=[]),
-        warnings.catch_warnings(),
-        _same_requires_grad([denoiser]),
-    ):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _same_requires_grad([denoiser]):
         torch.default_generator.manual_seed(seed)
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # adapters compose on purpose
         try:

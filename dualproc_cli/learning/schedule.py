@@ -29,8 +29,8 @@ class Schedule:
     Planned are ``phase.steps``, in the last 40 % of which the learning rate falls. It begins to fall sooner
     once P(answer) of all that is learned holds above ``learn.stop_at``; and later, where P(answer) is not
     above `NEAR` by then and the phase may be extended (``learn.extend``); what is still below `FAR` is left
-    to a later phase that asks. The phase is as much shorter or longer. A learning rate that is constant does
-    not fall: the phase ends at once.
+    to a later phase, if one moves other things. The phase is as much shorter or longer. A learning rate that
+    is constant does not fall: the phase ends at once.
     """
 
     def __init__(self, spec: ControlSpec, phase: Phase, metrics: Sequence[StepMetrics] = ()) -> None:
@@ -52,7 +52,7 @@ class Schedule:
         if self._near is None and self._is_near(found, len(metrics)):
             self._near = len(metrics)
         threshold = self._learn.stop_at
-        if self._held is None and threshold is not None and min(found) > threshold:
+        if self._held is None and threshold is not None and all(value > threshold for value in found):
             self._held = len(metrics)
 
     def _is_near(self, found: Sequence[float], taken: int) -> bool:

@@ -44,7 +44,7 @@ ROUNDING = 2e-6
 AMPLIFIED = {"Kandinsky3": 5e-4}
 
 pytestmark = pytest.mark.recorded("generator")
-# Loaded once a family: what the tests do to them ends with the test.
+# Loaded once a family: no test leaves anything that changes what they draw.
 learned = functools.lru_cache(maxsize=1)(adapted)
 plain = functools.lru_cache(maxsize=1)(load)
 
