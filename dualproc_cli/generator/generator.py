@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -183,6 +183,10 @@ class Generator:
         inputs = self_test.probe_inputs(self, where)
         self.steering = Steering(inputs, tuple(where), seed).to(self.device)
         self_test.check_steering(self, self.steering)
+
+    def at_once(self, count: int, wanted: int | Literal["auto"]) -> int:
+        """Return how many of the ``count`` pictures of a step are drawn at once, by ``learn.micro_batch``."""
+        return min(count, self.micro_batch(count) if wanted == "auto" else wanted)
 
     @contextmanager
     def steered(self) -> Iterator[SteeredPictures]:

@@ -129,8 +129,7 @@ class Phase(ABC):
 
 def micro_batches(spec: ControlSpec, generator: Generator, count: int) -> Iterator[range]:
     """Yield the rows of each micro-batch of a batch of ``count`` pictures."""
-    wanted = spec.learn.micro_batch
-    size = min(count, generator.micro_batch(count) if wanted == "auto" else wanted)
+    size = generator.at_once(count, spec.learn.micro_batch)
     for start in range(0, count, size):
         yield range(count)[start : start + size]
 

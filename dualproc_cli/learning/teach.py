@@ -15,7 +15,6 @@ from dualproc_cli.learning.phase import (
     PhaseLoss,
     drawing_steered,
     jump,
-    micro_batches,
     steering_of,
     worthy,
 )
@@ -58,7 +57,7 @@ class Teach(Phase):
         None if steering is right about all pictures.
         """
         if self._all_right is None:
-            size = len(next(micro_batches(self.spec, self.generator, self.batch_size)))
+            size = self.generator.at_once(self.batch_size, self.spec.learn.micro_batch)
             examples = list(self._examples(TRIED))
             parts = [examples[start : start + size] for start in range(0, TRIED, size)]
             tried = [self._least_likely(*zip(*part, strict=True)) for part in parts]

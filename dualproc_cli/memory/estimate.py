@@ -226,12 +226,6 @@ def _learn_step(
         _ask_about(loaded, generator, vlm, one, strategies)
 
 
-def _at_once(loaded: LoadedSpec, generator: Generator, count: int) -> int:
-    """Return how many of the ``count`` pictures of a step are drawn at once."""
-    wanted = loaded.spec.learn.micro_batch
-    return min(count, generator.micro_batch(count) if wanted == "auto" else wanted)
-
-
 def _ask_about(
     loaded: LoadedSpec,
     generator: Generator,
@@ -241,7 +235,8 @@ def _ask_about(
 ) -> None:
     """Draw pictures, ask about them, and go back to what they were drawn with."""
     learn = loaded.spec.learn
-    images = _record(loaded, generator, _at_once(loaded, generator, learn.batch_size), gradient, strategies)
+    batch = generator.at_once(learn.batch_size, learn.micro_batch)
+    images = _record(loaded, generator, batch, gradient, strategies)
     pictures = _real(images).repeat(learn.jitter.views, 1, 1, 1).requires_grad_()
     report = _ask(loaded, vlm, pictures)
     losses = [images]
@@ -257,7 +252,7 @@ def _teach(
     loaded: LoadedSpec, generator: Generator, gradient: GradientSpec, strategies: Sequence[Strategy]
 ) -> None:
     """Compare what the adapter draws, and the blocks' outputs on the way, with what was steered."""
-    batch = _at_once(loaded, generator, loaded.spec.learn.teach.batch_size)
+    batch = generator.at_once(loaded.spec.learn.teach.batch_size, loaded.spec.learn.micro_batch)
     decode = "colors" in loaded.spec.steered  # which latents do not know
     with block_outputs(generator.denoiser) as learned:
         picture = _record(loaded, generator, batch, gradient, strategies, decode)

@@ -15,7 +15,7 @@ from torch import nn
 def hidream() -> dict[str, Any]:
     return {
         "scheduler": FlowMatchEulerDiscreteScheduler(),
-        "vae": kl(blocks=1),
+        "vae": kl(blocks=1, mid_block_add_attention=False),  # it decodes 128 x 128 latents
         "text_encoder": clip(projection=True),
         "tokenizer": words(),
         "text_encoder_2": clip(projection=True),
