@@ -22,7 +22,8 @@ class StepMetrics(BaseModel):
         loss: the questions' weighted loss, or the teaching's; what is minimised is ``loss + keep``.
         keep: the weighted cost of leaving the base generator.
         losses: the loss of each question by its name, unweighted; empty while teaching.
-        probabilities: P(answer) of each question by its name, the mean over the batch; empty while teaching.
+        probabilities: P(answer) of each question by its name, the mean over the batch; while teaching, over a
+            few other pictures now and then, and else empty.
         gradient_norm: the norm of the gradient before clipping.
         learning_rate: the optimizer's in this step.
     """
@@ -71,8 +72,9 @@ def recent_loss(metrics: Sequence[StepMetrics]) -> float:
 
 
 def recent_probabilities(metrics: Sequence[StepMetrics]) -> dict[str, float]:
-    """Return the mean P(answer) of each question over the last `WINDOW` steps; empty while teaching."""
-    window = _of_phase(metrics)[-WINDOW:]
+    """Return the mean P(answer) of each question over the last of the steps that asked it."""
+    last = next((index for index in reversed(range(len(metrics))) if metrics[index].probabilities), -1)
+    window = [entry for entry in _of_phase(metrics[: last + 1]) if entry.probabilities]
     names = window[-1].probabilities if window else ()
     return {name: mean_probability(window, name) for name in names}
 
@@ -83,10 +85,15 @@ def mean_probability(metrics: Sequence[StepMetrics], question: str) -> float:
 
 
 def first_and_last_probability(metrics: Sequence[StepMetrics], question: str) -> tuple[float, float]:
-    """Return the mean P(answer) of a question over the first `WINDOW` steps that asked it, and the last."""
-    asked = [entry.probabilities[question] for entry in metrics if question in entry.probabilities]
-    first, last = (sum(part) / len(part) for part in (asked[:WINDOW], asked[-WINDOW:]))
-    return first, last
+    """Return the mean P(answer) of a question over the first of the steps that asked it, and over the last.
+
+    These are up to `WINDOW` steps of one phase, or the one that asked it among as many.
+    """
+    asked = [entry for entry in metrics if question in entry.probabilities]
+    begin, end = asked[0], asked[-1]
+    first = [one for one in asked if one.phase == begin.phase and one.step < begin.step + WINDOW]
+    last = [one for one in asked if one.phase == end.phase and one.step > end.step - WINDOW]
+    return mean_probability(first, question), mean_probability(last, question)
 
 
 def _of_phase(metrics: Sequence[StepMetrics]) -> Sequence[StepMetrics]:

@@ -1,7 +1,7 @@
 """``README.md`` of a bundle: a model card for the Hugging Face hub."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ With plain diffusers:
 | question | expected answer | P(answer) at first | at last |
 |---|---|---|---|
 {questions}
-
+{words}
 The VLM gave these P(answer) while learning ({outcome});
 `dualproc evaluate` measures on held-out seeds and prompts.
 `spec.yaml` is the spec of this control, `bundle.json` the record of the run.
@@ -107,6 +107,14 @@ with steered(pipe, "PATH_OF_THIS_FOLDER"):
 ```
 """
 
+WORDS = """
+It was taught to draw prompts as others are drawn, whose pictures answer as expected:
+
+| prompt | is drawn as |
+|---|---|
+{rows}
+"""
+
 REASONS = {
     "steps": "all {} steps were taken",
     "stop_at": "stopped after {} steps, since they stayed above the spec's stop_at",
@@ -122,6 +130,7 @@ def model_card(
     outcome: Outcome,
     revisions: Revisions,
     arguments: Mapping[str, Any],
+    words: Mapping[str, str],
     *,
     steering: bool = False,
 ) -> str:
@@ -133,6 +142,7 @@ def model_card(
         outcome: how the run ended.
         revisions: the commits that the models were resolved to.
         arguments: the pipeline's arguments, besides prompt and seed, to draw as dualproc does.
+        words: the prompts that the adapter was taught to draw as others, and these others.
         steering: whether the bundle holds the steering too.
     """
     prompt = spec.prompts.train[0]
@@ -145,7 +155,8 @@ def model_card(
         grid=GRID,
         prompt=_quoted(prompt),
         code=_code(spec.generator, revisions.generator, prompt, arguments),
-        steering=_steering(prompt, arguments) if steering else "",
+        steering=_steering(words.get(prompt, prompt), arguments) if steering else "",
+        words=WORDS.format(rows="\n".join(_cells(change) for change in words.items())) if words else "",
         questions="\n".join(_row(spec, index, metrics) for index in range(len(spec.questions))),
         outcome=REASONS[outcome.reason].format(outcome.step),
     )
@@ -237,8 +248,12 @@ def _lines(arguments: Mapping[str, Any], indent: int) -> str:
 def _row(spec: ControlSpec, index: int, metrics: Sequence[StepMetrics]) -> str:
     question = spec.questions[index]
     first, last = first_and_last_probability(metrics, question.name)
-    cells = [question.question, question.answer, f"{first:.2f}", f"{last:.2f}"]
-    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+    return _cells((question.question, question.answer, f"{first:.2f}", f"{last:.2f}"))
+
+
+def _cells(texts: Iterable[str]) -> str:
+    """Return a row of a table in Markdown."""
+    return "| " + " | ".join(" ".join(text.split()).replace("|", "\\|") for text in texts) + " |"
 
 
 def _quoted(prompt: str) -> str:

@@ -88,6 +88,7 @@ class Manifest(_Part):
         origins: where each value of the resolved spec came from, by dotted key.
         revisions: the models' revisions.
         memory: names of the memory strategies used while learning, in the order in which they were added.
+        words: the prompts that the adapter was taught to draw as others, and these others.
         started_from: SHA-256 of the adapter's file that the run went on from; None if it started anew.
         versions: the versions of dualproc, Python and the libraries.
         seed: the seed of everything that was drawn at random.
@@ -107,6 +108,7 @@ class Manifest(_Part):
     origins: dict[str, str]
     revisions: Revisions
     memory: list[str]
+    words: dict[str, str] = {}
     started_from: str | None
     versions: dict[str, str]
     seed: int

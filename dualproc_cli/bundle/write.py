@@ -29,6 +29,7 @@ def write_bundle(
     arguments: Mapping[str, Any],
     revisions: Revisions,
     memory: Sequence[str],
+    words: Mapping[str, str] | None = None,
     started_from: str | None = None,
     metrics: Sequence[StepMetrics],
     validations: Sequence[Validation] = (),
@@ -49,6 +50,7 @@ def write_bundle(
         arguments: the pipeline's arguments, besides prompt and seed, to draw as dualproc does.
         revisions: the commits that the spec's models were resolved to.
         memory: names of the memory strategies that were used.
+        words: the prompts that the adapter was taught to draw as others, and these others, if there are any.
         started_from: the digest of the adapter's file that the run started from.
         metrics: the metrics of every step.
         validations: what was found on the way.
@@ -77,7 +79,8 @@ def write_bundle(
         grid.save(folder / GRID)
         for name, picture in samples.items():
             picture.save(folder / SAMPLES / name)
-        card = model_card(spec, metrics, outcome, revisions, arguments, steering=save_steering is not None)
+        holds, words = save_steering is not None, dict(words or {})
+        card = model_card(spec, metrics, outcome, revisions, arguments, words, steering=holds)
         (folder / README).write_text(with_verdict(card, verdict, judged) if verdict else card, "utf-8")
         if report is not None:
             (folder / REPORT).write_text(report, "utf-8")
@@ -90,6 +93,7 @@ def write_bundle(
             origins=loaded.origins,
             revisions=revisions,
             memory=list(memory),
+            words=words,
             started_from=started_from,
             versions=library_versions(),
             seed=spec.learn.seed,

@@ -139,8 +139,9 @@ class Generator:
             "height": height or self.spec.height,
             "output_type": output_type,
         }
-        if self._pictures:
+        if self._pictures and self.steering:
             self._pictures.calls.clear()
+            prompts = self.steering.reworded(prompts)
         if self.conventions.batches:
             return self._call(prompts, seeds, **options)
         alone = [self._call([prompt], [seed], **options) for prompt, seed in zip(prompts, seeds, strict=True)]
@@ -187,6 +188,11 @@ class Generator:
     def at_once(self, count: int, wanted: int | Literal["auto"]) -> int:
         """Return how many of the ``count`` pictures of a step are drawn at once, by ``learn.micro_batch``."""
         return min(count, self.micro_batch(count) if wanted == "auto" else wanted)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What steering replaces prompts by."""
+        return self.steering.words if self.steering else {}
 
     @contextmanager
     def steered(self) -> Iterator[SteeredPictures]:

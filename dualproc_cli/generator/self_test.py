@@ -149,7 +149,7 @@ def check_steering(generator: Tested, steering: Steering) -> None:
     if not picture.requires_grad:
         which = "conditioning" if len(steering.offsets) else "noise"
         _cannot_steer(generator, which, "no gradient reaches its picture from there")
-    tensors = steering.learned
+    tensors = dict(steering.named_parameters())
     gradients = torch.autograd.grad(picture.mean(), list(tensors.values()), allow_unused=True)
     found = zip(tensors, gradients, strict=True)
     moved = {name for name, gradient in found if gradient is not None and gradient.any()}
@@ -158,7 +158,7 @@ def check_steering(generator: Tested, steering: Steering) -> None:
     steered = list(steering.offsets)
     for name in steered:
         if f"offsets.{name}" not in moved:
-            steering.drop(name)
+            del steering.offsets[name]
     if steered and not len(steering.offsets):
         _cannot_steer(generator, "conditioning", "no gradient reaches its text embeddings")
 

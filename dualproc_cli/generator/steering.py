@@ -1,8 +1,9 @@
 """Steering: changing what a frozen generator is given, so that it still draws what it can draw.
 
-Two inputs of a pipeline can be steered, and the colours of its pictures, alone or together:
+The inputs of a pipeline can be steered, and the colours of its pictures, alone or together:
 
 - the noise: z' = z + sigma f(z / sigma, c), where f is a small network on the coarse parts of the noise;
+- the prompt: other words in its place (`Steering.words`);
 - the conditioning: c' = c + s d, where d is a learned offset for all tokens of what a text encoder returns
   plus one for each, in units of s, the root mean square of what it returns for a first prompt;
 - the colours: y = x exp(g(x)), a smooth function of colour for each picture (`color_steering`).
@@ -103,14 +104,15 @@ class Steering(nn.Module):
             times `OFFSET`, they are in units of its root mean square. With those of each alone, the tokens of
             the subjects turn into something else before that of the place does; with that of all alone, they
             cannot stay what they were.
-        origins: offsets that those of the conditioning are held to; none at first.
         colors: recolours the pictures, or None.
+        words: what some prompts are replaced by.
     """
 
     def __init__(self, inputs: Inputs, where: tuple[str, ...], seed: int) -> None:
         """Prepare to steer what ``where`` names: ``noise``, ``conditioning`` and ``colors``."""
         super().__init__()
         self.inputs, self.where = inputs, where
+        self.words: dict[str, str] = {}
         self.scales = {key: scale for key, (_, _, scale) in inputs.embeddings.items()}
         self.prompt_keys = {key: size for key, (_, size, _) in inputs.embeddings.items()}
         with torch.random.fork_rng(devices=[]):
@@ -122,18 +124,10 @@ class Steering(nn.Module):
         self.offsets = nn.ParameterDict(
             {key: nn.Parameter(torch.zeros(1 + tokens, size)) for key, (tokens, size, _) in steered.items()}
         )
-        self.origins = nn.ParameterDict(
-            {key: nn.Parameter(torch.zeros_like(value), False) for key, value in self.offsets.items()}
-        )
 
-    @property
-    def learned(self) -> dict[str, nn.Parameter]:
-        """What learning moves, by name: all parameters but the origins."""
-        return {name: value for name, value in self.named_parameters() if not name.startswith("origins.")}
-
-    def drop(self, key: str) -> None:
-        """Steer what has this `key` no more."""
-        del self.offsets[key], self.origins[key]
+    def reworded(self, prompts: Sequence[str]) -> list[str]:
+        """Return what the generator is given in place of ``prompts``."""
+        return [self.words.get(prompt, prompt) for prompt in prompts]
 
     @property
     def start(self) -> Start:
@@ -174,18 +168,9 @@ class Steering(nn.Module):
             else:
                 offset[0] = change
 
-    @torch.no_grad()
-    def hold(self) -> None:
-        """From here on, steering the conditioning costs what it moves from where it is now."""
-        for key, origin in self.origins.items():
-            origin.copy_(self.offsets[key])
-
     def conditioning_cost(self) -> Tensor:
-        """Return the offsets' mean square distance from the origins, in units of the embeddings' own."""
-        offsets = [
-            (_by_token(offset) - _by_token(self.origins[key])).flatten()
-            for key, offset in self.offsets.items()
-        ]
+        """Return the offsets' mean square, in units of the embeddings' own."""
+        offsets = [_by_token(offset).flatten() for offset in self.offsets.values()]
         return torch.cat(offsets).square().mean() if offsets else torch.zeros(())
 
     def about_prompts(self, seen: Mapping[str, Tensor], count: int) -> Tensor:

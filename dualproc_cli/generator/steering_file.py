@@ -24,11 +24,11 @@ METADATA_KEY = "dualproc_steering"
 
 def write_steering(steering: Steering, folder: Path) -> Path:
     """Write what was learned of the steering into ``folder``, atomically; the same gives the same bytes."""
-    built_from = {"inputs": asdict(steering.inputs), "where": steering.where}
+    built_from = {"inputs": asdict(steering.inputs), "where": steering.where, "words": steering.words}
     # The embeddings keep their order, in which the networks read them.
     metadata = {"format": "pt", METADATA_KEY: json.dumps(built_from)}
     path = folder / FILE_NAME
-    write_atomically(path, tensor_file(cpu_copies(dict(steering.learned)), metadata))
+    write_atomically(path, tensor_file(cpu_copies(dict(steering.named_parameters())), metadata))
     return path
 
 
@@ -51,8 +51,9 @@ def read_steering(folder: Path) -> Steering:
         )
         steering = Steering(inputs, tuple(built_from["where"]), seed=0)
         for name in [name for name in steering.offsets if f"offsets.{name}" not in tensors]:
-            steering.drop(name)  # no picture depended on it
-        steering.load_state_dict({**steering.origins.state_dict(prefix="origins."), **tensors})
+            del steering.offsets[name]  # no picture depended on it
+        steering.load_state_dict(tensors)
+        steering.words = {str(prompt): str(other) for prompt, other in built_from["words"].items()}
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: no such file; expected a bundle that was learned with learn.teach.keep_steering"

@@ -32,6 +32,7 @@ class _Header(BaseModel):
     metrics: list[StepMetrics]
     validations: list[Validation]
     phase: PhaseName
+    words: dict[str, str]
     best: tuple[int, float] | None
 
 
@@ -83,6 +84,7 @@ class Checkpoint:
         phase: the phase of the next step.
         adapter: the adapter's weights by name.
         steering: the steering's weights by name; empty without steering.
+        words: what the steering replaces prompts by.
         start: the adapter's weights when the phase began, where it goes back to them; else empty.
         moments: AdamW's running means of gradient and squared gradient, in the order of what the phase moves;
             empty before its first step.
@@ -96,6 +98,7 @@ class Checkpoint:
     phase: PhaseName
     adapter: dict[str, Tensor]
     steering: dict[str, Tensor]
+    words: dict[str, str]
     start: dict[str, Tensor]
     moments: list[tuple[Tensor, Tensor]]
     best: Best | None = None
@@ -117,6 +120,7 @@ class Checkpoint:
             metrics=self.metrics,
             validations=self.validations,
             phase=self.phase,
+            words=self.words,
             best=best,
         )
         tensors = {RNG: self.rng}
@@ -155,6 +159,7 @@ class Checkpoint:
                 phase=header.phase,
                 adapter=_named(tensors, ADAPTER),
                 steering=_named(tensors, STEERING),
+                words=header.words,
                 start=_named(tensors, START),
                 moments=[(tensors[f"{MEAN}{index}"], tensors[f"{SQUARE}{index}"]) for index in range(count)],
                 best=best,

@@ -22,6 +22,7 @@ from dualproc_cli.learning.output import Output
 from dualproc_cli.learning.progress import LearningProgress
 from dualproc_cli.learning.run import Ending, run
 from dualproc_cli.learning.start import read_start
+from dualproc_cli.learning.words import find_words
 from dualproc_cli.measures import check_measures, measures_of_evaluation
 from dualproc_cli.memory import MemoryPlan, plan_learning
 from dualproc_cli.models.source import find_model
@@ -95,6 +96,10 @@ def learn(
             generator.add_steering(loaded.spec.steered, loaded.spec.learn.seed)
         size = loaded.spec.generator.height, loaded.spec.generator.width
         criterion = compile_loss(loaded, vlm, *size)
+        if generator.steering:
+            generator.steering.words = (
+                checkpoint.words if checkpoint else _find_words(loaded.spec, generator, criterion, console)
+            )
         learner = Learner(loaded.spec, generator, criterion, keep_best=keep_best, started_from=started_from)
         if checkpoint:
             try:
@@ -122,6 +127,19 @@ def learn(
         elif keep_best:
             message += "; there is no best state yet"
     raise (Interrupted if ending.reason == "interrupted" else RunFailed)(message)
+
+
+def _find_words(
+    spec: ControlSpec, generator: Generator, criterion: CompositeLoss, console: Console
+) -> dict[str, str]:
+    """Return `find_words`, and tell what was found."""
+    stage("looking for prompts that answer as expected")
+    words = find_words(spec, generator, criterion)
+    for prompt, other in words.items():
+        if prompt != other:
+            line = f"nothing is steered: {prompt!r} is taught to be drawn as {other!r} is"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return words
 
 
 def _finish(
@@ -164,6 +182,7 @@ def _finish(
             metrics=learner.metrics,
             validations=learner.validations,
             memory=plan.names,
+            words=generator.words,
             started_from=started_from,
             outcome=outcome,
             verdict=verdict,

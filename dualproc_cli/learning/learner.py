@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from dualproc_cli.compiler import CompositeLoss
 from dualproc_cli.drawing import draw_seeds, seed_pool
@@ -16,6 +17,8 @@ from dualproc_cli.learning.schedule import Schedule
 from dualproc_cli.learning.validation import Validator, is_best, settled
 from dualproc_cli.metrics import WINDOW, StepMetrics, Validation, recent_loss
 from dualproc_cli.spec import ControlSpec
+
+LOOK_EVERY = 25  # steps
 
 
 class NotFiniteError(Exception):
@@ -149,7 +152,8 @@ class Learner:
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.spec.learn.gradient_clip)
 
         # A single transfer, because each transfer from the device waits until it has finished computing.
-        probabilities = [values.mean() for values in found.probabilities.values()]
+        answers = found.probabilities or self._look()
+        probabilities = [values.mean() for values in answers.values()]
         scalars = [found.loss, found.keep, norm, *found.losses.values(), *probabilities]
         values = torch.stack([scalar.float() for scalar in scalars]).tolist()
         asked = len(found.losses)
@@ -160,7 +164,7 @@ class Learner:
             keep=values[1],
             gradient_norm=values[2],
             losses=dict(zip(found.losses, values[3 : 3 + asked], strict=True)),
-            probabilities=dict(zip(found.probabilities, values[3 + asked :], strict=True)),
+            probabilities=dict(zip(answers, values[3 + asked :], strict=True)),
             learning_rate=self._schedule.learning_rate(self._taken),
         )
         for what, value in {
@@ -182,6 +186,11 @@ class Learner:
             self._end_phase()
         return entry
 
+    def _look(self) -> dict[str, Tensor]:
+        """Ask the VLM now and then, and at the end, in a phase whose loss does not."""
+        due = self._taken % LOOK_EVERY == 0 or self._taken == self._steps_of_phase - 1
+        return self.phase.look() if due else {}
+
     def _differentiate(self, prompts: list[str], seeds: list[int]) -> PhaseLoss:
         """Return the loss of a batch, whose gradient is added up micro-batch by micro-batch.
 
@@ -189,9 +198,9 @@ class Learner:
         """
         count, state, found = len(seeds), self._rng.get_state(), []
         for rows in micro_batches(self.spec, self.generator, count):
-            rng = MicroBatchRandom.part(state, rows, count)
-            part = self.phase.loss(prompts[rows.start : rows.stop], seeds[rows.start : rows.stop], rng)
-            share = len(rows) / count
+            rng = MicroBatchRandom.part(state, range(count)[rows], count)
+            part = self.phase.loss(prompts[rows], seeds[rows], rng)
+            share = len(seeds[rows]) / count
             ((part.loss + part.keep) * share).backward()
             found.append((share, part.detached()))
         self._rng.set_state(rng.get_state())
@@ -200,7 +209,7 @@ class Learner:
     def _choose(self, prompts: list[str], seeds: list[int]) -> tuple[list[str], list[int]]:
         """Return those pictures of a batch that are worth learning from."""
         found = [
-            self.phase.worth(prompts[rows.start : rows.stop], seeds[rows.start : rows.stop])
+            self.phase.worth(prompts[rows], seeds[rows])
             for rows in micro_batches(self.spec, self.generator, len(seeds))
         ]
         values = [value for value in found if value is not None]
@@ -225,7 +234,7 @@ class Learner:
 
     def _begin_anew(self) -> None:
         """Begin the phase anew, because it led nowhere."""
-        self.phase.begin_anew(self._taken_in_all)
+        self.phase.begin_anew()
         self.best = None
         self._enter(self.phase)
 
@@ -258,6 +267,7 @@ class Learner:
             adapter=self.generator.adapter_state(),
             steering=self.generator.steering_state(),
             start=self.phase.start,
+            words=self.generator.words,
             moments=moments,
             best=self.best,
         )
@@ -309,12 +319,12 @@ class Learner:
             return [prompts[index] for index in chosen]
 
         drawn = some_of(self.spec.prompts.train)
-        if not (self.phase.varies and self.spec.variety):
+        if not self.phase.variety:
             return drawn
         varied = (torch.rand(count, generator=self._rng) < self.spec.learn.variety).tolist()
         return [
             other if vary else one
-            for one, other, vary in zip(drawn, some_of(self.spec.variety), varied, strict=True)
+            for one, other, vary in zip(drawn, some_of(self.phase.variety), varied, strict=True)
         ]
 
     def _remember_best(self, entry: StepMetrics) -> None:

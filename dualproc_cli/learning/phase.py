@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from dualproc_cli.compiler import CompositeLoss
+from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.generator import Generator, Steering
 from dualproc_cli.generator.steered_call import SteeredPictures
 from dualproc_cli.metrics import PhaseName, StepMetrics
-from dualproc_cli.spec import ControlSpec, GradientSpec
+from dualproc_cli.spec import ControlSpec, GradientSpec, Question
 
 WORTH = 0.5  # share of the worth of a batch's best picture that others must have to be learned from
 
@@ -65,7 +65,7 @@ class Phase(ABC):
         learning_rate: the highest one.
         rate_key: the key of the spec that sets it.
         asks: whether the VLM is asked, so that P(answer) can stop it.
-        varies: whether it draws from the spec's variety of prompts too.
+        variety: prompts that it draws from beside those that are learned on.
         leaves_far: whether an answer that stays unlikely is left to a later phase, which moves other things.
         start: the adapter's weights when the phase began, if it goes back to them; else empty.
     """
@@ -73,13 +73,13 @@ class Phase(ABC):
     name: PhaseName
     rate_key = "learn.learning_rate"
     asks = True
-    varies = False
     leaves_far = False
 
     def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
         self.spec, self.generator, self.criterion = spec, generator, criterion
         self.steps, self.batch_size = spec.learn.steps, spec.learn.batch_size
         self.learning_rate = spec.learn.learning_rate
+        self.variety: tuple[str, ...] = ()
         self.start: dict[str, Tensor] = {}
 
     @property
@@ -99,7 +99,7 @@ class Phase(ABC):
         """Return after how many of the phase's steps, which ``metrics`` are of, it last began anew."""
         return 0
 
-    def begin_anew(self, metrics: Sequence[StepMetrics]) -> None:
+    def begin_anew(self) -> None:
         """Set what is moved to where the phase begins anew.
 
         Raises:
@@ -122,21 +122,38 @@ class Phase(ABC):
         """Return how much each of B pictures is worth learning from, [B]; None if all are worth the same."""
         return None
 
+    def look(self) -> dict[str, Tensor]:
+        """Return P(answer) [B] of each question about a few pictures, for phases whose loss does not ask."""
+        return {}
+
     @abstractmethod
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the loss of B pictures of ``prompts`` at ``seeds``; ``rng`` draws wordings and jitter."""
 
 
-def micro_batches(spec: ControlSpec, generator: Generator, count: int) -> Iterator[range]:
+def micro_batches(spec: ControlSpec, generator: Generator, count: int) -> Iterator[slice]:
     """Yield the rows of each micro-batch of a batch of ``count`` pictures."""
-    size = generator.at_once(count, spec.learn.micro_batch)
-    for start in range(0, count, size):
-        yield range(count)[start : start + size]
+    return _parts(count, generator.at_once(count, spec.learn.micro_batch))
+
+
+def asked_at_once(spec: ControlSpec, generator: Generator, count: int) -> Iterator[slice]:
+    """Yield the rows of ``count`` pictures that are only looked at, at once as many as in a step at most."""
+    return _parts(count, generator.at_once(spec.learn.batch_size, spec.learn.micro_batch))
+
+
+def _parts(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def worthy(worth: Tensor) -> Tensor:
     """Return which pictures [B] are worth at least `WORTH` of what the best of them is: [B] bool."""
     return ~(worth < WORTH * worth.max())
+
+
+def least_likely(report: LossReport, questions: Iterable[Question]) -> Tensor:
+    """Return the smallest P(answer) of those ``questions`` that are learned, [B]."""
+    learned = [question.name for question in questions if question.weight > 0]
+    return torch.stack([report.probabilities[name] for name in learned]).amin(0)
 
 
 def jump(gradient: GradientSpec) -> GradientSpec | None:

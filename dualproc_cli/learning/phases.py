@@ -16,16 +16,15 @@ from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.generator import Generator
 from dualproc_cli.keep import distance
 from dualproc_cli.learning.from_answers import open_questions, start_from_answers
-from dualproc_cli.learning.from_prompts import start_from_prompts
 from dualproc_cli.learning.phase import Phase, PhaseLoss, drawing_steered, jump, steering_of
 from dualproc_cli.learning.teach import Teach
 from dualproc_cli.metrics import StepMetrics, mean_probability
-from dualproc_cli.spec import CLEAN, ControlSpec, Question
+from dualproc_cli.spec import ControlSpec, Question
 
-# After its steps, steering the conditioning to an open answer begins anew if the answer's P is below LOST, or
-# that of the picture being clean below UNCLEAN, in the mean over the last RECENT of them. What is found from
-# nothing goes least far, and holds best for other prompts; ended sooner, it left answers that come later.
-LOST, UNCLEAN, RECENT = 0.2, 0.7, 20
+# After its steps, steering the conditioning to an open answer begins anew if the answer's P is below LOST in
+# the mean over the last RECENT of them. What is found from nothing goes least far, and comes out cleaner.
+# Ended sooner, it left answers that come later.
+LOST, RECENT = 0.2, 20
 
 
 class Steer(Phase):
@@ -41,21 +40,13 @@ class Steer(Phase):
         self._nothing = generator.steering_state()  # steers nothing
 
     def began(self, metrics: Sequence[StepMetrics]) -> int:
-        """Return after how many of ``metrics`` it last began anew, at what other words lead to."""
-        if len(metrics) < self.steps:
-            return 0
-        return self.steps if self._is_lost(metrics) or self._is_unclean(metrics) else 0
+        """Return after how many of ``metrics`` it last began anew, at what the answers' words lead to."""
+        return self.steps if len(metrics) >= self.steps and self._is_lost(metrics) else 0
 
-    def begin_anew(self, metrics: Sequence[StepMetrics]) -> None:
-        """Steer to where known prompts lead; else, if nothing was found, to where the answers' words do."""
-        found = self.generator.steering_state()
+    def begin_anew(self) -> None:
+        """Steer to where the answers' words lead, if the VLM prefers that, or anew from nothing."""
         self.generator.load_steering_state(self._nothing)
-        if self._knows_prompts and start_from_prompts(self.spec, self.generator, self.criterion):
-            return
-        if not self._is_lost(metrics):
-            self.generator.load_steering_state(found)
-        elif self.spec.learn.steer.from_answers:
-            start_from_answers(self.spec, self.generator, self.criterion)
+        start_from_answers(self.spec, self.generator, self.criterion)
 
     @property
     def extends(self) -> bool:
@@ -66,24 +57,13 @@ class Steer(Phase):
     def _words(self) -> list[Question]:
         return open_questions(self.spec) if "conditioning" in self.spec.steered else []
 
-    @property
-    def _knows_prompts(self) -> bool:
-        return bool(self._words and self.spec.learn.steer.from_prompts and self.spec.further_prompts)
-
     def _is_lost(self, metrics: Sequence[StepMetrics]) -> bool:
-        elsewhere = self._knows_prompts or self.spec.learn.steer.from_answers
-        return elsewhere and any(self._mean(metrics, question.name) < LOST for question in self._words)
-
-    def _is_unclean(self, metrics: Sequence[StepMetrics]) -> bool:
-        asked = CLEAN.name in metrics[-1].probabilities
-        return self._knows_prompts and asked and self._mean(metrics, CLEAN.name) < UNCLEAN
-
-    def _mean(self, metrics: Sequence[StepMetrics], question: str) -> float:
-        return mean_probability(metrics[: self.steps][-RECENT:], question)
+        recent, elsewhere = metrics[: self.steps][-RECENT:], self.spec.learn.steer.from_answers
+        return elsewhere and any(mean_probability(recent, question.name) < LOST for question in self._words)
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the weights of the steering."""
-        return list(steering_of(self.generator).learned.values())
+        return list(steering_of(self.generator).parameters())
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
@@ -115,7 +95,10 @@ class Weights(Phase):
     """
 
     name = "weights"
-    varies = True
+
+    def __init__(self, spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> None:
+        super().__init__(spec, generator, criterion)
+        self.variety = spec.variety
 
     def begin(self) -> None:
         """Take note of what the adapter was taught."""
@@ -136,10 +119,10 @@ class Weights(Phase):
 
 
 def phases_of(spec: ControlSpec, generator: Generator, criterion: CompositeLoss) -> list[Phase]:
-    """Return the phases of a run in their order."""
+    """Return the phases of a run in their order; where other words were found, nothing is left to steer."""
     kinds: list[type[Phase]] = []
     if spec.steered:
-        kinds += [Steer, Teach]
+        kinds += [Teach] if steering_of(generator).words else [Steer, Teach]
     if "weights" in spec.where:
         kinds.append(Weights)
     return [kind(spec, generator, criterion) for kind in kinds]

@@ -13,8 +13,10 @@ from dualproc_cli.generator.blocks import block_outputs, distances
 from dualproc_cli.learning.phase import (
     Phase,
     PhaseLoss,
+    asked_at_once,
     drawing_steered,
     jump,
+    least_likely,
     steering_of,
     worthy,
 )
@@ -22,6 +24,7 @@ from dualproc_cli.spec import ControlSpec, GradientSpec
 
 EXAMPLES = 4  # pictures by which the distances are weighed
 TRIED = 24  # pictures by which steering is found to be right about all or not
+LOOKED = 8  # pictures of the adapter's that the VLM is asked about now and then
 FEATURES = 6.0  # how much more the blocks' outputs count, all together, than the picture
 
 
@@ -48,6 +51,8 @@ class Teach(Phase):
         super().__init__(spec, generator, criterion)
         teach = spec.learn.teach
         self.steps, self.batch_size, self.learning_rate = teach.steps, teach.batch_size, teach.learning_rate
+        if spec.learn.variety:
+            self.variety = tuple(prompt for prompt in generator.words if prompt not in spec.prompts.train)
         self._weights: list[float] = []  # of each distance, once the steering's effect is known
         self._all_right: bool | None = None  # whether steering is right about every picture, once it is known
 
@@ -57,23 +62,31 @@ class Teach(Phase):
         None if steering is right about all pictures.
         """
         if self._all_right is None:
-            size = self.generator.at_once(self.batch_size, self.spec.learn.micro_batch)
-            examples = list(self._examples(TRIED))
-            parts = [examples[start : start + size] for start in range(0, TRIED, size)]
-            tried = [self._least_likely(*zip(*part, strict=True)) for part in parts]
+            tried = [self._least_likely(*part) for part in self._parts(TRIED)]
             self._all_right = bool(worthy(torch.cat(tried)).all())
         return None if self._all_right else self._least_likely(prompts, seeds)
 
     @torch.no_grad()
+    def look(self) -> dict[str, Tensor]:
+        """Return P(answer) [`LOOKED`] of each question about pictures that the adapter draws."""
+        found = [self.criterion(self.generator.render(*part)).probabilities for part in self._parts(LOOKED)]
+        return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+    @torch.no_grad()
     def _least_likely(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        learned = {question.name for question in self.spec.asked if question.weight > 0}
         with drawing_steered(self.generator):
-            found = self.criterion(self.generator.render(prompts, seeds)).probabilities
-        return torch.stack([value for name, value in found.items() if name in learned]).amin(0)
+            report = self.criterion(self.generator.render(prompts, seeds))
+        return least_likely(report, self.spec.asked)
 
     def _examples(self, count: int) -> Iterator[tuple[str, int]]:
         """Yield prompts with seeds, always the same, so that a resumed run finds the same of them."""
         yield from zip(cycle(self.spec.prompts.train), validation_seeds(count), strict=False)
+
+    def _parts(self, count: int) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
+        """Yield the prompts and the seeds of ``count`` examples, as many as are drawn at once."""
+        prompts, seeds = zip(*self._examples(count), strict=True)
+        for rows in asked_at_once(self.spec, self.generator, count):
+            yield prompts[rows], seeds[rows]
 
     def loss(self, prompts: Sequence[str], seeds: Sequence[int], rng: torch.Generator) -> PhaseLoss:
         """Return the share of the steering's effect on these pictures that is not learned yet."""

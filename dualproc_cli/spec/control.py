@@ -37,7 +37,7 @@ class PromptsSpec(SpecModel):
         description="Further prompts for learning, so that the control holds for others than those of train: "
         "a share learn.variety of the pictures is drawn from them while the answers move the weights. Left "
         "out are those that are held out, and those without a word that the questions share with all of "
-        "train. Steering may begin anew at what leads to them (learn.steer.from_prompts)." + PRESET,
+        "train. What is steered may take their words (learn.steer.from_prompts)." + PRESET,
     )
 
     @property
@@ -219,21 +219,23 @@ class ControlSpec(SpecModel):
 
     @property
     def variety(self) -> tuple[str, ...]:
-        """The prompts of ``prompts.variety`` that are learned on; none unless the answers move the weights.
-
-        A question that names a lamp cannot be asked about a prompt without one, if all of ``train`` have one.
-        """
-        if "weights" not in self.where or self.learn.variety == 0:
-            return ()
-        asked = _words(" ".join(text for question in self.questions for text in question.trained_wordings))
-        needed = set.intersection(asked, *(_words(prompt) for prompt in self.prompts.train))
-        return tuple(prompt for prompt in self.further_prompts if needed <= _words(prompt))
+        """Those of `further_prompts` that the weights are moved on; none unless the answers move them."""
+        return self.further_prompts if "weights" in self.where and self.learn.variety else ()
 
     @property
     def further_prompts(self) -> tuple[str, ...]:
-        """The prompts of ``prompts.variety`` that are not held out."""
+        """The prompts of ``prompts.variety`` that can be learned on: not held out, and fit for the questions.
+
+        A question that names a lamp cannot be asked about a prompt without one, if all of ``train`` have one.
+        """
         held_out = {same_text(prompt) for prompt in self.prompts.held_out}
-        return tuple(prompt for prompt in self.prompts.variety if same_text(prompt) not in held_out)
+        asked = _words(" ".join(text for question in self.questions for text in question.trained_wordings))
+        needed = set.intersection(asked, *(_words(prompt) for prompt in self.prompts.train))
+        return tuple(
+            prompt
+            for prompt in self.prompts.variety
+            if same_text(prompt) not in held_out and needed <= _words(prompt)
+        )
 
     def asking_only(self, questions: tuple[Question, ...]) -> "ControlSpec":
         """Return a spec that asks ``questions`` and nothing else, not even whether the picture is clean."""

@@ -152,13 +152,13 @@ class SteerSpec(SpecModel):
     )
     from_prompts: bool = Field(
         default=True,
-        description="Whether steering the conditioning to an open answer, where it led nowhere or to what is "
-        "not clean, begins anew at what leads to those of prompts.variety whose pictures answer as expected.",
+        description="Whether prompts, where the conditioning is steered, take the words of those of "
+        "prompts.variety whose pictures answer as expected, if each has one: nothing else is steered then.",
     )
     from_answers: bool = Field(
         default=True,
-        description="Whether it begins anew, where it led nowhere and no such prompt is known, at what the "
-        "words of open answers, added to the prompts, change of their embeddings.",
+        description="Whether steering the conditioning to open answers, where it led nowhere, begins anew at "
+        "what their words, added to the prompts, change of the embeddings.",
     )
 
 
