@@ -287,7 +287,7 @@ def test_card_quotes_a_prompt_for_the_shell(loaded):
     prompts = loaded.spec.prompts.model_copy(update={"train": loaded.spec.prompts.train[::-1]})
     spec = loaded.spec.model_copy(update={"prompts": prompts})
     outcome = Outcome(reason="stop_at", step=5, seconds=1)
-    card = model_card(spec, metrics(5), outcome, UNKNOWN, {})
+    card = model_card(spec, metrics(5), outcome, UNKNOWN, {}, {})
     assert r'dualproc sample "say \"hello\" for \$5" --control' in card
 
 

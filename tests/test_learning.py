@@ -207,6 +207,7 @@ def checkpoint(**changes):
         "steering": {"offsets.text_encoder-2-64": torch.rand(3)},
         "rng": torch.Generator().manual_seed(3).get_state(),
         "adapter": {"m.lora_A.weight": torch.rand(2, 3)},
+        "words": {"a house": "a ball"},
         "start": {"m.lora_A.weight": torch.rand(2, 3)},
         "moments": [(torch.rand(2, 3), torch.rand(2, 3))],
         "best": Best(1, 0.25, {"m.lora_A.weight": torch.rand(2, 3)}, {"offsets.x": torch.rand(2)}),
@@ -498,7 +499,7 @@ def test_what_is_steered_is_taught_to_the_adapter(run):
     folder = run(changes=STEERED)
     metrics = Bundle.open(folder).manifest.metrics
     assert phases(folder) == ["steer"] * 3 + ["teach"] * 3
-    assert [bool(entry.probabilities) for entry in metrics] == [True] * 3 + [False] * 3
+    assert [bool(entry.probabilities) for entry in metrics] == [True] * 4 + [False, True]
     assert metrics[0].keep == 0  # steering starts without effect, and so without cost
     assert metrics[2].keep > 0
     assert metrics[3].loss > metrics[5].loss > 0
@@ -582,6 +583,45 @@ def test_either_phase_resumes_bit_for_bit(run, monkeypatch, step):
     assert Bundle.open(resumed).manifest.metrics == Bundle.open(straight).manifest.metrics
 
 
+KNOWN = ["learn.where=[noise, conditioning]", "learn.steps=3", "learn.teach.steps=4",
+         "prompts.variety=[a pond, a ball]", "learn.teach.keep_steering=true"]  # fmt: skip
+WORDS = {"a house in the field": "a ball", "a tree": "a tree", "a pond": "a ball"}
+
+
+@pytest.fixture
+def known(monkeypatch, drawn):
+    """Prompts have these words, without asking for them; the batches that are drawn."""
+    monkeypatch.setattr("dualproc_cli.learning.control.find_words", lambda *_: dict(WORDS))
+    return drawn
+
+
+def test_nothing_is_steered_and_further_prompts_are_taught(run, known, quiet):
+    folder = run(changes=KNOWN)
+    manifest = Bundle.open(folder).manifest
+    assert phases(folder) == ["teach"] * 4
+    assert set().union(*(prompts for _, prompts in known)) == set(WORDS)
+    assert [bool(entry.probabilities) for entry in manifest.metrics] == [True, False, False, True]
+    assert manifest.words == read_steering(folder).words == WORDS
+    assert "'a house in the field' is taught to be drawn as 'a ball' is" in quiet.file.getvalue()
+    card = (folder / "README.md").read_text()
+    assert "| a house in the field | a ball |" in card
+    assert "| a tree | a tree |" not in card
+    known.clear()
+    run("own", [*KNOWN, "learn.variety=0"])
+    assert set().union(*(prompts for _, prompts in known)) <= {"a house in the field", "a tree"}
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_words_are_resumed_with_bit_for_bit(run, known, monkeypatch, step):
+    straight = run("straight", KNOWN)
+    with monkeypatch.context() as patch:
+        after_step(patch, step, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            run("resumed", KNOWN)
+    monkeypatch.setattr("dualproc_cli.learning.control.find_words", lambda *_: pytest.fail("they are known"))
+    assert adapter(run("resumed", KNOWN, resume=True)) == adapter(straight)
+
+
 @pytest.fixture
 def hopeless(monkeypatch):
     """Steering the conditioning begins anew after its steps, whatever was found."""
@@ -604,27 +644,6 @@ def test_steering_that_leads_nowhere_begins_anew_and_resumes_bit_for_bit(
     resumed = run("resumed", OPEN, resume=True)
     assert adapter(resumed) == adapter(straight)
     assert Bundle.open(resumed).manifest.metrics == Bundle.open(straight).manifest.metrics
-
-
-@pytest.mark.parametrize("better", [True, False], ids=["known", "none known"])
-def test_steering_that_is_not_clean_begins_anew_at_known_prompts_or_goes_on(run, monkeypatch, better):
-    asked, left = [], []
-
-    def begin(spec, generator, criterion):
-        asked.append(spec.further_prompts)
-        left.append(generator.steering_state())
-        return better
-
-    monkeypatch.setattr("dualproc_cli.learning.phases.start_from_prompts", begin)
-    monkeypatch.setattr("dualproc_cli.learning.phases.UNCLEAN", 1.1)
-    monkeypatch.setattr("dualproc_cli.learning.phases.LOST", 0.0)
-    known = [*OPEN, "prompts.variety=[a pond, a ball in the snow]", "learn.keep.clean=0.5"]
-    folder = run("straight", known)
-    assert phases(folder) == ["steer"] * (3 + 3) + ["teach"] * 3
-    assert asked == [("a pond",)], "and not the prompt that is held out"
-    assert not any(tensor.any() for name, tensor in left[0].items() if name.startswith("offsets."))
-    assert phases(run("other", [*known, "learn.steer.from_prompts=false"])) == ["steer"] * 3 + ["teach"] * 3
-    assert asked == [("a pond",)]
 
 
 def test_only_open_answers_begin_anew_and_only_if_they_should(run, hopeless):

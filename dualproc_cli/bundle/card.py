@@ -156,7 +156,7 @@ def model_card(
         prompt=_quoted(prompt),
         code=_code(spec.generator, revisions.generator, prompt, arguments),
         steering=_steering(words.get(prompt, prompt), arguments) if steering else "",
-        words=WORDS.format(rows="\n".join(_cells(change) for change in words.items())) if words else "",
+        words=_taught(words) if words else "",
         questions="\n".join(_row(spec, index, metrics) for index in range(len(spec.questions))),
         outcome=REASONS[outcome.reason].format(outcome.step),
     )
@@ -239,6 +239,11 @@ def _load(spec: GeneratorSpec) -> str:
 
 def _steering(prompt: str, arguments: Mapping[str, Any]) -> str:
     return STEERING.format(prompt=prompt, arguments=_lines(arguments, indent=8))
+
+
+def _taught(words: Mapping[str, str]) -> str:
+    rows = [_cells(change) for change in words.items() if len(set(change)) == 2]
+    return WORDS.format(rows="\n".join(rows))
 
 
 def _lines(arguments: Mapping[str, Any], indent: int) -> str:

@@ -108,7 +108,7 @@ class Manifest(_Part):
     origins: dict[str, str]
     revisions: Revisions
     memory: list[str]
-    words: dict[str, str] = {}
+    words: dict[str, str]
     started_from: str | None
     versions: dict[str, str]
     seed: int

@@ -99,6 +99,7 @@ class Material:
             phase="weights",
             adapter=layers,
             steering={},
+            words={"a house": "a ball"},
             start={},
             moments=[(torch.rand(2, 8), torch.rand(2, 8))],
             best=Best(1, 0.25, {key: tensor.clone() for key, tensor in layers.items()}, {}),
