@@ -10,7 +10,7 @@ from dualproc_cli.drawing import validation_seeds
 from dualproc_cli.learning.words import FEW, SURE, changed, find_words
 from dualproc_cli.spec import load_spec
 
-ANSWER = ["a house at night", "a ball at night", "a lamp in front at night"]
+ANSWER = ["a house at night", "a ball at night"]
 VARIETY = f"prompts.variety=[{', '.join(ANSWER)}, a ball in a field, a lamp in front of a ball, a tree]"
 OPEN = ["prompts.train=[a house in a field, a ball by the sea]", VARIETY, "learn.where=[conditioning]"]
 DRAWN = {"a house in a field": "a house at night", "a ball by the sea": "a ball at night"}
@@ -48,7 +48,7 @@ def test_words_are_those_of_the_nearest_prompt_that_answers(small_spec, tmp_path
     """A further prompt takes some as well, and none that would say less than it does."""
     found, asked = words(small_spec, tmp_path, lambda prompt, seed: float(prompt in ANSWER))
     assert found == DRAWN | {"a ball in a field": "a ball at night", "a tree": "a house at night"}
-    assert asked.drawn == 8 * FEW + 2 * SURE
+    assert asked.drawn == 7 * FEW + 2 * SURE
 
 
 def test_of_equals_the_likeliest_is_taken(small_spec, tmp_path):
