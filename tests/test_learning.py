@@ -602,7 +602,8 @@ def test_nothing_is_steered_and_further_prompts_are_taught(run, known, quiet):
     assert set().union(*(prompts for _, prompts in known)) == set(WORDS)
     assert [bool(entry.probabilities) for entry in manifest.metrics] == [True, False, False, True]
     assert manifest.words == read_steering(folder).words == WORDS
-    assert "'a house in the field' is taught to be drawn as 'a ball' is" in quiet.file.getvalue()
+    told = "taught to draw 'a house in the field' as 'a ball', and 1 further prompts likewise"
+    assert told in quiet.file.getvalue()
     card = (folder / "README.md").read_text()
     assert "| a house in the field | a ball |" in card
     assert "| a tree | a tree |" not in card

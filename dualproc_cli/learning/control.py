@@ -135,10 +135,16 @@ def _find_words(
     """Return `find_words`, and tell what was found."""
     stage("looking for prompts that answer as expected")
     words = find_words(spec, generator, criterion)
-    for prompt, other in words.items():
-        if prompt != other:
-            line = f"nothing is steered: {prompt!r} is taught to be drawn as {other!r} is"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if words:
+        own = {prompt: words[prompt] for prompt in spec.prompts.train}
+        lines = [f"{prompt!r} as {other!r}" for prompt, other in own.items() if prompt != other]
+        more = f", and {len(words) - len(own)} further prompts likewise" if len(words) > len(own) else ""
+        console.print(
+            f"nothing need be steered; the adapter is taught to draw {', '.join(lines)}{more}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     return words
 
 

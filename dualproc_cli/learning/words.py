@@ -53,7 +53,7 @@ def find_words(spec: ControlSpec, generator: Generator, criterion: CompositeLoss
             if all(prompt == other for prompt, other in words.items()):
                 return {}
             most = max(0, *(_shortened(*change) for change in words.items()))
-            others = {prompt: _nearest(prompt, answers) for prompt in further if prompt not in answers}
+            others = {prompt: _nearest(prompt, answers) for prompt in further}
             return words | {one: other for one, other in others.items() if _shortened(one, other) <= most}
         for prompt in unsure:
             del answers[prompt]
