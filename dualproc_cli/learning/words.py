@@ -27,7 +27,8 @@ def find_words(spec: ControlSpec, generator: Generator, criterion: CompositeLoss
 
     It is the one that differs in the fewest words; of equals, the likeliest. A prompt that answers already
     keeps its words. What is taught of a few prompts need not hold for others, so further prompts are returned
-    with their words as well; not those that would get shorter than the spec's own do, and say less.
+    with their words as well: those that answer already too, which should stay as they are, but not those that
+    would be shortened by more than the spec's own, and say less.
 
     Returns:
         Words by prompt; empty if a prompt that is learned on has none, or if none needs any.
