@@ -61,7 +61,7 @@ def test_of_equals_the_likeliest_is_taken(small_spec, tmp_path):
         "prompts.train=[a house outside]",
         f"prompts.variety=[{', '.join(known)}]",
     )
-    assert found == {"a house outside": "a house in snow"}
+    assert found["a house outside"] == "a house in snow"
 
 
 def test_a_prompt_that_answers_by_chance_is_not_taken(small_spec, tmp_path):
