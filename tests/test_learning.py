@@ -17,7 +17,7 @@ from dualproc_cli.bundle import Bundle
 from dualproc_cli.compiler import CompositeLoss, LossReport
 from dualproc_cli.drawing import FIRST_HELD_OUT, draw_seeds, held_out_seeds
 from dualproc_cli.errors import RunFailed, UserError
-from dualproc_cli.generator import read_steering
+from dualproc_cli.generator import Generator, read_steering
 from dualproc_cli.generator.adapter_file import AdapterFile
 from dualproc_cli.keep.details import RARE
 from dualproc_cli.keep.distance import distance, total_variation
@@ -226,7 +226,8 @@ def test_checkpoint_comes_back_bit_for_bit(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(after.moments[0], before.moments[0], strict=True))
     assert (after.best.step, after.best.loss) == (1, 0.25)
     assert torch.equal(after.best.steering["offsets.x"], before.best.steering["offsets.x"])
-    assert (after.phase, after.validations) == (before.phase, before.validations)
+    kept = before.phase, before.validations, before.words
+    assert (after.phase, after.validations, after.words) == kept
     assert after.steering.keys() == before.steering.keys()
     assert torch.equal(after.start["m.lora_A.weight"], before.start["m.lora_A.weight"])
 
@@ -620,6 +621,10 @@ def test_words_are_resumed_with_bit_for_bit(run, known, monkeypatch, step):
         with pytest.raises(Interrupted):
             run("resumed", KNOWN)
     monkeypatch.setattr("dualproc_cli.learning.control.find_words", lambda *_: pytest.fail("they are known"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Generator, "words", {})
+        with pytest.raises(UserError, match=r"its prompts have other words.*--overwrite instead of --resume"):
+            run("resumed", KNOWN, resume=True)
     assert adapter(run("resumed", KNOWN, resume=True)) == adapter(straight)
 
 

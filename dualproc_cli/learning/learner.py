@@ -273,11 +273,13 @@ class Learner:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from ``checkpoint``, which must be of the same spec.
+        """Go on from ``checkpoint``, which must be of the same spec, and of the same words of its prompts.
 
         Raises:
-            ValueError: its tensors are not those of this spec's run.
+            ValueError: its tensors or its words are not those of this run.
         """
+        if checkpoint.words != self.generator.words:
+            raise ValueError("its prompts have other words than those of this run")
         try:
             self._restore(checkpoint)
         except (RuntimeError, KeyError, TypeError, StopIteration) as error:

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from dualproc_cli.metrics import WINDOW, StepMetrics, recent_probabilities
+from dualproc_cli.metrics import StepMetrics, recent_probabilities
 from dualproc_cli.stages import stage
 from dualproc_cli.terminal import Console, Text
 
@@ -71,7 +71,7 @@ class LearningProgress:
             answers.add_row(
                 Text(f"P({name})"), f"{value:.2f}", ProgressBar(total=1, completed=value, width=30)
             )
-        mean = Text(f"{self._losses(last)}  (P(answer): mean of the last {WINDOW} steps)", style="dim")
+        mean = Text(f"{self._losses(last)}  (P(answer): over the last steps that asked)", style="dim")
         return Group(head, answers, mean)
 
     def _losses(self, last: StepMetrics) -> str:
