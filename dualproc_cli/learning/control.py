@@ -136,11 +136,11 @@ def _find_words(
     stage("looking for prompts that answer as expected")
     words = find_words(spec, generator, criterion)
     if words:
-        own = {prompt: words[prompt] for prompt in spec.prompts.train}
-        lines = [f"{prompt!r} as {other!r}" for prompt, other in own.items() if prompt != other]
-        more = f", and {len(words) - len(own)} further prompts likewise" if len(words) > len(own) else ""
+        changes = {prompt: other for prompt, other in words.items() if prompt != other}
+        own = [f"{prompt!r} as {changes[prompt]!r}" for prompt in spec.prompts.train if prompt in changes]
+        more = f", and {len(changes) - len(own)} further prompts likewise" if len(changes) > len(own) else ""
         console.print(
-            f"nothing need be steered; the adapter is taught to draw {', '.join(lines)}{more}",
+            f"nothing need be steered; the adapter is taught to draw {', '.join(own)}{more}",
             markup=False,
             highlight=False,
             soft_wrap=True,
