@@ -140,5 +140,6 @@ def test_pictures_that_are_far_from_right_are_not_learned_from(worth, kept, micr
 
     learner = object.__new__(Learner)
     learner.phase = object.__new__(Known)
-    learner.spec, learner.generator = SimpleNamespace(learn=SimpleNamespace(micro_batch=micro_batch)), None
+    learner.spec = SimpleNamespace(learn=SimpleNamespace(micro_batch=micro_batch))
+    learner.generator = SimpleNamespace(at_once=min)
     assert learner._choose(list("abcd"), [0, 1, 2, 3]) == (["abcd"[row] for row in kept], kept)
