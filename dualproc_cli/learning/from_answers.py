@@ -32,14 +32,10 @@ def start_from_answers(spec: ControlSpec, generator: Generator, criterion: Compo
     """
     words, before = [question.answer for question in open_questions(spec)], generator.steering_state()
     prompts = list(islice(cycle(spec.prompts.train), PICTURES))
-
-    def draw(prompts: Sequence[str], *, ask: bool = True) -> tuple[Embeddings, float]:
-        return _draw(spec, generator, prompts, criterion if ask else None)
-
-    plain, loss = draw(prompts)
-    worded, _ = draw([" ".join([prompt, *words]) for prompt in prompts], ask=False)
+    plain, loss = _draw(spec, generator, prompts, criterion)
+    worded, _ = _draw(spec, generator, [" ".join([prompt, *words]) for prompt in prompts])
     steering_of(generator).begin_between(plain, worded)
-    _, loss_there = draw(prompts)
+    _, loss_there = _draw(spec, generator, prompts, criterion)
     if not loss_there < loss:
         generator.load_steering_state(before)
     return loss_there < loss
@@ -55,7 +51,7 @@ def open_questions(spec: ControlSpec) -> list[Question]:
 
 
 def _draw(
-    spec: ControlSpec, generator: Generator, prompts: Sequence[str], criterion: CompositeLoss | None
+    spec: ControlSpec, generator: Generator, prompts: Sequence[str], criterion: CompositeLoss | None = None
 ) -> tuple[Embeddings, float]:
     """Draw prompts, steered as it is now; return their embeddings and their pictures' mean loss, if asked."""
     tokens: dict[str, list[Tensor]] = {}

@@ -122,7 +122,7 @@ def phases_of(spec: ControlSpec, generator: Generator, criterion: CompositeLoss)
     """Return the phases of a run in their order; where other words were found, nothing is left to steer."""
     kinds: list[type[Phase]] = []
     if spec.steered:
-        kinds += [Teach] if steering_of(generator).words else [Steer, Teach]
+        kinds += [Teach] if generator.words else [Steer, Teach]
     if "weights" in spec.where:
         kinds.append(Weights)
     return [kind(spec, generator, criterion) for kind in kinds]

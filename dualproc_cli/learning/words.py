@@ -8,6 +8,7 @@ found from nothing may content the VLM with a ball in the shape of a house.
 
 from collections.abc import Mapping
 from difflib import SequenceMatcher
+from functools import cache
 
 import torch
 
@@ -36,6 +37,7 @@ def find_words(spec: ControlSpec, generator: Generator, criterion: CompositeLoss
     if not (spec.learn.steer.from_prompts and "conditioning" in spec.steered and spec.further_prompts):
         return {}
 
+    @cache  # the miniature's further prompts are often the spec's own as well
     def likely(prompt: str, count: int) -> float:
         seeds, found = validation_seeds(count), []
         for rows in asked_at_once(spec, generator, count):
