@@ -165,7 +165,7 @@ class SteerSpec(SpecModel):
 class TeachSpec(SpecModel):
     """How an adapter is taught what was steered: by regression on the steered pictures that are right."""
 
-    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=400, description="Optimizer steps.")
+    steps: Annotated[int, whole(ge=1, le=1_000_000)] = Field(default=250, description="Optimizer steps.")
     batch_size: Annotated[int, whole(ge=1, le=1024)] = Field(default=4, description="Pictures per step.")
     learning_rate: Annotated[float, number(gt=0, le=10)] = Field(
         default=1e-3, description="AdamW's learning rate."

@@ -37,7 +37,9 @@ FAR = 0.03  # how near 0 or 1 a colour starts at most
 SUBJECT_ALONE = 0.5
 # Which parts these are, by equal chance: both subjects or the farther one twice, and the nearer one once.
 ALONE = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 0]])
-PAIRS = 0.4  # share of the scenes with two subjects
+PAIRS = 0.4  # share of the scenes with two subjects, before those with small subjects are preferred
+MORE = 4  # scenes of which one is taken: the smaller its smallest subject is, the likelier
+UNSEEN = 0.05  # size, as a share of the picture, that a subject counts for which does not show its colour
 PARTS = 4  # of a scene: sky, ground, nearer and farther subject
 COLOR_OF = (0, 1, 2, 2)  # by part, which colour of a palette it should have
 
@@ -135,12 +137,17 @@ def recolor(scene: Scene, colors: Tensor, palettes: Tensor, spots: Tensor | None
     return Recolored(scene, images.clamp(0, 1), colors, _seen(scene, farther.subject), palettes)
 
 
-@torch.no_grad()
 def _seen(scene: Scene, subject: Tensor) -> Tensor:
     """Return which parts [B, PARTS] of scenes are seen, by ``subject`` [B, 2, H, W] of their rendering."""
-    _, slope = by_subject_color(scene)
-    shares = (slope.mean(1, keepdim=True) * subject).mean((2, 3))
+    shares = _shares(scene, subject)
     return torch.cat([torch.ones_like(shares, dtype=torch.bool), shares >= SEEN], 1)
+
+
+@torch.no_grad()
+def _shares(scene: Scene, subject: Tensor) -> Tensor:
+    """Return the shares [B, 2] of pictures on which the subjects show their colour."""
+    _, slope = by_subject_color(scene)
+    return (slope.mean(1, keepdim=True) * subject).mean((2, 3))
 
 
 class ColorHeads(nn.Module):
@@ -190,6 +197,21 @@ def _along(gradient: Tensor, length: Tensor) -> Tensor:
     return gradient * (length[:, None] / norm).view(*norm.shape, *[1] * (gradient.ndim - 2))
 
 
+def _sample_scenes(count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Sample the numbers [count, UNIFORMS], subjects [count, 2] and looks [count] of scenes.
+
+    Lamps and farther subjects show little of their colour. Where they are as rare as in the world, a VLM does
+    not learn to look at them.
+    """
+    uniforms = torch.rand(MORE * count, UNIFORMS, generator=rng)
+    kind, look = sample_prompts(MORE * count, rng, PAIRS)
+    scene = scene_from_uniforms(uniforms, kind, look)
+    shares = _shares(scene, render(scene).subject)
+    smallest = torch.where(shares >= SEEN, shares, UNSEEN).amin(1)
+    rows = torch.multinomial(1 / smallest, count, generator=rng) if count else torch.zeros(0, dtype=torch.long)
+    return uniforms[rows], kind[rows], look[rows]
+
+
 def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
     """Return the buffers of ``count`` scenes that were not moved yet.
 
@@ -197,7 +219,7 @@ def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
     a share `SUBJECT_ALONE` only the subjects' colours are, by `ALONE`. One colour that is wrong must not be
     forgotten over those that are right.
     """
-    uniforms, (kind, look) = torch.rand(count, UNIFORMS, generator=rng), sample_prompts(count, rng, PAIRS)
+    uniforms, kind, look = _sample_scenes(count, rng)
     palettes, anything = _any_palettes(count, rng), torch.rand(count, PARTS, 3, generator=rng)
     matching = palettes[:, COLOR_OF]
     own = scene_from_uniforms(uniforms, kind, look).colors[:, COLOR_OF]
