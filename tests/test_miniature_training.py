@@ -20,6 +20,8 @@ from dualproc_cli.miniature.training.attack_goals import ATTACKED_KINDS, OPEN_AN
 from dualproc_cli.miniature.training.blends import Blends
 from dualproc_cli.miniature.training.color_attack import (
     COLOR_OF,
+    PAIRS,
+    POOL,
     ColorAttack,
     ColorHeads,
     ask,
@@ -332,8 +334,17 @@ def test_an_attack_moves_colors_along_a_gradient_and_knows_how_far_they_are_from
     assert torch.equal(attack.logits[8:], before["logits"][8:])
 
 
-def in_colors_of(scene, palettes):
-    return recolor(scene, palettes[:, COLOR_OF], palettes)
+def test_small_subjects_are_attacked_more_often_than_the_world_has_them():
+    rng = torch.Generator().manual_seed(0)
+    attack, scene = ColorAttack(rng), sample_scenes(1024, rng, PAIRS)
+    found = attack.draw(torch.arange(POOL), attack.logits, attack.spots)
+    usual = recolor(scene, scene.colors[:, COLOR_OF], scene.colors)
+
+    def lamps(shown):
+        return (shown.scene.kind[:, 0] == SUBJECTS.index("lamp")) & shown.seen[:, 2]
+
+    for often in (lambda shown: shown.seen[:, 3], lamps):
+        assert often(found).float().mean() > 1.3 * often(usual).float().mean() > 0
 
 
 def test_of_a_recolored_scene_only_what_is_seen_counts():

@@ -208,7 +208,9 @@ def _sample_scenes(count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Te
     scene = scene_from_uniforms(uniforms, kind, look)
     shares = _shares(scene, render(scene).subject)
     smallest = torch.where(shares >= SEEN, shares, UNSEEN).amin(1)
-    rows = torch.multinomial(1 / smallest, count, generator=rng) if count else torch.zeros(0, dtype=torch.long)
+    rows = (
+        torch.multinomial(1 / smallest, count, generator=rng) if count else torch.zeros(0, dtype=torch.long)
+    )
     return uniforms[rows], kind[rows], look[rows]
 
 
