@@ -208,9 +208,8 @@ def _sample_scenes(count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Te
     scene = scene_from_uniforms(uniforms, kind, look)
     shares = _shares(scene, render(scene).subject)
     smallest = torch.where(shares >= SEEN, shares, UNSEEN).amin(1)
-    rows = (
-        torch.multinomial(1 / smallest, count, generator=rng) if count else torch.zeros(0, dtype=torch.long)
-    )
+    # Drawn with weights of 1 / smallest, without replacement (Efraimidis and Spirakis 2006).
+    rows = (torch.rand(MORE * count, generator=rng).log() * smallest).topk(count).indices
     return uniforms[rows], kind[rows], look[rows]
 
 
