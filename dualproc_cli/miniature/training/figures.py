@@ -33,6 +33,7 @@ from dualproc_cli.miniature.world.scene import (
 SEED = 2_000_003  # of fresh scenes and fresh noise: no training uses it
 OFF = 15.0, 25.0  # CIEDE2000 by which one colour of a palette is off; no palette's is at 11
 PALETTE_PARTS = {"none": None, "sky": 0, "ground": 1, "subject": 2}
+LAMP_ALONE = torch.tensor([SUBJECTS.index("lamp"), NOBODY])
 CLEAR = 2.6  # log-odds beyond which an answer is clear; at twice the tolerance they are -2.7
 
 
@@ -115,8 +116,8 @@ def _answers(networks: VlmNetworks, images: Tensor, batch: QuestionBatch) -> tup
 def palette_figures(networks: VlmNetworks, batches: int = 32, size: int = 64) -> dict[str, float]:
     """Return how often the VLM says that renders have a palette's colours, by the one colour that is off.
 
-    It is off by `OFF`; of two subjects the farther one alone may be. Scenes that do not show their subject's
-    colour are left out.
+    It is off by `OFF`; of two subjects the farther one alone may be. Lamps, which show the least of their
+    colour, are told apart too. Scenes that do not show their subject's colour are left out.
     """
     rng = torch.Generator().manual_seed(SEED + 3)
     said: dict[str, list[Tensor]] = defaultdict(list)
@@ -132,6 +133,9 @@ def palette_figures(networks: VlmNetworks, batches: int = 32, size: int = 64) ->
             if part is not None:
                 palette[:, part], rows = other[:, part], off[:, part]
             said[name].append(_says_yes(networks, images[rows], palette[rows], rng))
+            if name == "subject":
+                rows = rows & (scene.kind == LAMP_ALONE).all(1)
+                said["a lamp"].append(_says_yes(networks, images[rows], palette[rows], rng))
         shown = recolor(scene, torch.cat([scene.colors, other[:, 2:]], 1), scene.colors)
         rows = shown.seen[:, 3] & off[:, 2]
         said["farther subject"].append(_says_yes(networks, shown.images[rows], scene.colors[rows], rng))
