@@ -1,5 +1,6 @@
 """The miniature's trainings: the loop resumes bit for bit, and the losses reach every parameter."""
 
+import itertools
 import os
 import signal
 from dataclasses import replace
@@ -15,7 +16,7 @@ from transformers import AutoTokenizer
 from dualproc_cli import miniature
 from dualproc_cli.errors import UserError
 from dualproc_cli.miniature import reader_folder
-from dualproc_cli.miniature.training import adversarial, attacks, packing, reader, vlm, vlm_model
+from dualproc_cli.miniature.training import adversarial, attacks, loop, packing, reader, vlm, vlm_model
 from dualproc_cli.miniature.training.attack_goals import ATTACKED_KINDS, OPEN_ANSWERS, sample_goal
 from dualproc_cli.miniature.training.blends import Blends
 from dualproc_cli.miniature.training.color_attack import (
@@ -122,6 +123,19 @@ def test_training_learns_and_its_average_follows(tmp_path):
     after = training.task.loss(torch.Generator().manual_seed(1), 256, 0)["fit"]
     assert after < 0.3 * before
     assert not any(torch.equal(p, q) for p, q in zip(training.parameters, last, strict=True))
+
+
+@pytest.mark.parametrize(("first", "later", "steps"), [(1.2, 0.006, 300), (1.2, 1.2, 200), (0.6, 1.8, 200)])
+def test_a_training_takes_the_steps_that_it_has_time_for(tmp_path, monkeypatch, first, later, steps):
+    clock = itertools.accumulate(
+        itertools.chain([0.0], itertools.chain.from_iterable([first, 0.0] for _ in range(100)),
+                        itertools.cycle([later, 0.0]))
+    )  # fmt: skip
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))  # before and after each step, in seconds
+    training = Training(small_task(samples=4 * 300), tmp_path, seed=0)
+    training.limit = 4.01
+    training.run()
+    assert training.step == steps
 
 
 def test_nothing_to_resume(tmp_path):

@@ -124,7 +124,7 @@ class Training:
             self.optimizers.append(muon)
         self.rng = seeded(seed)
         self.step, self.minutes = 0, 0.0
-        self.limit = math.inf
+        self.limit, self._wanted = math.inf, task.samples
 
     @property
     def steps(self) -> int:
@@ -147,8 +147,9 @@ class Training:
                 if self.step % LOG_EVERY == 0:
                     self._log(totals)
                     totals.clear()
-                    within = self.step * self.limit / self.minutes * self.task.batch_size
-                    self.task.samples = int(min(self.task.samples, within))
+                if self.step >= LOG_EVERY:  # the first steps are slower
+                    within = self.samples_seen * self.limit / self.minutes
+                    self.task.samples = int(min(self._wanted, within))
                 if self.step % checkpoint_every == 0:
                     self.save()
             self.save()
