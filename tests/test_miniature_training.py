@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -131,7 +132,8 @@ def test_a_training_takes_the_steps_that_it_has_time_for(tmp_path, monkeypatch, 
         itertools.chain([0.0], itertools.chain.from_iterable([first, 0.0] for _ in range(100)),
                         itertools.cycle([later, 0.0]))
     )  # fmt: skip
-    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))  # before and after each step, in seconds
+    # Read before and after each step, in seconds.
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     training = Training(small_task(samples=4 * 300), tmp_path, seed=0)
     training.limit = 4.01
     training.run()
