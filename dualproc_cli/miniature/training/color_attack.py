@@ -197,8 +197,8 @@ def _along(gradient: Tensor, length: Tensor) -> Tensor:
     return gradient * (length[:, None] / norm).view(*norm.shape, *[1] * (gradient.ndim - 2))
 
 
-def _sample_scenes(count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample the numbers [count, UNIFORMS], subjects [count, 2] and looks [count] of scenes.
+def _sample_scenes(count: int, rng: torch.Generator) -> tuple[Tensor, Scene]:
+    """Sample ``count`` scenes, and the numbers [count, UNIFORMS] that make them.
 
     Lamps and farther subjects show little of their colour. Where they are as rare as in the world, a VLM does
     not learn to look at them.
@@ -210,7 +210,7 @@ def _sample_scenes(count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Te
     smallest = torch.where(shares >= SEEN, shares, UNSEEN).amin(1)
     # Drawn with weights of 1 / smallest, without replacement (Efraimidis and Spirakis 2006).
     rows = (torch.rand(MORE * count, generator=rng).log() * smallest).topk(count).indices
-    return uniforms[rows], kind[rows], look[rows]
+    return uniforms[rows], scene[rows]
 
 
 def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
@@ -220,10 +220,10 @@ def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
     a share `SUBJECT_ALONE` only the subjects' colours are, by `ALONE`. One colour that is wrong must not be
     forgotten over those that are right.
     """
-    uniforms, kind, look = _sample_scenes(count, rng)
+    uniforms, scene = _sample_scenes(count, rng)
     palettes, anything = _any_palettes(count, rng), torch.rand(count, PARTS, 3, generator=rng)
     matching = palettes[:, COLOR_OF]
-    own = scene_from_uniforms(uniforms, kind, look).colors[:, COLOR_OF]
+    own = scene.colors[:, COLOR_OF]
     other = torch.where(torch.rand(count, 1, 1, generator=rng) < 0.75, own, anything)
     share = 1.5 * torch.rand(count, 1, 1, generator=rng) - 0.25  # of the colours that match
     colors = torch.where(torch.rand(count, PARTS, 1, generator=rng) < share, matching, other)
@@ -234,8 +234,8 @@ def _fresh(count: int, rng: torch.Generator) -> dict[str, Tensor]:
     noise = 0.3 * torch.rand(count, 1, 1, generator=rng) * torch.randn(own.shape, generator=rng)
     return {
         "uniforms": uniforms,
-        "kind": kind,
-        "look": look,
+        "kind": scene.kind,
+        "look": scene.look,
         "logits": colors.clamp(FAR, 1 - FAR).logit() + noise,
         "spots": torch.zeros(count, 3, SPOTS, SPOTS),
         "stained": (torch.rand(count, generator=rng) < STAINED).float(),

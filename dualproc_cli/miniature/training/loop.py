@@ -124,12 +124,15 @@ class Training:
             self.optimizers.append(muon)
         self.rng = seeded(seed)
         self.step, self.minutes = 0, 0.0
-        self.limit, self._wanted = math.inf, task.samples
+        self.limit = math.inf
 
     @property
     def steps(self) -> int:
-        """The number of steps of the training."""
-        return self.task.samples // self.task.batch_size
+        """The number of steps of the training: all, or those for which there is time at its speed so far."""
+        samples = self.task.samples
+        if self.step >= LOG_EVERY and math.isfinite(self.limit):  # the first steps are slower
+            samples = int(min(samples, self.samples_seen * self.limit / self.minutes))
+        return samples // self.task.batch_size
 
     def run(self, checkpoint_every: int = 500) -> None:
         """Train to the end or until interrupted, and save a checkpoint in either case.
@@ -147,9 +150,6 @@ class Training:
                 if self.step % LOG_EVERY == 0:
                     self._log(totals)
                     totals.clear()
-                if self.step >= LOG_EVERY:  # the first steps are slower
-                    within = self.samples_seen * self.limit / self.minutes
-                    self.task.samples = int(min(self._wanted, within))
                 if self.step % checkpoint_every == 0:
                     self.save()
             self.save()
